@@ -1,0 +1,1 @@
+"""Training, safety monitors, runs and evaluation for one person with one GPU."""

@@ -1,0 +1,1 @@
+"""Read, detect, map, validate, report, deduplicate and split training data."""

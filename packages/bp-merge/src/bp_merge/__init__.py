@@ -1,0 +1,1 @@
+"""Merge math for LoRA adapters and checkpoints, without torch."""
