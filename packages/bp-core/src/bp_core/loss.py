@@ -1,0 +1,144 @@
+"""Cross-entropy of a language model without its logits.
+
+- Only positions with a label reach the output head: hidden states (labels, d) are picked before it.
+- `chunked`: logits exist for `chunk` positions at a time. The gradient is formed in the forward pass, chunk by chunk
+  (softmax − one-hot, times the weight), so that nothing of size labels × vocabulary is ever kept. Same arithmetic as
+  the full loss, in the same order within a row.
+- On CUDA, where liger-kernel is installed, its fused kernel does the same.
+- The sum over labels is returned; the caller divides by the labels of the whole optimizer step, so that accumulation
+  changes nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,  # (N, d)
+        weight: torch.Tensor,  # (V, d)
+        bias: torch.Tensor | None,  # (V,)
+        targets: torch.Tensor,  # (N,)
+        chunk: int,
+        softcap: float | None,
+    ) -> torch.Tensor:
+        need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
+        grad_bias = (
+            torch.zeros_like(bias, dtype=torch.float32)
+            if bias is not None and ctx.needs_input_grad[2]
+            else None
+        )
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        for start in range(0, hidden.shape[0], chunk):
+            h, t = hidden[start : start + chunk], targets[start : start + chunk]
+            logits = F.linear(
+                h, weight.to(h.dtype), None if bias is None else bias.to(h.dtype)
+            ).float()  # (c, V)
+            if softcap is not None:
+                logits = softcap * torch.tanh(logits / softcap)
+            log_z = torch.logsumexp(logits, dim=-1)  # (c,)
+            total += (log_z - logits.gather(1, t[:, None])[:, 0]).sum()
+            if grad_hidden is None and grad_weight is None and grad_bias is None:
+                continue
+            slope = None if softcap is None else 1 - (logits / softcap) ** 2
+            grad = logits.sub_(log_z[:, None]).exp_()  # softmax, in place
+            grad.scatter_add_(1, t[:, None], torch.full_like(t[:, None], -1, dtype=grad.dtype))
+            if slope is not None:
+                grad *= slope
+            if grad_bias is not None:
+                grad_bias += grad.sum(0)
+            grad = grad.to(h.dtype)
+            if grad_hidden is not None:
+                torch.matmul(grad, weight.to(h.dtype), out=grad_hidden[start : start + chunk])
+            if grad_weight is not None:
+                grad_weight += (grad.T @ h).float()
+        ctx.save_for_backward(
+            *(g if g is not None else torch.empty(0) for g in (grad_hidden, grad_weight, grad_bias))
+        )
+        ctx.present = (grad_hidden is not None, grad_weight is not None, grad_bias is not None)
+        ctx.weight_dtype = weight.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        scale = grad_outputs[0]
+        grads = [
+            g.mul_(scale.to(g.dtype)) if on else None
+            for g, on in zip(ctx.saved_tensors, ctx.present, strict=True)
+        ]
+        hidden, weight, bias = grads
+        return hidden, None if weight is None else weight.to(ctx.weight_dtype), bias, None, None, None
+
+
+def chunked_cross_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    chunk: int = 1024,
+    softcap: float | None = None,
+) -> torch.Tensor:
+    """Summed cross-entropy of `softmax(softcap·tanh((hidden·weightᵀ + bias)/softcap))`, a chunk of positions at a time.
+
+    Args:
+        hidden: (N, d), fp32 or bf16/fp16; its gradient has its dtype.
+        weight: (V, d) of the output head; gets a gradient only where it requires one.
+        targets: int64 (N,) in [0, V).
+        bias: (V,) of the output head.
+        chunk: positions whose logits exist at a time; peak memory is about 2·chunk·V·4 bytes.
+        softcap: logit cap of Gemma 2, or None.
+
+    Returns:
+        fp32 scalar, the sum over N. Zero where N is 0.
+
+    Example:
+        With V = 2, zero hidden states and one target, each of the two logits is 0 and the loss is ln 2 = 0.6931.
+    """
+    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, max(1, chunk), softcap)  # type: ignore[return-value]
+
+
+def full_cross_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    softcap: float | None = None,
+) -> torch.Tensor:
+    """The same sum with all logits (N, V) formed at once: the plain definition, and the test oracle."""
+    logits = F.linear(
+        hidden, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+    ).float()
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return F.cross_entropy(logits, targets, reduction="sum")
+
+
+def liger_available(device: torch.device) -> bool:
+    """Whether the fused kernel of liger-kernel can run here."""
+    return device.type == "cuda" and importlib.util.find_spec("liger_kernel") is not None
+
+
+def liger_cross_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    bias: torch.Tensor | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    """The same sum by liger-kernel's fused linear cross-entropy (CUDA)."""
+    from liger_kernel.transformers.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyLoss
+
+    loss = LigerFusedLinearCrossEntropyLoss(reduction="sum", softcap=softcap)
+    return loss(weight.to(hidden.dtype), hidden, targets, bias)
