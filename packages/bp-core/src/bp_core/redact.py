@@ -1,0 +1,116 @@
+"""Secrets never reach a log line, the run store, a manifest or a report.
+
+- Three nets, because each has holes: the name of the key (`hub_token=…`), the shape of the value (`hf_…`, JWT,
+  PEM, `https://user:pass@host`), and the literal values of secret-looking environment variables of this process.
+- `token` alone names a secret only where it is one: `pad_token`, `eos_token`, `max_tokens` and
+  `tokens_per_second` are what a training log is made of and stay readable.
+- What is hidden becomes `***`; a vendor's prefix stays (`hf_***`), so that one sees which kind of secret it was.
+
+Limit: a secret of no known shape, under a harmless name, that is in no environment variable, is not found.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+HIDDEN = "***"
+
+_NAMES = (
+    r"(?:api[_-]?keys?|secrets?|secret[_-]?(?:access[_-]?)?key|passwords?|passwd|pwd|passphrase|credentials?"
+    r"|private[_-]?key|access[_-]?key(?:[_-]?id)?|authorization|cookie)"
+)
+_SUFFIXED = (
+    r"(?:(?:hub|hf|hugging_?face_?hub|hugging_?face|api|access|auth|bearer|refresh|session|launch|wandb|mlflow"
+    r"|tracking|github|gh|gitlab|ollama|openai|user|secret|security|deploy|write|read|csrf|login)[_-]?token)"
+)
+_KEY = re.compile(rf"(?:^|[_.-])(?:{_NAMES}|{_SUFFIXED}|auth)$|^token$", re.IGNORECASE)
+# Keys that end like a secret and hold a file's path, a flag or a count.
+_NOT_KEY = re.compile(r"(?:_file|_path|_name|_env|_mode)$", re.IGNORECASE)
+
+_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+        ),
+        HIDDEN,
+    ),
+    (re.compile(r"\b(hf_|api_org_)[A-Za-z0-9]{16,}"), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(sk-(?:proj-|ant-|or-)?)[A-Za-z0-9_-]{16,}"), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(gh[pousr]_|github_pat_|glpat-)[A-Za-z0-9_-]{16,}"), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b"), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(AIza)[0-9A-Za-z_-]{30,}"), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(xox[abprs]-)[0-9A-Za-z-]{10,}"), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(wandb_v\d+_)[A-Za-z0-9_]{16,}"), rf"\1{HIDDEN}"),
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), HIDDEN),  # a JSON web token
+    (re.compile(r"\b((?:Bearer|Basic|Token)\s+)[A-Za-z0-9._~+/=-]{8,}"), rf"\1{HIDDEN}"),
+    (re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s:@]*:[^/\s@]+@", re.IGNORECASE), rf"\1{HIDDEN}@"),
+    # name=value, name: value, "name": "value", --name value
+    (
+        re.compile(
+            rf"((?:\b|_)(?:{_NAMES}|{_SUFFIXED})[\"']?\s*[=:]\s*[\"']?)(?!\*\*\*)[^\s\"',;&}}]+",
+            re.IGNORECASE,
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    # `token` alone is also a word of the trade ("token: 17"): only a long value is a secret
+    (re.compile(r"(\btoken[\"']?\s*[=:]\s*[\"']?)[A-Za-z0-9._~+/-]{12,}", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (
+        re.compile(
+            rf"(--(?:{_NAMES}|{_SUFFIXED}|token|auth)(?:=|\s+)[\"']?)(?![-*])[^\s\"']+",
+            re.IGNORECASE,
+        ),
+        rf"\1{HIDDEN}",
+    ),
+)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a setting, header or environment variable of this name holds a secret.
+
+    >>> [is_secret_name(n) for n in ("HF_TOKEN", "hub_token", "pad_token", "max_tokens", "token_file")]
+    [True, True, False, False, False]
+    """
+    return bool(_KEY.search(name)) and not _NOT_KEY.search(name)
+
+
+def environment_secrets(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Values of the environment that are secrets, longest first; under 8 characters they are too common to hide."""
+    environ = os.environ if environ is None else environ
+    values = {v for k, v in environ.items() if is_secret_name(k) and len(v) >= 8}
+    return tuple(sorted(values, key=len, reverse=True))
+
+
+def redact_text(text: str, secrets: tuple[str, ...] | None = None) -> str:
+    """A text with every secret in it hidden.
+
+    Args:
+        text: a log line, a traceback, a command line.
+        secrets: literal values to hide; those of the present environment unless given.
+
+    >>> redact_text("login with hf_abcdefghijklmnopqrstuv, eos_token=</s>", ())
+    'login with hf_***, eos_token=</s>'
+    """
+    for secret in environment_secrets() if secrets is None else secrets:
+        if secret in text:
+            text = text.replace(secret, HIDDEN)
+    for pattern, shown in _SHAPES:
+        text = pattern.sub(shown, text)
+    return text
+
+
+def redact(value: Any, secrets: tuple[str, ...] | None = None) -> Any:
+    """Any nested plain data with every secret in it hidden; numbers and structure stay as they are."""
+    found = environment_secrets() if secrets is None else secrets
+    if isinstance(value, str):
+        return redact_text(value, found)
+    if isinstance(value, Mapping):
+        return {
+            k: HIDDEN if v not in (None, "", False, True) and is_secret_name(str(k)) else redact(v, found)
+            for k, v in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [redact(v, found) for v in value]
+    return value
