@@ -27,6 +27,7 @@ CODES: dict[str, str] = {
     "CONFIG_INVALID_SETTING": "a setting has an unknown name or a value that is not allowed",
     # looking after the card and the loss
     "RUNTIME_GPU_TEMPERATURE_CRITICAL": "the card reached its emergency temperature; state was saved, training ended",
+    "RUNTIME_GPU_MONITORING_FAILED": "neither NVML nor nvidia-smi gives a reading of the card",
     "RUNTIME_LOSS_NOT_FINITE": "the loss or the gradient norm became NaN or infinite; the last good state was kept",
     "RUNTIME_LOSS_SPIKE": "the loss stayed far above its recent level; the last good state was kept",
     # trackers
