@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 
 from bp_core.encode import Encoded
 
+Piece = tuple[np.ndarray, np.ndarray]  # ids, mask
 WINDOW = 64  # steps whose pieces are sorted by length together
 
 
@@ -69,6 +70,11 @@ class Tokens:
             np.zeros(len(pieces), np.int32) if sources is None else np.asarray(sources, np.int32),
             tuple(p.example_id for p in pieces),
         )
+
+    @classmethod
+    def of_pieces(cls, pieces: Sequence[Piece]) -> Tokens:
+        """Lay (ids, mask) pairs end to end."""
+        return cls.of(Encoded(tuple(int(i) for i in ids), mask.tobytes(), "") for ids, mask in pieces)
 
     def save(self, folder: Path) -> None:
         """Write the arrays into `folder`, which appears only when it is complete."""
@@ -187,9 +193,6 @@ class MicroBatch:
         return MicroBatch(
             *[moved(t) for t in (self.input_ids, self.position_ids, self.where, self.targets)], self.tokens
         )  # type: ignore[arg-type]
-
-
-Piece = tuple[np.ndarray, np.ndarray]
 
 
 def micro_batches(pieces: Sequence[Piece], size: int, *, packed: int = 0) -> list[list[Piece]]:
