@@ -50,6 +50,12 @@ class FakeNvml:
     def nvmlShutdown(self) -> None:
         self.open -= 1
 
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "580.95"
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.cards)
+
     def nvmlDeviceGetHandleByIndex(self, index: int) -> SimpleNamespace:
         if index >= len(self.cards):
             raise NVMLError_NotFound("Not Found")
