@@ -22,6 +22,7 @@ CODES: dict[str, str] = {
     "STATE_RUNS_CORRUPT": "the run store is not a readable SQLite database",
     "STATE_RUNS_TOO_NEW": "the run store was written by a newer version of bp-core",
     "STATE_RUNS_UNWRITABLE": "the run store or the run's directory cannot be written",
+    "STATE_LOG_UNWRITABLE": "a log file cannot be opened for writing",
     "RUNTIME_DISK_FULL": "the disk has no room left for what must be written",
     # configuration read back from a run
     "CONFIG_INVALID_SETTING": "a setting has an unknown name or a value that is not allowed",
