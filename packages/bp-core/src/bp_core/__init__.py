@@ -1,1 +1,28 @@
 """Training, safety monitors, runs and evaluation for one person with one GPU."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "BpError": "bp_merge.common",
+    "Callback": "bp_core.watch",
+    "RunResult": "bp_core.results",
+    "RunStore": "bp_core.runs",
+    "Settings": "bp_core.config",
+    "StepInfo": "bp_core.watch",
+    "Trainer": "bp_core.trainer",
+    "resolve": "bp_core.settings",
+}
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -103,7 +103,7 @@ class StepTrainer(transformers.Trainer):
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[Any], None]:
         """One item; the labels of a step are counted in `training_step`."""
-        return [item for item, _ in zip(epoch_iterator, range(num_batches), strict=False)], None
+        return [item for _, item in zip(range(num_batches), epoch_iterator, strict=False)], None
 
     def training_step(
         self, model: nn.Module, inputs: list[Piece], num_items_in_batch: torch.Tensor | int | None = None
@@ -307,6 +307,8 @@ def save_weights(model: nn.Module, folder: Path) -> None:
     )
     config = model.peft_config[model.active_adapter]  # type: ignore[index]
     inference, config.inference_mode = config.inference_mode, True
+    if isinstance(config.target_modules, set):
+        config.target_modules = sorted(config.target_modules)  # type: ignore[assignment]  # a set has no stable order
     config.save_pretrained(str(folder))
     config.inference_mode = inference
 

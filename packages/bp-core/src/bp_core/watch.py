@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from bp_core import checkpoint
 from bp_core.batches import Tokens
 from bp_core.config import Settings
-from bp_core.guards import GO, DiskGuard, HeatGuard, HeatState, LossGuard, LossState
+from bp_core.guards import DiskGuard, LossGuard, LossState
+from bp_core.monitor import Monitor
 
 if TYPE_CHECKING:
     from bp_core.engine import StepTrainer
@@ -77,7 +78,7 @@ class Watch:
         steps: optimizer steps that the run shall have.
         heldout: held-out pieces, may be empty.
         callbacks: of the user.
-        temperature: gives the card's temperature in °C, or None.
+        monitor: watches the card's heat, or None.
         answer: prompt → greedy answer, for `log_prompts`.
         fp16: whether loss scaling is on.
 
@@ -96,13 +97,13 @@ class Watch:
         heldout: Tokens,
         *,
         callbacks: Iterable[Callback] = (),
-        temperature: Callable[[], float | None] | None = None,
+        monitor: Monitor | None = None,
         answer: Callable[[str], str] | None = None,
         fp16: bool = False,
     ) -> None:
         self.run, self.settings, self.steps, self.heldout = run, settings, steps, heldout
         self.callbacks = list(callbacks)
-        self.temperature, self.answer = temperature, answer
+        self.monitor, self.answer = monitor, answer
         training, safety = settings.training, settings.safety
         self.eval_every = _every(training.eval_steps, steps, 10)
         self.save_every = _every(training.save_steps, steps, 5)
@@ -113,10 +114,6 @@ class Watch:
         self._since_best = 0
         self._loss_guard = LossGuard(factor=safety.spike_factor, grad_patience=FP16_OVERFLOWS if fp16 else 1)
         self._loss_state = LossState()
-        self._heat_guard = HeatGuard(
-            safety.pause_temperature, safety.resume_temperature, safety.abort_temperature
-        )
-        self._heat_state = HeatState()
         self._disk_guard = DiskGuard(safety.min_free_disk_gb * 1e9)
         self._checkpoint_bytes = 0.0
         self._signals = 0
@@ -181,8 +178,6 @@ class Watch:
             BpError: `RUNTIME_LOSS_NOT_FINITE`, `RUNTIME_LOSS_SPIKE`.
         """
         self._last = (loss, grad_norm)
-        if self.preflight:
-            return
         self._loss_state, verdict = self._loss_guard.observe(self._loss_state, step, loss, grad_norm)
         if verdict.action == "watch":
             self._tell(verdict.code, verdict.message, **verdict.details)
@@ -226,7 +221,8 @@ class Watch:
         )
         if last and self.status == "running":
             self.status = "completed"
-        if last or save or (self.save_every and step % self.save_every == 0):
+        best_now = training_keeps_best(self.settings) and self.best is not None and self.best[1] == step
+        if last or save or best_now or (self.save_every and step % self.save_every == 0):
             self.save_now(trainer)
         if self.status != "running":
             trainer.control.should_training_stop = True
@@ -237,31 +233,30 @@ class Watch:
         if self._signals:
             self._end("interrupted", "SIGNAL")
             return True
-        paused = False
+        paused = held = False
         while True:
             action = self.run.control()
             if action in ("stop", "stop-and-save"):
                 self._end("stopped", "CONTROL_STOP")
                 return action == "stop-and-save"
             paused = action == "pause" or (paused and action != "resume")
-            verdict = GO
-            if self.temperature is not None:
-                self._heat_state, verdict = self._heat_guard.observe(
-                    self._heat_state, time.monotonic(), self.temperature()
+            heat = self.monitor.action if self.monitor is not None else "go"
+            if self.monitor is not None and heat == "stop":
+                self.save_now(trainer)
+                raise self.monitor.verdict.error(
+                    f"let the card cool, then: backprop resume {self.run.run_id}"
                 )
-                if verdict.code:
-                    self._tell(verdict.code, verdict.message, **verdict.details)
-                if verdict.action == "stop":
-                    self.save_now(trainer)
-                    raise verdict.error(f"let the card cool, then: backprop resume {self.run.run_id}")
-            if not paused and verdict.action != "pause":
+            if not paused and heat != "pause":
                 break
             if self._signals:
                 self._end("interrupted", "SIGNAL")
                 return True
-            self.run.paused(True)
+            if not held:
+                self.run.paused(True)
+                held = True
             time.sleep(0.2)
-        self.run.paused(False)
+        if held:
+            self.run.paused(False)
         if step % DISK_EVERY == 0:
             verdict = self._disk_guard.observe(
                 shutil.disk_usage(self.run.path).free, next_save=self._checkpoint_bytes
@@ -349,9 +344,19 @@ class Watch:
                     callback=type(callback).__name__,
                 )
 
+    @property
+    def last_loss(self) -> float:
+        """Mean loss per label of the newest step."""
+        return self._last[0]
+
     def finished(self, status: str) -> None:
         """Tell the callbacks that training ended."""
         self._call("on_end", self.run.run_id, status)
+
+
+def training_keeps_best(settings: Settings) -> bool:
+    """Whether the best weights, not the last, become the adapter."""
+    return settings.training.keep == "best"
 
 
 def _every(asked: int | None, steps: int, parts: int) -> int:

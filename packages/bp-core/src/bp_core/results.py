@@ -1,0 +1,61 @@
+"""What a training run gives back: figures that were measured, not asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """The outcome of one training run.
+
+    Args:
+        run_id: of the record.
+        status: completed, stopped or interrupted.
+        reason: why it ended before the asked steps, "" otherwise.
+        path: the run's folder.
+        adapter_path: the adapter as PEFT loads it.
+        base_model: what the user named.
+        steps: optimizer steps done; `steps_requested` were asked for.
+        epochs: passes over the training pieces.
+        train_loss: of the last step, nats per label.
+        heldout_loss_before: before the first step; None without a hold-out.
+        heldout_loss_after: of the weights in `adapter_path`.
+        best_step: with the lowest held-out loss.
+        tokens: trained on, padding left out.
+        seconds: spent in optimizer steps.
+        tokens_per_second: over those.
+        peak_memory: bytes; of the card, or of the process on the CPU.
+        micro_batch: examples per forward pass at the end.
+        rows_accepted: of the dataset.
+        rows_rejected: of the dataset, by reason in `rejections`.
+        rejections: reason → rows.
+    """
+
+    run_id: str
+    status: str
+    reason: str
+    path: Path
+    adapter_path: Path
+    base_model: str
+    steps: int
+    steps_requested: int
+    epochs: float
+    train_loss: float
+    heldout_loss_before: float | None
+    heldout_loss_after: float | None
+    best_step: int | None
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+    peak_memory: int
+    micro_batch: int
+    rows_accepted: int
+    rows_rejected: int
+    rejections: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able data."""
+        return {k: v.as_posix() if isinstance(v, Path) else v for k, v in dataclasses.asdict(self).items()}

@@ -1,0 +1,168 @@
+"""The public face of training: three lines from a dataset to a model that runs elsewhere.
+
+    from bp_core import Trainer
+    t = Trainer("Qwen/Qwen2.5-7B-Instruct")
+    t.train("data.jsonl")
+    t.export("gguf")
+
+- Every keyword is a knob of `bp_core.config`, by its name or one of its aliases; an unknown one is refused with the
+  nearest. `Trainer(...)` sets what all its runs share, `train(...)` what one run has.
+- `save`, `export`, `generate`, `push_to_hub` and `register_with_ollama` work on the last run, or on an adapter
+  directory that is named.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from bp_data.example import Example
+from bp_merge.common import BpError
+
+from bp_core.config import Settings
+from bp_core.results import RunResult
+from bp_core.session import Session, resume_training, run_training, to_stderr
+from bp_core.settings import resolve
+from bp_core.watch import Callback
+
+
+class Trainer:
+    """Trains LoRA adapters.
+
+    Args:
+        model: a Hub id, a folder, or `tiny`; Qwen/Qwen2.5-7B-Instruct unless some source names another.
+        config_file: a TOML file instead of `backprop.toml`.
+        callbacks: told of steps, evaluations and checkpoints.
+        tell: gets what the user should read while it runs; stderr by default.
+        **settings: knobs.
+
+    Raises:
+        BpError: `CONFIG_INVALID_SETTING` for an unknown or invalid setting.
+
+    Attributes:
+        settings: as resolved.
+        result: of the last run, None before.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        config_file: str | Path | None = None,
+        callbacks: Iterable[Callback] = (),
+        tell: Callable[[str], None] = to_stderr,
+        **settings: Any,
+    ) -> None:
+        self._given = {**settings, **({"model": str(model)} if model is not None else {})}
+        self._config_file = Path(config_file) if config_file is not None else None
+        self.callbacks, self.tell = tuple(callbacks), tell
+        self.settings: Settings = resolve(self._given, config_file=self._config_file)
+        self._session: Session | None = None
+
+    @property
+    def result(self) -> RunResult | None:
+        """The outcome of the last run."""
+        return self._session.result if self._session else None
+
+    def train(
+        self, data: Any = None, *, steps: int | None = None, samples: int | None = None, **settings: Any
+    ) -> RunResult:
+        """Train one run.
+
+        Args:
+            data: a file, folder, glob or `hf:` id; several of them in a list; a `bp_data.Example` iterable.
+            steps: optimizer steps.
+            samples: use at most so many examples.
+            **settings: further knobs, for this run alone.
+
+        Returns:
+            RunResult: with `run_id`, `adapter_path`, measured figures.
+
+        Raises:
+            BpError: of settings (`CONFIG_…`), data (`INPUT_…`), model (`DEP_…`) or the run (`RUNTIME_…`).
+        """
+        given = {**self._given, **settings}
+        sources = None
+        if isinstance(data, str | Path):
+            given["data"] = (str(data),)
+        elif data is not None:
+            items = list(data)
+            if items and all(isinstance(item, Example) for item in items):
+                sources = items
+            else:
+                given["data"] = tuple(map(str, items))
+        given |= {k: v for k, v in (("steps", steps), ("samples", samples)) if v is not None}
+        self.settings = resolve(given, config_file=self._config_file)
+        self._session = run_training(self.settings, sources=sources, callbacks=self.callbacks, tell=self.tell)
+        self.settings = self._session.settings
+        return self._session.result
+
+    def resume(self, run_id: str) -> RunResult:
+        """Continue a stopped or killed run, bit for bit; `run_id` may be a prefix."""
+        self._session = resume_training(
+            self.settings.tracking.output, run_id, callbacks=self.callbacks, tell=self.tell
+        )
+        self.settings = self._session.settings
+        return self._session.result
+
+    def generate(
+        self, prompt: str, *, max_new_tokens: int = 128, temperature: float = 0.0, seed: int = 0
+    ) -> str:
+        """The tuned model's answer to one user message."""
+        from bp_core.generate import answers
+
+        session = self._trained()
+        return answers(
+            session.model,
+            session.encoder,
+            [prompt],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+        )[0]
+
+    def save(self, path: str | Path | None = None) -> Path:
+        """Copy the adapter directory to `path` and return it; without a path, where it is.
+
+        Raises:
+            BpError: `INPUT_PATH_EXISTS` where something else lies there.
+        """
+        adapter = self._trained().result.adapter_path
+        if path is None:
+            return adapter
+        target = Path(path)
+        if target.exists() and any(target.iterdir()):
+            raise BpError(
+                "INPUT_PATH_EXISTS", f"{target} is not empty", f"choose another folder, or remove {target}"
+            )
+        staging = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(adapter, staging)
+        if target.exists():
+            target.rmdir()
+        staging.replace(target)
+        return target
+
+    def export(self, format: str = "gguf", **options: Any) -> Any:
+        """Export the last adapter: `lora`, `merged`, `gguf`, `gguf-lora` (see `bp_export.export`)."""
+        from bp_export import export
+
+        session = self._trained()
+        return export(session.result.adapter_path, format=format, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+        """Push the last adapter to the Hub (see `bp_export.push`)."""
+        from bp_export import push
+
+        return push(self._trained().result.adapter_path, repo_id, **options)
+
+    def register_with_ollama(self, name: str, *, quantization: str = "q4_k_m", **options: Any) -> Any:
+        """Export to GGUF and create an Ollama model of that name."""
+        return self.export("gguf", quantization=quantization, ollama=True, ollama_name=name, **options)
+
+    def _trained(self) -> Session:
+        if self._session is None:
+            raise BpError("STATE_NOT_TRAINED", "nothing was trained yet", 'call train("data.jsonl") first')
+        return self._session
