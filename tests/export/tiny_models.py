@@ -21,30 +21,6 @@ CORPUS = [
     "we're they've I'll you'd HE'S   multiple   spaces\r\n and \n\n newlines",
 ] * 20
 
-NASTY = [
-    "",
-    " ",
-    "   leading and trailing   ",
-    "Hello, world!",
-    "it's we've I'LL they'd CAN'T ''s",
-    "1 12 123 1234 12345 1234567890 3.14 1e-10 1,000.00",
-    "tabs\tand\nnewlines\n\n\n   \r\n mixed \t\n ",
-    "naïve café Straße ångström",
-    "日本語のテキスト。中文，한국어 ไทย ខ្មែរ हिन्दी",
-    "العربية עברית",
-    "🚀🎉👩‍👩‍👧‍👦🏳️‍🌈 ✨",
-    "def f(x):\n    return {'a': [1, 2], \"b\": x ** 2}  # comment\n",
-    "https://example.org/a?b=c&d=%20#e user@example.com C:\\path\\file",
-    "$$\\int_0^1 x^2\\,dx = \\frac{1}{3}$$ ≤ ≥ ≠ ∑ √",
-    "\u200bzero\u200dwidth\ufeff \u00a0nbsp\u2003em",
-    "a" * 50 + "!" * 20 + "-" * 30 + "=" * 10,
-    "ᚠᛇᚻ 𝔘𝔫𝔦𝔠𝔬𝔡𝔢 Ⅷ ½ ² ₃",
-    "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
-    "<s>[INST] x [/INST]</s> <bos> <eos> <unk> <0x0A>",
-    "mIxEd CaSe camelCase snake_case SCREAMING_CASE",
-    "\x00\x01\x7f control",
-]
-
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -223,7 +199,7 @@ FAMILIES = {
         {
             "pad_token_id": 0,
             "sliding_window": None,
-            "original_max_position_embeddings": 128,
+            "original_max_position_embeddings": 256,
             "partial_rotary_factor": 0.75,
             "rope_parameters": {
                 "rope_type": "longrope",
@@ -231,7 +207,7 @@ FAMILIES = {
                 "short_factor": [1.0 + 0.02 * i for i in range(24)],
                 "long_factor": [1.0 + 0.5 * i for i in range(24)],
                 "partial_rotary_factor": 0.75,
-                "original_max_position_embeddings": 128,
+                "original_max_position_embeddings": 256,
             },
             "tie_word_embeddings": True,
             "eos_token_id": 2,
