@@ -97,6 +97,7 @@ class Encoder:
             if t.special and len(t.content) > 3
         ]
         self._special_text = re.compile("|".join(marks)) if marks else None
+        self._template = frozen_dates(tokenizer.chat_template or "", self.now)
         self._has_markers = "{% generation" in (tokenizer.chat_template or "") or "{%- generation" in (
             tokenizer.chat_template or ""
         )
@@ -113,7 +114,7 @@ class Encoder:
             tools=[dict(tool) for tool in tools] or None,
             tokenize=False,
             add_generation_prompt=prompt,
-            strftime_now=self.now.strftime,
+            chat_template=self._template,
         )
 
     def prompt_ids(self, turns: Sequence[Turn], tools: Sequence[Any] = ()) -> list[int]:
@@ -258,7 +259,7 @@ class Encoder:
             tokenize=True,
             return_dict=True,
             return_assistant_tokens_mask=True,
-            strftime_now=self.now.strftime,
+            chat_template=self._template,
         )
         theirs = [i for i, on in enumerate(both["assistant_masks"]) if on]
         ours = [i for start, end in spans for i in range(start, end)]
@@ -274,6 +275,24 @@ class Encoder:
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+
+def frozen_dates(template: str, now: dt.datetime) -> str:
+    """The template with every `strftime_now("…")` replaced by what it gives at `now`.
+
+    Raises:
+        BpError: `CONFIG_TEMPLATE_DATED` where a date's format is not written out, so that it cannot be frozen.
+    """
+    frozen = re.sub(
+        r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""", lambda m: repr(now.strftime(m.group(2))), template
+    )
+    if re.search(r"strftime_now\s*\(", frozen):
+        raise BpError(
+            "CONFIG_TEMPLATE_DATED",
+            "the chat template writes today's date in a format that cannot be frozen for the run",
+            "save the template with a fixed date and name it: backprop train --chat-template FILE …",
+        )
+    return frozen
 
 
 def _rejected(example: Example, reason: str, hint: str, field: str = "") -> Rejected:
