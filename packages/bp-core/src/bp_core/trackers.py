@@ -92,8 +92,8 @@ class TensorBoard:
     """Event files in `<run>/tensorboard`; look with `tensorboard --logdir OUTPUT`."""
 
     def __init__(self, run_id: str, folder: Path, config: Mapping[str, Any], resume_step: int | None) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._event, self._summary = Event, Summary
