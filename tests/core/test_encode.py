@@ -86,7 +86,8 @@ def test_only_the_answers_and_their_end_are_learnt(name, bos):
     tok = tokenizer(template, bos=bos, eos=eos)
     (piece,) = encode(tok, chat(("system", "Be kind."), *TWO))
     assert learnt(tok, piece) == truth
-    assert piece.ids[-1] == tok.convert_tokens_to_ids(eos) and piece.mask[-1] == 1  # the model learns to stop
+    assert piece.ids[-1] == tok.convert_tokens_to_ids(eos)
+    assert piece.mask[-1] == 1
     assert piece.ids.count(tok.convert_tokens_to_ids("<bos>")) == int(bos)
     assert (piece.ids[0] == tok.convert_tokens_to_ids("<bos>")) is bos
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -120,15 +119,13 @@ def load_model(folder: Path, settings: Settings, device: Device) -> Any:
     """
     attention = None if settings.model.attn_implementation == "auto" else settings.model.attn_implementation
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=device.weights,
-                attn_implementation=attention,
-                trust_remote_code=settings.model.trust_remote_code,
-                use_safetensors=True,
-            )
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=device.weights,
+            attn_implementation=attention,
+            trust_remote_code=settings.model.trust_remote_code,
+            use_safetensors=True,
+        )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise _failed(f"the model in {folder} cannot be loaded", error) from None
     model.config.use_cache = False

@@ -183,7 +183,8 @@ def resume_training(
 @contextlib.contextmanager
 def _ended(run: Run) -> Iterator[None]:
     """End the record whatever happens, and name the run in a coded error."""
-    with run:
+    with run, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # transformers and peft warn of each other's old names
         try:
             yield
         except BpError as error:
@@ -328,19 +329,17 @@ def _train(
             answer=lambda prompt: answers(model, encoder, [prompt], max_new_tokens=64)[0],
             fp16=device.fp16,
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            trainer = StepTrainer(
-                model,
-                _arguments(settings, device, run),
-                StepData(prepared.train, plan, steps),
-                loss=loss,
-                pad_id=pad,
-                micro=t.batch_size or 1,
-                packed=packed,
-                oom_recovery=safety.oom_recovery,
-                watch=watch,
-            )
+        trainer = StepTrainer(
+            model,
+            _arguments(settings, device, run),
+            StepData(prepared.train, plan, steps),
+            loss=loss,
+            pad_id=pad,
+            micro=t.batch_size or 1,
+            packed=packed,
+            oom_recovery=safety.oom_recovery,
+            watch=watch,
+        )
 
         def begin() -> None:
             if safety.preflight and found is None:
@@ -350,8 +349,7 @@ def _train(
         trainer.add_callback(_Begin(begin))
         if device.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        with watch, warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # transformers warns of its own deprecated names
+        with watch:
             if found is None or found.step < steps:
                 trainer.train(resume_from_checkpoint=str(found.path) if found else None)
             else:

@@ -1,0 +1,1 @@
+"""The quickstart: the whole path on facts that no model can know."""
