@@ -12,7 +12,7 @@ from collections.abc import Callable
 import ml_dtypes
 import numpy as np
 
-from bp_export.quant import legacy
+from bp_export.quant import kquants, legacy
 from bp_export.quant.types import TYPES
 
 _QUANTIZERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -20,6 +20,11 @@ _QUANTIZERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "q4_0": legacy.q4_0,
     "q5_0": legacy.q5_0,
     "q5_1": legacy.q5_1,
+    "q2_k": kquants.q2_k,
+    "q3_k": kquants.q3_k,
+    "q4_k": kquants.q4_k,
+    "q5_k": kquants.q5_k,
+    "q6_k": kquants.q6_k,
 }
 
 
