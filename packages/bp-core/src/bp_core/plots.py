@@ -204,7 +204,7 @@ def _caption(layout: _Layout) -> str:
 def svg(chart: Chart, *, width: int = WIDTH, height: int = HEIGHT, styled: bool = True) -> str:
     """The chart as one `<svg>` element, with its style inside unless the page has `STYLE`."""
     box = _layout(chart, width, height)
-    left, top, right, bottom = box.frame
+    left, _, right, bottom = box.frame
     label = f"{chart.title}: " + "; ".join(_told(s) for s in chart.series)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="bp-chart" viewBox="0 0 {width} {height}" role="img" '
@@ -263,7 +263,7 @@ def png(chart: Chart, *, width: int = WIDTH, height: int = HEIGHT, scale: int = 
 
     k = scale * 2  # drawn at twice the size and averaged down: Pillow's own lines are not anti-aliased
     box = _layout(chart, width, height)
-    left, top, right, bottom = box.frame
+    left, _, right, bottom = box.frame
     image = Image.new("RGB", (width * k, height * k), "white")
     draw = ImageDraw.Draw(image)
     fonts: dict[int, Any] = {size: ImageFont.load_default(size * k) for size in (13, 15)}
