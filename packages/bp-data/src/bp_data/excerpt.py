@@ -1,0 +1,37 @@
+"""At most 80 characters of a row, safe to print.
+
+- Control, bidirectional and zero-width characters are shown as escapes: dataset text is hostile input.
+- What looks like a key or an address is masked; the full detectors are in `pii`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+
+LIMIT = 80
+_MASKED = re.compile(
+    r"[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,32}){1,4}"
+    r"|\b(?:sk-|ghp_|github_pat_|glpat-|hf_|AKIA|ASIA|AIza|xox[abp]-|npm_|pypi-|sk_live_|rk_live_)[\w-]{8,200}"
+)
+_HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def excerpt(value: Any) -> str:
+    """The first 80 characters of bytes, text or a JSON value, masked and escaped."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        text = bytes(value[:400]).decode("utf-8", "replace")
+    elif isinstance(value, str):
+        text = value[:400]
+    else:
+        try:
+            text = orjson.dumps(value, default=str)[:400].decode("utf-8", "replace")
+        except (TypeError, ValueError):
+            text = repr(value)[:400]
+    text = _MASKED.sub(lambda m: m.group()[:3] + "…", text)
+    text = _HIDDEN.sub(lambda m: f"\\u{ord(m.group()):04x}", text)
+    return text if len(text) <= LIMIT else text[: LIMIT - 1] + "…"

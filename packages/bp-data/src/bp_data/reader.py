@@ -1,0 +1,277 @@
+"""Rows in, `Example`s and `Rejected`s out: the one entrance to every source and format.
+
+- Each row gives exactly one of the two. Blank lines are neither and are counted in `Reader.blank`.
+- With `format="auto"` a sample decides whether reading may start; then each row is read as what it is, so a mixed
+  file works and a stray row is refused by name. Where most rows fit no format at 0.80, nothing is read.
+- What was decided is told through `note` (by default the logger `bp_data`), never silent.
+- Memory is bounded by `Limits`, whatever the size of the source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from bp_data.detection import HEAD, Detection, detect_source
+from bp_data.errors import BpError, RowError
+from bp_data.example import Example, Rejected
+from bp_data.excerpt import excerpt
+from bp_data.formats import CONFIDENT, FORMATS, Format, format_named, rank
+from bp_data.mapping import FieldMap, Mapper, mapper_named, parse_map
+from bp_data.sources import Limits, Source, expand
+
+Item = Example | Rejected
+Convert = Callable[[dict[str, Any], str, int, str], Example]
+_SIGNATURES = 1024  # key sets remembered; a file with more is no table
+
+
+def read(
+    *sources: str | os.PathLike[str],
+    format: str = "auto",
+    mapping: str | Mapping[str, Any] | FieldMap | None = None,
+    force: bool = False,
+    mapper: str | Mapper | None = None,
+    mapper_modules: tuple[str, ...] = (),
+    limits: Limits | None = None,
+    max_samples: int | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Reader:
+    """Read rows of any known source and format.
+
+    Args:
+        sources: paths (`.jsonl .json .csv .tsv .parquet .txt .md`, also gzip or zstd), directories, globs, "-" for
+            stdin, `hf:<id>[:split[:revision]]`, or a third-party scheme.
+        format: "auto", or one of `bp_data.FORMATS` and their aliases.
+        mapping: field map: `question=prompt,answer=completion`, a dict, JSON, or a `FieldMap`.
+        force: read with the best candidate even below a confidence of 0.80.
+        mapper: id of a mapper plug-in, or a callable from a row to a row in a known format.
+        mapper_modules: modules that register mappers.
+        limits: bounds of reading.
+        max_samples: stop after this many rows.
+        note: called with each thing worth telling.
+
+    Returns:
+        An iterator of `Example | Rejected`, with `.detections`, `.notes` and `.blank`.
+
+    Raises:
+        BpError: before the first row: `INPUT_DATASET_NOT_FOUND`, `INPUT_DATASET_EMPTY`, `INPUT_FORMAT_UNKNOWN`,
+            `INPUT_MAPPING_INVALID`, `INPUT_MAPPER_UNKNOWN`; at a source's first row: `INPUT_FORMAT_UNCLEAR`,
+            `INPUT_DATASET_UNREADABLE`, `DEP_…`, `HUB_DATASET_FAILED`.
+
+    Example:
+        >>> rows = list(read("train.jsonl"))  # doctest: +SKIP
+        >>> sum(isinstance(row, Rejected) for row in rows)  # doctest: +SKIP
+        0
+    """
+    if not sources:
+        raise BpError("INPUT_DATASET_NOT_FOUND", "no source was given", "bp-data report train.jsonl")
+    chosen = None if format == "auto" else format_named(format)
+    field_map = parse_map(mapping) if mapping is not None else None
+    if field_map is not None and field_map.format:
+        chosen = format_named(field_map.format)
+    plugin = mapper_named(mapper, mapper_modules) if isinstance(mapper, str) else mapper
+    return Reader(expand(*sources), chosen, field_map, plugin, force, limits or Limits(), max_samples, note)
+
+
+class Reader(Iterator[Item]):
+    """The iterator that `read` returns.
+
+    Attributes:
+        detections: what the sample of each source said, in order (empty where a format or mapping was given).
+        notes: everything that was told.
+    """
+
+    def __init__(
+        self,
+        sources: list[Source],
+        format: Format | None,
+        field_map: FieldMap | None,
+        mapper: Mapper | None,
+        force: bool,
+        limits: Limits,
+        max_samples: int | None,
+        note: Callable[[str], None] | None,
+    ) -> None:
+        self.sources = sources
+        self.detections: list[Detection] = []
+        self.notes: list[str] = []
+        self._format, self._map, self._mapper, self._force = format, field_map, mapper, force
+        self._limits, self._max = limits, max_samples
+        self._note = note or logging.getLogger("bp_data").info
+        self._rows = self._run()
+
+    @property
+    def blank(self) -> int:
+        """Blank lines so far."""
+        return sum(source.counts.blank for source in self.sources)
+
+    def __iter__(self) -> Iterator[Item]:
+        return self._rows  # the generator itself, so that a loop does not pay for this class
+
+    def __next__(self) -> Item:
+        return next(self._rows)
+
+    def _tell(self, text: str) -> None:
+        self.notes.append(text)
+        self._note(text)
+
+    def _run(self) -> Iterator[Item]:
+        left = self._max
+        for source in self.sources:
+            for item in self._source(source):
+                if left is not None:
+                    if left <= 0:
+                        return
+                    left -= 1
+                yield item
+
+    def _source(self, source: Source) -> Iterator[Item]:
+        batches, told = source.batches(self._limits), 0
+        convert = self._plan()
+        if convert is None:
+            head, rows, bad = [], [], 0
+            for batch in batches:
+                head.append(batch)
+                for item in batch:
+                    if type(item) is Rejected:
+                        bad += 1
+                    elif len(rows) < HEAD:
+                        rows.append(item[1])
+                if len(rows) >= HEAD:
+                    break
+            if not head:
+                raise BpError(
+                    "INPUT_DATASET_EMPTY", f"{source.name} holds no row", f"head -c 300 {source.spec}"
+                )
+            convert = self._decide(source, rows, bad)
+            batches = chain(head, batches)
+        name, prefix = source.name, f"{source.name}:"
+        empty = True
+        for batch in batches:
+            empty = False
+            for item in batch:
+                if type(item) is Rejected:
+                    yield item
+                    continue
+                line, row = item  # pyright: ignore
+                try:
+                    yield convert(row, name, line, prefix + str(line))
+                except RowError as error:
+                    yield Rejected(name, line, error.reason, error.field, error.hint, excerpt(row))
+            while told < len(source.counts.notes):
+                self._tell(source.counts.notes[told])
+                told += 1
+        if empty:
+            raise BpError("INPUT_DATASET_EMPTY", f"{source.name} holds no row", f"head -c 300 {source.spec}")
+
+    def _plan(self) -> Convert | None:
+        """How to convert where that was said; None where a sample decides."""
+        convert = self._format.convert if self._format else None
+        if self._map is not None:
+            return mapped(self._map, convert or by_keys())
+        if self._mapper is not None:
+            return plugged(self._mapper, convert or by_keys())
+        return convert
+
+    def _decide(self, source: Source, rows: list[dict[str, Any]], bad: int) -> Convert:
+        found = detect_source(source, rows, bad)
+        self.detections.append(found)
+        self._tell(found.tell())
+        for text in found.notes:
+            self._tell(f"{source.name}: {text}")
+        if not found.clear and not self._force:
+            raise unclear(source.spec, found)
+        if found.recognised >= 0.5 or not found.sampled:
+            return by_keys()
+        if found.proposal is not None and (found.proposal.confidence >= CONFIDENT or not found.candidates):
+            return mapped(FieldMap(found.proposal.mapping), by_keys())
+        if found.candidates:
+            self._tell(f"{source.name}: forced to {found.format} at {found.candidates[0].confidence:.2f}")
+            return FORMATS[found.format].convert
+        return by_keys()
+
+
+def unclear(spec: str, found: Detection) -> BpError:
+    """The refusal to guess."""
+    if found.candidates:
+        best = found.candidates[0]
+        cause = f"the best guess is {best.format} at {best.confidence:.2f}: {best.rationale}"
+    else:
+        cause = "no known format fits"
+    hint = (
+        f"bp-data map {spec} --map {found.proposal.as_flag()}"
+        if found.proposal
+        else f"bp-data map {spec} --auto"
+    )
+    return BpError(
+        "INPUT_FORMAT_UNCLEAR",
+        f"{found.source}: {cause}; below 0.80 nothing is read",
+        hint,
+        details=found.to_dict(),
+    )
+
+
+def by_keys() -> Convert:
+    """A converter that picks the format of each row, remembering key sets that were clear."""
+    cache: dict[tuple[str, ...], Convert] = {}
+
+    def best(row: dict[str, Any]) -> tuple[Convert, float]:
+        ranked = rank(row)
+        if not ranked or ranked[0][1][0] < CONFIDENT:
+            keys = ", ".join(list(row)[:8])
+            near = f"; nearest is {ranked[0][0].name}: {ranked[0][0].shape}" if ranked else ""
+            raise RowError("unrecognised_format", "", f"the keys ({keys[:120]}) fit no known format{near}")
+        return ranked[0][0].convert, ranked[0][1][0]
+
+    def convert(row: dict[str, Any], source: str, line: int, id: str) -> Example:
+        keys = tuple(row)
+        known = cache.get(keys)
+        if known is None:
+            known, confidence = best(row)
+            if confidence > CONFIDENT and len(cache) < _SIGNATURES:
+                cache[keys] = known
+            return known(row, source, line, id)
+        try:
+            return known(row, source, line, id)
+        except RowError:
+            other, _ = best(row)  # the same keys with other types may be another format
+            if other is known:
+                raise
+            return other(row, source, line, id)
+
+    return convert
+
+
+def mapped(field_map: FieldMap, convert: Convert) -> Convert:
+    """A converter behind a field map; what the map does not use goes to `meta`."""
+
+    def run(row: dict[str, Any], source: str, line: int, id: str) -> Example:
+        fields, left = field_map.apply(row)
+        example = convert(fields, source, line, id)
+        return dataclasses.replace(example, meta={**left, **example.meta}) if left else example
+
+    return run
+
+
+def plugged(mapper: Mapper, convert: Convert) -> Convert:
+    """A converter behind a mapper plug-in; its ValueError names a reason, any other error refuses the row too."""
+
+    def run(row: dict[str, Any], source: str, line: int, id: str) -> Example:
+        try:
+            fields = mapper(dict(row))
+        except RowError:
+            raise
+        except ValueError as error:
+            reason = str(error) if str(error).isidentifier() else "mapper_rejected"
+            raise RowError(reason, "", str(error)) from None
+        except Exception as error:  # noqa: BLE001 - a third party's code: this row is refused and told
+            raise RowError("mapper_failed", "", f"{type(error).__name__}: {error}") from None
+        if not isinstance(fields, Mapping):
+            raise RowError("mapper_failed", "", "a mapper returns a mapping")
+        return convert(dict(fields), source, line, id)
+
+    return run
