@@ -1,0 +1,21 @@
+"""The coded errors of bp-merge: what each code means, and the table that the reference page is made from."""
+
+from __future__ import annotations
+
+from bp_merge.common import BpError, Exit
+
+__all__ = ["CODES", "BpError", "Exit"]
+
+CODES: dict[str, str] = {
+    "INPUT_FILE_INVALID": "a safetensors file is truncated, malformed or not there",
+    "INPUT_CHECKPOINT_INVALID": "a model folder lacks weights, a shard, or a tensor that its index names",
+    "INPUT_ADAPTER_INVALID": "an adapter folder lacks PEFT's files, or they contradict each other",
+    "INPUT_ADAPTER_UNSUPPORTED": "the adapter uses something that cannot be merged exactly",
+    "INPUT_NOT_FINITE": "a tensor holds NaN or infinite values",
+    "INPUT_WRONG_BASE": "the adapter does not fit the base model",
+    "INPUT_QUANTIZED_BASE": "the base model's weights are quantised, so that a merge would be lossy",
+    "INPUT_TIED_EMBEDDING": "the adapter changes one side of a tied embedding",
+    "INPUT_PATH_EXISTS": "the output is there already",
+    "RUNTIME_OVERFLOW": "a value does not fit the target number type",
+    "RUNTIME_DISK_FULL": "the disk has no room left for what must be written",
+}
