@@ -41,7 +41,12 @@ class Exit(enum.IntEnum):
     OUT_OF_MEMORY = 137
 
 
-_EXIT_BY_PREFIX = {"RUNTIME": Exit.RUNTIME, "STATE": Exit.RUNTIME, "HUB": Exit.SERVICE, "OLLAMA": Exit.SERVICE}
+_EXIT_BY_PREFIX = {
+    "RUNTIME": Exit.RUNTIME,
+    "STATE": Exit.RUNTIME,
+    "HUB": Exit.SERVICE,
+    "OLLAMA": Exit.SERVICE,
+}
 
 
 class BpError(Exception):
@@ -252,7 +257,9 @@ def options(*classes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]
                 else:
                     decl = [*names, f"--{dashed}"]
                     kind = click.Choice(list(k.choices)) if k.choices else _click_type(k)
-                shown = "" if k.default in (None, (), dataclasses.MISSING) else f"  [default: {_show(k.default)}]"
+                shown = (
+                    "" if k.default in (None, (), dataclasses.MISSING) else f"  [default: {_show(k.default)}]"
+                )
                 unit = f" ({k.unit})" if k.unit else ""
                 function = click.option(
                     k.name,
@@ -296,7 +303,9 @@ def collect(cls: type, given: Mapping[str, Any]) -> Any:
         try:
             k.check(value)
         except ValueError as error:
-            raise BpError("INPUT_VALIDATION_FAILED", str(error), f"see --help for --{k.name.replace('_', '-')}") from None
+            raise BpError(
+                "INPUT_VALIDATION_FAILED", str(error), f"see --help for --{k.name.replace('_', '-')}"
+            ) from None
         values[k.name] = value
     return cls(**values)
 
@@ -357,7 +366,9 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def render_error(error: Any, *, as_json: bool = False, run_id: str = "") -> str:
     """An error as the user reads it: `[CODE] cause`, a blank line, `hint: command`, the run id."""
     if as_json:
-        return json.dumps({"schema_version": SCHEMA_VERSION, "error": error.to_dict()}, ensure_ascii=False, default=str)
+        return json.dumps(
+            {"schema_version": SCHEMA_VERSION, "error": error.to_dict()}, ensure_ascii=False, default=str
+        )
     lines = [f"[{error.code}] {error.message}"]
     if error.hint:
         lines += ["", f"hint: {error.hint}"]
