@@ -28,9 +28,12 @@ def chart(points, **options):
 @given(
     st.lists(st.floats(-1e6, 1e6) | st.sampled_from([math.nan, math.inf, -math.inf]), max_size=40),
     st.booleans(),
+    st.booleans(),
+    st.sampled_from([None, True, False]),
 )
-def test_any_values_give_a_well_formed_chart_inside_its_frame(values, dots):
-    one = Chart("T", [Series("a<b>&\"'", list(enumerate(values)), "dots" if dots else "line")])
+def test_any_values_give_a_well_formed_chart_inside_its_frame(values, dots, zero, log):
+    curve = Series("a<b>&\"'", list(enumerate(values)), "dots" if dots else "line")
+    one = Chart("T", [curve], zero=zero, log=log)
     root = ET.fromstring(svg(one))
     for path in root.findall("s:path", NS):
         for x, y in re.findall(r"(-?[\d.]+),(-?[\d.]+)", path.get("d")):
@@ -59,6 +62,7 @@ def test_scale_follows_the_span():
     assert "log scale" in svg(chart([(0, 100.0), (1, 0.5)]))
     assert "log scale" not in svg(chart([(0, 10.0), (1, 0.5)]))
     assert "log scale" not in svg(chart([(0, 100.0), (1, 0.0)]))
+    assert "log scale" not in svg(chart([(0, 100.0), (1, 0.5)], zero=True))
 
 
 @given(st.floats(-1e9, 1e9), st.floats(1e-9, 1e9))

@@ -153,7 +153,7 @@ def _layout(chart: Chart, width: int, height: int) -> _Layout:
     xs, ys = [x for x, _ in finite], [y for _, y in finite]
     x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
     log = chart.log if chart.log is not None else y0 > 0 and y1 / y0 > 50
-    log = log and y0 > 0
+    log = log and y0 > 0 and not chart.zero
     if x1 == x0:
         x0, x1 = x0 - 1, x1 + 1
     if chart.zero:
