@@ -24,7 +24,7 @@ from bp_export.base import ResolvedBase, resolve_base
 from bp_merge.common import BpError
 from safetensors.torch import load_file
 
-from bp_core import checkpoint, environment
+from bp_core import checkpoint, environment, logs, trackers
 from bp_core.batches import Piece, StepData
 from bp_core.config import Settings
 from bp_core.dataset import Prepared, load, prepare, save
@@ -44,6 +44,8 @@ from bp_core.models import (
     recommended,
 )
 from bp_core.monitor import Monitor
+from bp_core.plots import write_plots
+from bp_core.report import write_report
 from bp_core.results import RunResult
 from bp_core.run_writer import Run
 from bp_core.runs import RunStore
@@ -52,6 +54,7 @@ from bp_core.settings import from_record
 from bp_core.templates import choose_template
 from bp_core.watch import Callback, Watch
 
+After = Callable[[Any, Encoder], dict[str, Any]]
 SCHEDULES = {"constant": "constant_with_warmup"}  # field's name → transformers' name, where they differ
 OPTIMIZERS = {"adamw_8bit": "adamw_bnb_8bit"}
 
@@ -87,6 +90,7 @@ def run_training(
     callbacks: Iterable[Callback] = (),
     tell: Callable[[str], None] = to_stderr,
     parent: str | None = None,
+    after: After | None = None,
 ) -> Session:
     """Train from the start.
 
@@ -96,11 +100,13 @@ def run_training(
         callbacks: called between steps.
         tell: shown to the user.
         parent: the run that this one replays.
+        after: called with the trained model before the run ends; what it returns joins the recorded result.
 
     Raises:
         BpError: with the run's id in its details once there is one.
     """
     check(settings)
+    trackers.check(settings.tracking.trackers)
     device = choose_device(settings)
     folder = resolve_base(settings.model.model, revision=settings.model.revision, weights=False).path
     now = dt.datetime.now(dt.UTC)
@@ -130,7 +136,7 @@ def run_training(
     )
     with _ended(run):
         save(prepared, run.path / "tokens")
-        return _train(run, settings, device, base, encoder, prepared, None, callbacks, tell)
+        return _train(run, settings, device, base, encoder, prepared, None, callbacks, tell, after)
 
 
 def resume_training(
@@ -174,7 +180,7 @@ def resume_training(
             if found
             else f"{record.run_id} has no checkpoint: starting it over"
         )
-        return _train(run, settings, device, base, encoder, prepared, found, callbacks, tell)
+        return _train(run, settings, device, base, encoder, prepared, found, callbacks, tell, None)
 
 
 # ------------------------------------------------------------------------------------------------- parts
@@ -183,7 +189,7 @@ def resume_training(
 @contextlib.contextmanager
 def _ended(run: Run) -> Iterator[None]:
     """End the record whatever happens, and name the run in a coded error."""
-    with run, warnings.catch_warnings():
+    with run, logs.run_log(run.run_id, run.path), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # transformers and peft warn of each other's old names
         try:
             yield
@@ -300,6 +306,7 @@ def _train(
     found: checkpoint.Checkpoint | None,
     callbacks: Iterable[Callback],
     tell: Callable[[str], None],
+    after: After | None,
 ) -> Session:
     t = settings.training
     steps = t.steps or 1
@@ -318,6 +325,14 @@ def _train(
     sensor = open_sensor(cuda_uuid()) if settings.safety.monitor and device.device.type == "cuda" else None
     safety = settings.safety
     guard = HeatGuard(safety.pause_temperature, safety.resume_temperature, safety.abort_temperature)
+    tracked = trackers.Trackers(
+        settings.tracking.trackers,
+        run.run_id,
+        run.path,
+        settings.to_dict(),
+        resume_step=found.step if found else None,
+        on_event=run.event,
+    )
     with Monitor(sensor, guard, on_event=run.event) as monitor:
         watch = Watch(
             run,
@@ -326,6 +341,7 @@ def _train(
             prepared.heldout,
             callbacks=callbacks,
             monitor=monitor if sensor is not None else None,
+            trackers=tracked,
             answer=lambda prompt: answers(model, encoder, [prompt], max_new_tokens=64)[0],
             fp16=device.fp16,
         )
@@ -359,7 +375,7 @@ def _train(
                 load_weights(model, found.path)
                 watch.start(trainer)
                 watch.status = "completed"
-    return _finish(run, settings, device, base, encoder, prepared, trainer, watch, tell)
+    return _finish(run, settings, device, base, encoder, prepared, trainer, watch, after)
 
 
 def _packing(
@@ -436,7 +452,7 @@ def _finish(
     prepared: Prepared,
     trainer: StepTrainer,
     watch: Watch,
-    tell: Callable[[str], None],
+    after: After | None,
 ) -> Session:
     step = trainer.state.global_step
     best = watch.best[1] if watch.best else None
@@ -469,7 +485,12 @@ def _finish(
         rows_rejected=prepared.record["rejected"],
         rejections=prepared.record["rejections"],
     )
-    run.finish(watch.status, result.to_dict())
+    more = after(trainer.model, encoder) if after is not None else {}
+    if watch.trackers is not None:
+        watch.trackers.finish(watch.status, result.to_dict())
+    run.finish(watch.status, {**result.to_dict(), **more})
+    for path in (*write_plots(run.store, run.run_id), write_report(run.store, run.run_id)):
+        run.store.add_artifact(run.run_id, "report", path)
     watch.finished(watch.status)
     return Session(settings, result, base, trainer.model, encoder)
 

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import shutil
 import signal
 import threading
@@ -20,17 +19,18 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from bp_core import checkpoint
+from bp_core import checkpoint, logs
 from bp_core.batches import Tokens
 from bp_core.config import Settings
 from bp_core.guards import DiskGuard, LossGuard, LossState
 from bp_core.monitor import Monitor
+from bp_core.trackers import Trackers
 
 if TYPE_CHECKING:
     from bp_core.engine import StepTrainer
     from bp_core.run_writer import Run
 
-log = logging.getLogger("bp_core")
+log = logs.get("bp_core.watch")
 DISK_EVERY = 20  # steps between looks at the free disk
 FP16_OVERFLOWS = 10  # non-finite gradients in a row that fp16 loss scaling may meet while it finds its scale
 
@@ -79,6 +79,7 @@ class Watch:
         heldout: held-out pieces, may be empty.
         callbacks: of the user.
         monitor: watches the card's heat, or None.
+        trackers: get every number too, or None.
         answer: prompt → greedy answer, for `log_prompts`.
         fp16: whether loss scaling is on.
 
@@ -98,12 +99,13 @@ class Watch:
         *,
         callbacks: Iterable[Callback] = (),
         monitor: Monitor | None = None,
+        trackers: Trackers | None = None,
         answer: Callable[[str], str] | None = None,
         fp16: bool = False,
     ) -> None:
         self.run, self.settings, self.steps, self.heldout = run, settings, steps, heldout
         self.callbacks = list(callbacks)
-        self.monitor, self.answer = monitor, answer
+        self.monitor, self.trackers, self.answer = monitor, trackers, answer
         training, safety = settings.training, settings.safety
         self.eval_every = _every(training.eval_steps, steps, 10)
         self.save_every = _every(training.save_steps, steps, 5)
@@ -144,9 +146,14 @@ class Watch:
             raise KeyboardInterrupt
         self._tell("STOP_REQUESTED", "interrupted: saving and stopping after this step; once more stops now")
 
+    def _record(self, step: int, **values: float) -> None:
+        self.run.metric(step, **values)
+        if self.trackers is not None:
+            self.trackers.log(step, values)
+
     def _tell(self, code: str, message: str, **details: Any) -> None:
         self.run.event(code, message, **details)
-        log.warning(message, extra={"code": code})
+        log.warning(message, code=code)
 
     # ------------------------------------------------------------------------------------------ events
 
@@ -200,13 +207,14 @@ class Watch:
         self.seconds += elapsed
         self.steps_done += 1
         rate = tokens / elapsed if elapsed else 0.0
-        self.run.metric(
+        self._record(
             step,
             loss=loss,
             grad_norm=norm,
             learning_rate=learning_rate,
             tokens=tokens,
             tokens_per_second=rate,
+            **(self.monitor.metrics() if self.monitor is not None else {}),
         )
         self.run.heartbeat(step)
 
@@ -276,7 +284,7 @@ class Watch:
     def _evaluate(self, trainer: StepTrainer, step: int) -> float:
         loss = trainer.heldout_loss(self.heldout)
         self.losses[step] = loss
-        self.run.metric(step, heldout_loss=loss)
+        self._record(step, heldout_loss=loss)
         if self.best is None or loss < self.best[0]:
             self.best, self._since_best = (loss, step), 0
         else:
