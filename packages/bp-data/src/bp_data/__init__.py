@@ -6,11 +6,15 @@
         ...  # an Example, or a Rejected that says why not
 
 - Public names load on first use; importing the package costs milliseconds and loads neither numpy nor pyarrow.
+- `bp_data.split` and `bp_data.report` are the functions, although modules of those names hold them: Python would bind
+  the module to the package's attribute when it is first imported, and `_Package` keeps it from doing so.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import Any
 
 _NAMES = {
@@ -27,11 +31,29 @@ _NAMES = {
     "detect": "detection",
     "FieldMap": "mapping",
     "propose": "mapping",
+    "Issue": "checks",
+    "check": "checks",
     "Limits": "sources",
     "Reader": "reader",
     "read": "reader",
+    "report": "report",
+    "split": "split",
+    "Validation": "validation",
+    "ValidateSettings": "validation",
+    "validate": "validation",
 }
 __all__ = sorted(_NAMES)
+
+
+class _Package(types.ModuleType):
+    """The package, whose public names are never replaced by a submodule of the same name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _NAMES and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -61,7 +61,8 @@ class Detection:
         recognised: share of rows with a format at 0.80 or more.
         mixed: whether at least two formats are each the best of 1 % of the rows or more.
         proposal: a field mapping, where no format is clear.
-        notes: further observations (duplicate keys, rows of the sample that do not parse).
+        notes: further observations.
+        duplicate_key: a key that one row of the sample names twice.
     """
 
     source: str
@@ -71,6 +72,7 @@ class Detection:
     mixed: bool
     proposal: Proposal | None = None
     notes: tuple[str, ...] = ()
+    duplicate_key: str = ""
 
     @property
     def format(self) -> str:
@@ -143,10 +145,12 @@ def detect(
 
 def detect_source(source: Source, head: list[dict[str, Any]], bad: int = 0) -> Detection:
     """The finding for an open source from its head, widened by rows spread over the file where that is possible."""
-    spread, notes = _spread(source)
+    spread, key = _spread(source)
+    notes = [f"a row names the key {key!r} twice; the last one counts"] if key else []
     if bad:
         notes.append(f"{bad} rows of the sample could not be parsed")
-    return detect_rows(head + spread, source.name, tuple(notes))
+    found = detect_rows(head + spread, source.name, tuple(notes))
+    return dataclasses.replace(found, duplicate_key=key)
 
 
 def detect_rows(rows: Sequence[dict[str, Any]], name: str, notes: tuple[str, ...] = ()) -> Detection:
@@ -174,17 +178,17 @@ def detect_rows(rows: Sequence[dict[str, Any]], name: str, notes: tuple[str, ...
     return Detection(name, len(rows), tuple(candidates), round(known / total, 4), mixed, proposal, notes)
 
 
-def _spread(source: Source) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows at places spread over a plain JSONL file, and what only the raw lines show."""
+def _spread(source: Source) -> tuple[list[dict[str, Any]], str]:
+    """Rows at places spread over a plain JSONL file, and a key that one of them names twice."""
     if not source.is_file or kind_by_name(source.spec) != "jsonl":
-        return [], []
+        return [], ""
     path = Path(source.spec)
     size = path.stat().st_size
     rows: list[dict[str, Any]] = []
-    notes: list[str] = []
+    twice = ""
     with path.open("rb") as file:
         if file.read(2) in (b"\x1f\x8b", b"\x28\xb5", b"\xff\xfe", b"\xfe\xff") or not path.is_file():
-            return [], []
+            return [], ""
         for place in range(PLACES):
             file.seek(size * place // PLACES)
             if place:
@@ -197,11 +201,10 @@ def _spread(source: Source) -> tuple[list[dict[str, Any]], list[str]]:
                 if isinstance(value, dict):
                     if place:
                         rows.append(value)
-                    if not notes and (key := duplicate_key(line)):
-                        notes.append(f"a row names the key {key!r} twice; the last one counts")
+                    twice = twice or duplicate_key(line)
             if size < 1 << 16:
                 break
-    return rows, notes
+    return rows, twice
 
 
 def duplicate_key(line: bytes) -> str:

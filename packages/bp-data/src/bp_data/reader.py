@@ -140,7 +140,7 @@ class Reader(Iterator[Item]):
                     if type(item) is Rejected:
                         bad += 1
                     elif len(rows) < HEAD:
-                        rows.append(item[1])
+                        rows.append(item[1])  # pyright: ignore
                 if len(rows) >= HEAD:
                     break
             if not head:

@@ -139,8 +139,9 @@ def _ner(row: dict[str, Any], source: str, line: int, id: str) -> Example:
                 key,
                 f"{key} must be a list of {{start, end, label}}",
             )
-        for index, span in enumerate(given):
+        for index, given_span in enumerate(given):
             where = f"{key}[{index}]"
+            span: Any = given_span
             if isinstance(span, list) and len(span) == 3:
                 span = dict(zip(("start", "end", "label"), span, strict=True))
             if not isinstance(span, Mapping):

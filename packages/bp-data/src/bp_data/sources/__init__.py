@@ -86,7 +86,7 @@ class Source:
 def _scheme(spec: str) -> str:
     head, colon, _ = spec.partition(":")
     windows_drive = len(head) == 1
-    return head if colon and not windows_drive and head.isidentifier() and not os.path.exists(spec) else ""
+    return head if colon and not windows_drive and head.isidentifier() and not Path(spec).exists() else ""
 
 
 def _missing(spec: str) -> BpError:
@@ -108,7 +108,7 @@ def expand(*specs: str | os.PathLike[str]) -> list[Source]:
             found.append(("-", "stdin"))
         elif _scheme(text):
             found.append((text, text))
-        elif os.path.isdir(text):
+        elif Path(text).is_dir():
             root = Path(text)
             inside = sorted(
                 p for p in root.rglob("*") if p.is_file() and _is_data(p) and not _hidden(p, root)
@@ -117,10 +117,10 @@ def expand(*specs: str | os.PathLike[str]) -> list[Source]:
                 known = ", ".join(SUFFIXES)
                 raise BpError("INPUT_DATASET_EMPTY", f"{text} holds no data file ({known})", f"ls -R {text}")
             found += [(str(p), p.relative_to(root).as_posix()) for p in inside]
-        elif os.path.exists(text):
+        elif Path(text).exists():
             found.append((text, Path(text).name))
         elif glob.has_magic(text):
-            matches = sorted(p for p in glob.glob(text, recursive=True) if os.path.isfile(p))
+            matches = sorted(p for p in glob.glob(text, recursive=True) if Path(p).is_file())  # noqa: PTH207 - absolute patterns
             if not matches:
                 raise BpError("INPUT_DATASET_NOT_FOUND", f"nothing matches {text}", f"ls {text}")
             found += [(p, Path(p).name) for p in matches]

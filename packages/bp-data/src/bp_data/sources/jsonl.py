@@ -1,6 +1,6 @@
-"""JSON lines, split by hand so that every bad line is one numbered row and never the end of the file.
+r"""JSON lines, split by hand so that every bad line is one numbered row and never the end of the file.
 
-- Lines end at ``\\n`` only (``str.splitlines`` would also cut at U+2028 inside strings); one ``\\r`` is white space.
+- Lines end at ``\n`` only (``str.splitlines`` would also cut at U+2028 inside strings); one ``\r`` is white space.
 - The file is read in blocks of 1 MiB; a line over the limit is refused and skipped without being held.
 - orjson parses: the fastest reader, strict about UTF-8, NaN and surrogates. Its errors carry no position for bytes
   that are not UTF-8, so a refused line is looked at again to say where and what.

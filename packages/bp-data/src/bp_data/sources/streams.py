@@ -52,7 +52,7 @@ def open_bytes(path: str, counts: Counts) -> tuple[BinaryIO, str]:
         raw: BinaryIO = sys.stdin.buffer
     else:
         try:
-            raw = Path(path).open("rb")
+            raw = Path(path).open("rb")  # noqa: SIM115 - the caller closes it
         except FileNotFoundError:
             raise BpError(
                 "INPUT_DATASET_NOT_FOUND", f"there is no file {path}", "check the path with ls"
