@@ -50,7 +50,7 @@ from bp_core.results import RunResult
 from bp_core.run_writer import Run
 from bp_core.runs import RunStore
 from bp_core.sensors import cuda_uuid, open_sensor
-from bp_core.settings import from_record
+from bp_core.settings import explain, from_record
 from bp_core.templates import choose_template
 from bp_core.watch import Callback, Watch
 
@@ -83,6 +83,64 @@ class Session:
     encoder: Encoder
 
 
+@dataclasses.dataclass
+class Ready:
+    """All that is known before weights are loaded: what `--dry-run` shows.
+
+    Args:
+        settings: decided to the last knob.
+        device: in use.
+        folder: of the base model's configuration and tokenizer.
+        encoder: of its tokenizer.
+        prepared: the data.
+    """
+
+    settings: Settings
+    device: Device
+    folder: Path
+    encoder: Encoder
+    prepared: Prepared
+
+    def plan(self) -> dict[str, Any]:
+        """The run that these settings make, as JSON-able data."""
+        plan = plan_of(self.settings, self.prepared)
+        steps = self.settings.training.steps or 0
+        parameters = parameter_count(self.folder)
+        tokens = float(self.prepared.train.lengths.mean()) * plan.step_size * steps
+        weight_bytes = parameters * (4 if self.device.weights is torch.float32 else 2)
+        return {
+            "base_model": self.settings.model.model,
+            "parameters": parameters,
+            "device": self.device.name,
+            "steps": steps,
+            "epochs": round(steps / plan.steps_per_epoch, 2),
+            "examples_per_step": plan.step_size,
+            "tokens": round(tokens),
+            "base_weights_bytes": weight_bytes,
+            "cpu_seconds": round(cpu_hours(parameters, tokens) * 3600, 1) if self.device.device.type == "cpu" else None,
+            "data": self.prepared.record,
+            "settings": {name: {"value": value, "source": source} for name, value, source in explain(self.settings)},
+        }
+
+
+def make_ready(
+    settings: Settings, *, sources: Any = None, tell: Callable[[str], None] = to_stderr
+) -> Ready:
+    """Check, read, split, encode and decide; refuse what cannot work. No weights are fetched or loaded."""
+    check(settings)
+    trackers.check(settings.tracking.trackers)
+    device = choose_device(settings)
+    folder = resolve_base(settings.model.model, revision=settings.model.revision, weights=False).path
+    encoder = _encoder(folder, settings, dt.datetime.now(dt.UTC))
+    prepared = prepare(settings, encoder, sources=sources, tell=tell)
+    settings = decide(settings, recommended(folder), device, prepared)
+    for line in warnings_for(settings, prepared):
+        tell(f"warning: {line}")
+    _refuse_slow(settings, device, folder, prepared, tell)
+    _show(encoder, prepared, settings, tell)
+    return Ready(settings, device, folder, encoder, prepared)
+
+
 def run_training(
     settings: Settings,
     *,
@@ -105,18 +163,8 @@ def run_training(
     Raises:
         BpError: with the run's id in its details once there is one.
     """
-    check(settings)
-    trackers.check(settings.tracking.trackers)
-    device = choose_device(settings)
-    folder = resolve_base(settings.model.model, revision=settings.model.revision, weights=False).path
-    now = dt.datetime.now(dt.UTC)
-    encoder = _encoder(folder, settings, now)
-    prepared = prepare(settings, encoder, sources=sources, tell=tell)
-    settings = decide(settings, recommended(folder), device, prepared)
-    for line in warnings_for(settings, prepared):
-        tell(f"warning: {line}")
-    _refuse_slow(settings, device, folder, prepared, tell)
-    _show(encoder, prepared, settings, tell)
+    ready = make_ready(settings, sources=sources, tell=tell)
+    settings, device, encoder, prepared = ready.settings, ready.device, ready.encoder, ready.prepared
     base = resolve_base(settings.model.model, revision=settings.model.revision)
     store = RunStore(settings.tracking.output)
     run = store.create(
@@ -124,7 +172,7 @@ def run_training(
         config=settings.to_dict(),
         sources=settings.sources,
         environment=environment.collect(settings.tracking.output),
-        dataset={**prepared.record, "now": now.isoformat(), "heldout_ids": list(prepared.heldout_ids)},
+        dataset={**prepared.record, "now": encoder.now.isoformat(), "heldout_ids": list(prepared.heldout_ids)},
         base_model={
             "ref": base.ref,
             "revision": base.revision,

@@ -1,0 +1,174 @@
+"""backprop train, resume, replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from bp_core.config import GROUPS
+from bp_merge.common import Sink, options, output_options
+
+EPILOG = """\b
+Examples:
+  backprop train --data my_data.jsonl --steps 100
+  backprop train -m tiny -d my_data.jsonl --epochs 3 --lr 5e-3
+  backprop train -d chat.jsonl=0.7 -d code.jsonl=0.3 --lora-preset quality
+  backprop train -d train.jsonl --map question=prompt,answer=completion --dry-run
+"""
+
+
+@click.command(epilog=EPILOG)
+@options(*GROUPS.values())
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Settings file instead of backprop.toml.",
+)
+@click.option("--dry-run", is_flag=True, help="Read the data and show what would be done; train nothing.")
+@click.option("--show-config", is_flag=True, help="Print every setting with where it comes from, and stop.")
+@output_options
+@click.pass_context
+def train(
+    ctx: click.Context, sink: Sink, config_file: Path | None, dry_run: bool, show_config: bool, **given: Any
+) -> None:
+    """Fine-tune a model on a dataset (LoRA).
+
+    Settings come from backprop.toml, .env, BACKPROPAGATE_… variables and these flags, the later the stronger.
+    """
+    from bp_core.settings import explain, resolve
+
+    settings = resolve(given, config_file=config_file)
+    from bp_cli.shared import Progress, set_up_logs, table
+
+    set_up_logs(ctx.obj or {}, settings)
+    if show_config:
+        rows = explain(settings)
+        sink.result(
+            {"settings": {n: {"value": v, "source": s} for n, v, s in rows}},
+            lambda: table(rows, ("setting", "value", "source")),
+        )
+        return
+    from bp_core.session import make_ready, run_training
+
+    if dry_run:
+        plan = make_ready(settings, tell=sink.note).plan()
+        sink.result({"dry_run": True, **plan}, lambda: _plan_text(plan))
+        return
+    session = run_training(settings, callbacks=[Progress(sink)], tell=sink.note)
+    _print(sink, session)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  backprop resume 20261121-0734\n  backprop resume RUN --output ./output --json\n"
+)
+@click.argument("run_id")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default=Path("output"),
+    help="Folder that holds runs.db.",
+    show_default=True,
+)
+@output_options
+@click.pass_context
+def resume(ctx: click.Context, sink: Sink, run_id: str, output: Path) -> None:
+    """Continue a stopped or killed run from its newest complete checkpoint."""
+    from bp_core.session import resume_training
+
+    from bp_cli.shared import Progress, set_up_logs
+
+    set_up_logs(ctx.obj or {})
+    _print(sink, resume_training(output, run_id, callbacks=[Progress(sink)], tell=sink.note))
+
+
+@click.command(
+    epilog="\b\nExamples:\n  backprop replay 20261121-0734 --override seed=7\n  backprop replay other/manifest.json\n"
+)
+@click.argument("run")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default=Path("output"),
+    help="Folder that holds runs.db.",
+    show_default=True,
+)
+@click.option("--override", multiple=True, metavar="KEY=VALUE", help="Change one setting; repeat it.")
+@output_options
+@click.pass_context
+def replay(ctx: click.Context, sink: Sink, run: str, output: Path, override: tuple[str, ...]) -> None:
+    """Train again with the settings of a run (an id, or its manifest.json from another machine)."""
+    from bp_core.replay import replay_settings
+    from bp_core.session import run_training
+
+    from bp_cli.shared import Progress, set_up_logs
+
+    set_up_logs(ctx.obj or {})
+    settings, parent, differing = replay_settings(output, run, override)
+    for line in differing:
+        sink.note(f"differs from the recorded run: {line}")
+    session = run_training(settings, callbacks=[Progress(sink)], tell=sink.note, parent=parent)
+    _print(sink, session, replay_of=parent)
+
+
+def _print(sink: Sink, session: Any, **more: Any) -> None:
+    result = session.result
+
+    def human() -> str:
+        from bp_cli.shared import table
+
+        loss = result.heldout_loss_after
+        rows = [
+            ("run", result.run_id + ("" if result.status == "completed" else f" ({result.status})")),
+            (
+                "steps",
+                f"{result.steps} of {result.steps_requested}, {result.epochs:g} epochs, {result.tokens_per_second:,.0f} tokens/s",
+            ),
+            ("rows", f"{result.rows_accepted} used, {result.rows_rejected} rejected"),
+            (
+                "loss",
+                f"{result.train_loss:.4f}"
+                + ("" if loss is None else f", held-out {result.heldout_loss_before:.4f} → {loss:.4f}"),
+            ),
+            ("adapter", str(result.adapter_path)),
+            ("report", str(result.path / "report.html")),
+        ]
+        return table(rows) + f'\n\nnext: backprop generate {result.adapter_path} "your question"'
+
+    sink.result(
+        {**result.to_dict(), **more, "report_path": (result.path / "report.html").as_posix()},
+        human,
+        quiet=str(result.adapter_path),
+    )
+
+
+def _plan_text(plan: dict[str, Any]) -> str:
+    from bp_cli.shared import table
+
+    data = plan["data"]
+    seconds = plan["cpu_seconds"]
+    rows = [
+        (
+            "model",
+            f"{plan['base_model']}, {plan['parameters']:,} parameters, {plan['base_weights_bytes'] / 1e9:.2f} GB of weights",
+        ),
+        ("device", plan["device"] + (f", about {seconds:,.0f} s" if seconds is not None else "")),
+        ("rows", f"{data['accepted']} of {data['rows']} can be used"),
+        *((f"  {reason}", str(count)) for reason, count in data["rejections"].items()),
+        (
+            "training",
+            f"{data['train']['pieces']} pieces, {data['train']['tokens']:,} tokens, {data['train']['labels']:,} labels",
+        ),
+        ("held out", f"{data['heldout']['pieces']} pieces"),
+        (
+            "steps",
+            f"{plan['steps']} of {plan['examples_per_step']} examples: {plan['epochs']:g} epochs, {plan['tokens']:,} tokens",
+        ),
+    ]
+    decided = [
+        (n, str(s["value"]), s["source"]) for n, s in plan["settings"].items() if s["source"] != "default"
+    ]
+    return table(rows) + "\n\n" + table(decided, ("setting", "value", "source"))
