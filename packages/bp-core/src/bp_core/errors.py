@@ -16,6 +16,7 @@ CODES: dict[str, str] = {
     "INPUT_RUN_NOT_FOUND": "no recorded run has an id that starts like the one given",
     "INPUT_RUN_AMBIGUOUS": "several recorded runs have an id that starts like the one given",
     "INPUT_MANIFEST_INVALID": "a run's manifest.json cannot be read, or was written by a newer version",
+    "INPUT_DATASET_NOT_FOUND": "the dataset that is named, or that a replay needs, is not there",
     "STATE_RUN_ACTIVE": "the run is being written by another live process",
     "STATE_RUN_NOT_ACTIVE": "pause or stop was asked of a run that is not running",
     "STATE_RUNS_LOCKED": "the run store stayed locked by another process for longer than the time limit",
