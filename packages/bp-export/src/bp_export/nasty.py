@@ -1,6 +1,8 @@
 """Texts on which tokenizers disagree: whitespace runs, digits, contractions, scripts, emoji, markers, control bytes.
 
 - Every text is in Unicode's composed form (NFC): llama.cpp does not compose, some tokenizers do.
+- `</s>` is not among them: llama.cpp takes that text as an end marker in any vocabulary that has it as a piece
+  (Qwen3), whatever type the file gives it.
 - `PROMPTS` are the plain texts on which logits are compared.
 """
 
@@ -25,7 +27,7 @@ NASTY = (
     "a" * 50 + "!" * 20 + "-" * 30 + "=" * 10,
     "ᚠᛇᚻ 𝔘𝔫𝔦𝔠𝔬𝔡𝔢 Ⅷ ½ ² ₃",
     "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
-    "<s>[INST] x [/INST]</s> <bos> <eos> <unk> <0x0A>",
+    "<s>[INST] x [/INST] <bos> <eos> <unk> <0x0A>",
     "mIxEd CaSe camelCase snake_case SCREAMING_CASE",
     "\x00\x01\x7f control",
 )

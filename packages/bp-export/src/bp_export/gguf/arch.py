@@ -238,7 +238,7 @@ def map_tensors(fam: Family, h: Hparams, source: TensorSource) -> list[Mapped]:
         if target is None:
             unknown.append(name)
         else:
-            mapped[target] = _mapped(fam, h, target, name, tuple(source.info(name).shape))
+            mapped[target] = map_one(fam, h, target, name, tuple(source.info(name).shape))
     if unknown:
         raise BpError(
             "INPUT_TENSOR_UNKNOWN",
@@ -266,7 +266,8 @@ def _position(name: str) -> tuple[int, str]:
     return (0, name) if name.startswith(("token_embd", "rope")) else (10**6, name)
 
 
-def _mapped(fam: Family, h: Hparams, target: str, name: str, shape: tuple[int, ...]) -> Mapped:
+def map_one(fam: Family, h: Hparams, target: str, name: str, shape: tuple[int, ...]) -> Mapped:
+    """One tensor: `target` is its name in the file, `name` and `shape` are the checkpoint's."""
     part = target.split(".")[2] if target.startswith("blk.") else target.split(".")[0]
     rows = columns = None
     change = ""

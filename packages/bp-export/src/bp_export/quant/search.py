@@ -43,7 +43,7 @@ def scale_and_min(
     Returns:
         Scale and −minimum, each (G,) f32 ≥ 0.
     """
-    n, groups = x.shape
+    groups = x.shape[1]
     low = np.minimum(x.min(axis=0), _F(0))
     high = x.max(axis=0)
     flat = high == low
