@@ -1,4 +1,4 @@
-"""What several commands need: log settings, progress, the knobs as flags."""
+"""What several commands need: log settings and progress."""
 
 from __future__ import annotations
 
@@ -58,14 +58,3 @@ class Progress(Callback):
 def _left(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
-
-
-def table(rows: list[tuple[str, ...]], head: tuple[str, ...] = ()) -> str:
-    """Columns of text, two spaces apart, readable without colour."""
-    lines = [head, *rows] if head else rows
-    if not lines:
-        return ""
-    widths = [max(len(str(line[i])) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(str(cell).ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines
-    )

@@ -34,7 +34,7 @@ def quickstart(ctx: click.Context, sink: Sink, output: Path) -> None:
 
 
 def _text(made: dict[str, Any]) -> str:
-    from bp_cli.shared import table
+    from bp_cli.text import table
 
     def share(value: float) -> str:
         return f"{value:.0%}"

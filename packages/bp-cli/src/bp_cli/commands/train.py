@@ -40,7 +40,8 @@ def train(
     from bp_core.settings import explain, resolve
 
     settings = resolve(given, config_file=config_file)
-    from bp_cli.shared import Progress, set_up_logs, table
+    from bp_cli.shared import Progress, set_up_logs
+    from bp_cli.text import table
 
     set_up_logs(ctx.obj or {}, settings)
     if show_config:
@@ -101,24 +102,27 @@ def resume(ctx: click.Context, sink: Sink, run_id: str, output: Path) -> None:
 @click.pass_context
 def replay(ctx: click.Context, sink: Sink, run: str, output: Path, override: tuple[str, ...]) -> None:
     """Train again with the settings of a run (an id, or its manifest.json from another machine)."""
-    from bp_core.replay import replay_settings
+    from bp_core.replay import parse_overrides
+    from bp_core.replay import replay as plan_replay
     from bp_core.session import run_training
 
     from bp_cli.shared import Progress, set_up_logs
 
     set_up_logs(ctx.obj or {})
-    settings, parent, differing = replay_settings(output, run, override)
-    for line in differing:
+    plan = plan_replay(run, output=output, overrides=parse_overrides(override))
+    for name, (old, new) in plan.overrides.items():
+        sink.note(f"{name}: {old} → {new}")
+    for line in plan.differences:
         sink.note(f"differs from the recorded run: {line}")
-    session = run_training(settings, callbacks=[Progress(sink)], tell=sink.note, parent=parent)
-    _print(sink, session, replay_of=parent)
+    session = run_training(plan.settings, callbacks=[Progress(sink)], tell=sink.note, parent=plan.parent)
+    _print(sink, session, replay_of=plan.parent, overrides=plan.overrides)
 
 
 def _print(sink: Sink, session: Any, **more: Any) -> None:
     result = session.result
 
     def human() -> str:
-        from bp_cli.shared import table
+        from bp_cli.text import table
 
         loss = result.heldout_loss_after
         rows = [
@@ -146,7 +150,7 @@ def _print(sink: Sink, session: Any, **more: Any) -> None:
 
 
 def _plan_text(plan: dict[str, Any]) -> str:
-    from bp_cli.shared import table
+    from bp_cli.text import table
 
     data = plan["data"]
     seconds = plan["cpu_seconds"]

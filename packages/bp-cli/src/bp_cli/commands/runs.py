@@ -1,0 +1,179 @@
+"""backprop runs, show-run, diff-runs, stop, export-runs: the record of what was trained. None of it loads torch."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from bp_core.runs import RunStore, export_jsonl
+from bp_merge.common import Sink, output_options
+
+from bp_cli.text import number, table
+
+STATUSES = ("running", "paused", "completed", "stopped", "interrupted", "failed", "crashed")
+output_option = click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default=Path("output"),
+    show_default=True,
+    help="Folder that holds runs.db.",
+)
+
+
+def _when(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+@click.command(epilog="\b\nExamples:\n  backprop runs\n  backprop runs --status failed --json\n")
+@output_option
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs that ended, or stand, like this.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Most runs shown.")
+@output_options
+def runs(sink: Sink, output: Path, status: str | None, limit: int) -> None:
+    """List recorded runs, newest first."""
+    found = RunStore(output).list(status=status, limit=limit)  # type: ignore[arg-type]
+
+    def human() -> str:
+        if not found:
+            return f"no runs in {output}; the first one: backprop quickstart --output {output}"
+        rows = [
+            (
+                r.run_id,
+                r.status,
+                _when(r.created_at),
+                str(r.base_model.get("ref", "")),
+                str(r.step),
+                number(r.result.get("train_loss")),
+                number(r.result.get("heldout_loss_after")),
+            )
+            for r in found
+        ]
+        more = f"\n(the newest {limit}; --limit shows more)" if len(found) == limit else ""
+        return table(rows, ("run", "status", "started", "model", "steps", "loss", "held-out")) + more
+
+    sink.result({"runs": [r.to_dict() for r in found]}, human, quiet="\n".join(r.run_id for r in found))
+
+
+@click.command(
+    "show-run", epilog="\b\nExamples:\n  backprop show-run 20261121-0734\n  backprop show-run RUN --json\n"
+)
+@click.argument("run_id")
+@output_option
+@output_options
+def show_run(sink: Sink, run_id: str, output: Path) -> None:
+    """Show one run: settings with their sources, data, outcome, events, files. RUN_ID may be a prefix."""
+    store = RunStore(output)
+    record = store.get(run_id)
+    events, artifacts, latest = (
+        store.events(record.run_id),
+        store.artifacts(record.run_id),
+        store.latest(record.run_id),
+    )
+
+    def human() -> str:
+        result: dict[str, Any] = record.result
+        facts = [
+            ("run", record.run_id),
+            ("status", record.status + (f": {result['error']}" if result.get("error") else "")),
+            ("started", f"{_when(record.created_at)}, took {record.seconds:.0f} s"),
+            ("model", str(record.base_model.get("ref", ""))),
+            (
+                "data",
+                f"{record.dataset.get('accepted', 0)} rows used, {record.dataset.get('rejected', 0)} rejected",
+            ),
+            ("steps", f"{record.step} of {record.config.get('training', {}).get('steps')}"),
+            *((name, f"{number(value)} (step {step})") for name, (step, value) in sorted(latest.items())),
+        ]
+        settings = [
+            (f"{group}.{name}", str(value), source)
+            for group, values in record.config.items()
+            for name, value in values.items()
+            if (source := record.sources.get(f"{group}.{name}", "default")) != "default"
+        ]
+        told = [(_when(e.time)[11:], str(e.step), e.code, e.message) for e in events]
+        files = [(a.kind, str(a.path)) for a in artifacts]
+        parts = [
+            table(facts),
+            table(settings, ("setting", "value", "source")),
+            table(told, ("time", "step", "event", "")),
+            table(files, ("file", "")),
+        ]
+        return "\n\n".join(part for part in parts if part)
+
+    data = {
+        **record.to_dict(),
+        "latest": latest,
+        "events": [e.to_dict() for e in events],
+        "artifacts": [a.to_dict() for a in artifacts],
+    }
+    sink.result(data, human, quiet=record.status)
+
+
+@click.command("diff-runs", epilog="\b\nExamples:\n  backprop diff-runs 20261121-07 20261120-18\n")
+@click.argument("run_id_a")
+@click.argument("run_id_b")
+@output_option
+@output_options
+def diff_runs(sink: Sink, run_id_a: str, run_id_b: str, output: Path) -> None:
+    """Compare two runs: what was set, what went in, what came out."""
+    from bp_core.diff import diff
+
+    found = diff(RunStore(output), run_id_a, run_id_b)
+
+    def human() -> str:
+        a, b = found.runs
+        settings = [(key, str(x), str(y)) for key, (x, y) in found.settings.items()]
+        outcome = [(key, number(x), number(y)) for key, (x, y) in found.outcome.items()]
+        parts = [
+            table(settings, ("setting", a, b))
+            if settings
+            else f"all {found.same_settings} settings are the same",
+            "\n".join([*found.inputs, *found.environment]),
+            table(outcome, ("outcome", a, b)),
+        ]
+        return "\n\n".join(part for part in parts if part)
+
+    sink.result(found.to_dict(), human)
+
+
+@click.command(epilog="\b\nExamples:\n  backprop stop 20261121-0734\n  backprop stop RUN --action pause\n")
+@click.argument("run_id")
+@click.option(
+    "--action",
+    type=click.Choice(["stop-and-save", "stop", "pause", "resume"]),
+    default="stop-and-save",
+    show_default=True,
+    help="What the run does after its current step.",
+)
+@output_option
+@output_options
+def stop(sink: Sink, run_id: str, action: Any, output: Path) -> None:
+    """Ask a live run to stop, pause or go on; it obeys after its current step."""
+    found = RunStore(output).request(run_id, action)
+    sink.result({"run_id": found, "action": action}, f"{found} was asked to {action}", quiet=found)
+
+
+@click.command(
+    "export-runs",
+    epilog="\b\nExamples:\n  backprop export-runs > runs.jsonl\n  backprop export-runs --to runs.jsonl --status completed\n",
+)
+@output_option
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs like this.")
+@click.option(
+    "--to", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of stdout."
+)
+def export_runs(output: Path, status: str | None, to: Path | None) -> None:
+    """Write every run as a line of JSON: record, metrics, events, files."""
+    lines = export_jsonl(RunStore(output), status=status)
+    if to is None:
+        for line in lines:
+            sys.stdout.write(line + "\n")
+        return
+    from bp_core.plain import write_atomic
+
+    to.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(to, "".join(line + "\n" for line in lines))
