@@ -1,15 +1,17 @@
-"""The coded errors of bp-core: what each code means, and the table that the reference page is made from.
+"""The codes of bp-core: what each error and each event of the audit trail means; reference pages are made from this.
 
 - A code is stable: scripts match on it. Its prefix gives the exit code (`bp_merge.common.BpError`).
 - `INPUT_`, `CONFIG_`, `DEP_` are the user's to mend (1); `RUNTIME_`, `STATE_` are failures of the work (2).
-- The meaning stands here once; the cause and the runnable hint belong to the place that raises.
+- An event's code is as stable; it stands in the run store (`RunStore.events`) and in `export-runs`.
+- The meaning stands here once; the cause and the runnable hint belong to the place that raises. A test holds both
+  tables equal to what the sources use.
 """
 
 from __future__ import annotations
 
 from bp_merge.common import BpError, Exit
 
-__all__ = ["CODES", "BpError", "Exit"]
+__all__ = ["CODES", "EVENTS", "BpError", "Exit"]
 
 CODES: dict[str, str] = {
     # the run store
@@ -25,8 +27,35 @@ CODES: dict[str, str] = {
     "STATE_RUNS_UNWRITABLE": "the run store or the run's directory cannot be written",
     "STATE_LOG_UNWRITABLE": "a log file cannot be opened for writing",
     "RUNTIME_DISK_FULL": "the disk has no room left for what must be written",
-    # configuration read back from a run
+    # settings
     "CONFIG_INVALID_SETTING": "a setting has an unknown name or a value that is not allowed",
+    "CONFIG_FILE_UNREADABLE": "the configuration file is not there or is no valid TOML",
+    "CONFIG_CONFLICT": "two settings contradict each other",
+    "CONFIG_PACKING_UNSAFE": "packing was asked for where attention would mix the packed examples",
+    "CONFIG_TARGET_MODULES": "the model has no module of the names given as target modules",
+    "CONFIG_TEMPLATE_MISSING": "a base model has no chat template and none was chosen",
+    "CONFIG_TEMPLATE_UNKNOWN": "the chosen chat template is neither a known name nor a file",
+    "CONFIG_TEMPLATE_UNFIT": "the chosen chat template uses a marker that is not one token of the vocabulary",
+    "CONFIG_TEMPLATE_NO_END": "the chat template ends an assistant turn without an end-of-turn token",
+    "CONFIG_TEMPLATE_MASKS_DISAGREE": "the template's generation markers and its rendered answers give different masks",
+    "CONFIG_TEMPLATE_DATED": "the chat template writes today's date in a way that cannot be frozen for a run",
+    # data and models
+    "INPUT_DATA_MISSING": "no dataset was named",
+    "INPUT_DATASET_EMPTY": "no row of the dataset can be trained on",
+    "INPUT_TOO_FEW_TRAINABLE": "too small a share of the tokens carries a label",
+    "INPUT_WRONG_BASE": "the base model found is not the one that the run began with",
+    "INPUT_PATH_EXISTS": "the target folder is not empty",
+    "DEP_MODEL_LOAD_FAILED": "a model or tokenizer could not be loaded: auth, gated, not found, network, disk",
+    "DEP_GPU_NOT_AVAILABLE": "the run needs a CUDA card, or would take too long without one",
+    "DEP_FP8_UNAVAILABLE": "training on 8-bit float weights was asked for, which cannot be done here",
+    "DEP_MLX_UNAVAILABLE": "training with MLX was asked for, which this version does not do",
+    # training
+    "RUNTIME_GPU_OOM": "memory ran out and the micro-batch could not be made smaller",
+    "RUNTIME_CHECKPOINT_FAILED": "a checkpoint could not be written; the one before is whole",
+    "STATE_CHECKPOINT_INVALID": "a checkpoint is incomplete or its hashes do not match",
+    "STATE_ADAPTER_MISMATCH": "the weights of an adapter do not fit the model",
+    "STATE_TOKENS_MISSING": "the encoded dataset of a run is gone or incomplete",
+    "STATE_NOT_TRAINED": "a trained model was asked for before any training",
     # looking after the card and the loss
     "RUNTIME_GPU_TEMPERATURE_CRITICAL": "the card reached its emergency temperature; state was saved, training ended",
     "RUNTIME_GPU_MONITORING_FAILED": "neither NVML nor nvidia-smi gives a reading of the card",
@@ -35,4 +64,32 @@ CODES: dict[str, str] = {
     # trackers
     "DEP_TRACKER_MISSING": "a tracker was named whose package is not installed",
     "INPUT_TRACKER_UNKNOWN": "a tracker was named that bp-core does not know",
+}
+
+EVENTS: dict[str, str] = {
+    "RUN_STARTED": "the run was created",
+    "RUN_RESUMED": "the run goes on in a new process, from the step named",
+    "RUN_FINISHED": "the run ended, with the status named",
+    "RUN_FAILED": "an error ended the run",
+    "RUN_INTERRUPTED": "the user ended the run at once",
+    "STOP_REQUESTED": "a signal asked to save and stop",
+    "CONTROL_TAKEN": "a request of another process (pause, resume, stop, stop-and-save) was obeyed",
+    "PREFLIGHT_PASSED": "the longest batch ran once, with its peak memory",
+    "LOSS_BY_MODEL": "the loss is computed by the model itself, as chunking does not give the same there",
+    "PACKING_OFF": "packing was left out, as attention would mix the examples",
+    "OOM_RECOVERED": "memory ran out; the micro-batch was halved and the step done again",
+    "HEAT_PAUSED": "the card reached the pause temperature",
+    "HEAT_RESUMED": "the card cooled below the resume temperature",
+    "HEAT_EMERGENCY": "the card reached the emergency temperature; the run was saved and ended",
+    "HEAT_NOT_COOLING": "the card stayed hot for too long; the run was saved and ended",
+    "GPU_MONITORING_LOST": "the card no longer gives readings",
+    "LOSS_NOT_FINITE": "the loss became NaN or infinite; the run ended",
+    "GRADIENT_NOT_FINITE": "the gradient norm became NaN or infinite",
+    "LOSS_SPIKE": "the loss rose far above its recent level",
+    "DISK_LOW": "little disk is left",
+    "EARLY_STOPPED": "the held-out loss no longer fell",
+    "SAMPLE_GENERATED": "the answer to a logged prompt at this step",
+    "CALLBACK_FAILED": "a callback of the user raised and was switched off",
+    "TRACKER_FAILED": "a tracker broke and is left out",
+    "STORE_REBUILT": "the run was restored from its directory",
 }
