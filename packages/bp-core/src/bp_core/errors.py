@@ -40,6 +40,7 @@ CODES: dict[str, str] = {
     "CONFIG_TEMPLATE_MASKS_DISAGREE": "the template's generation markers and its rendered answers give different masks",
     "CONFIG_TEMPLATE_DATED": "the chat template writes today's date in a way that cannot be frozen for a run",
     # data and models
+    "INPUT_VALIDATION_FAILED": "an argument is outside its bounds or of the wrong shape",
     "INPUT_DATA_MISSING": "no dataset was named",
     "INPUT_DATASET_EMPTY": "no row of the dataset can be trained on",
     "INPUT_TOO_FEW_TRAINABLE": "too small a share of the tokens carries a label",
