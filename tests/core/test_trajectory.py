@@ -85,16 +85,24 @@ def test_a_run_that_met_oom_is_the_run_that_did_not(tmp_path, straight, where):
             left[0] -= 1
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def backward(module, grad_input, grad_output):
-        if type(module).__name__ == "Qwen3RMSNorm" and grad_output[0].shape[0] > 4 and left[0]:
-            left[0] -= 1
-            raise torch.OutOfMemoryError("CUDA out of memory")
+    def raising(gradient):
+        left[0] -= 1
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def backward(module, args, output):
+        if (
+            type(module).__name__ == "Qwen3RMSNorm"
+            and output.shape[0] > 4
+            and output.requires_grad
+            and left[0]
+        ):
+            output.register_hook(raising)
 
     register = torch.nn.modules.module
     hook = (
         register.register_module_forward_pre_hook(forward)
         if where == "forward"
-        else register.register_module_full_backward_hook(backward)
+        else register.register_module_forward_hook(backward)
     )
     try:
         met = trajectory(tmp_path, preflight=False)

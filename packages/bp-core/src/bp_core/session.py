@@ -117,15 +117,17 @@ class Ready:
             "examples_per_step": plan.step_size,
             "tokens": round(tokens),
             "base_weights_bytes": weight_bytes,
-            "cpu_seconds": round(cpu_hours(parameters, tokens) * 3600, 1) if self.device.device.type == "cpu" else None,
+            "cpu_seconds": round(cpu_hours(parameters, tokens) * 3600, 1)
+            if self.device.device.type == "cpu"
+            else None,
             "data": self.prepared.record,
-            "settings": {name: {"value": value, "source": source} for name, value, source in explain(self.settings)},
+            "settings": {
+                name: {"value": value, "source": source} for name, value, source in explain(self.settings)
+            },
         }
 
 
-def make_ready(
-    settings: Settings, *, sources: Any = None, tell: Callable[[str], None] = to_stderr
-) -> Ready:
+def make_ready(settings: Settings, *, sources: Any = None, tell: Callable[[str], None] = to_stderr) -> Ready:
     """Check, read, split, encode and decide; refuse what cannot work. No weights are fetched or loaded."""
     check(settings)
     trackers.check(settings.tracking.trackers)
@@ -172,7 +174,11 @@ def run_training(
         config=settings.to_dict(),
         sources=settings.sources,
         environment=environment.collect(settings.tracking.output),
-        dataset={**prepared.record, "now": encoder.now.isoformat(), "heldout_ids": list(prepared.heldout_ids)},
+        dataset={
+            **prepared.record,
+            "now": encoder.now.isoformat(),
+            "heldout_ids": list(prepared.heldout_ids),
+        },
         base_model={
             "ref": base.ref,
             "revision": base.revision,
