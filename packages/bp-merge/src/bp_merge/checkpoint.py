@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,7 @@ class Checkpoint:
         self.path, self.config, self.shards, self.metadata = path, config, shards, metadata
         self._infos = {name: info for tensors in shards.values() for name, info in tensors.items()}
         self._readers: dict[Path, Reader] = {}
+        self._opening = threading.Lock()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Checkpoint:
@@ -108,9 +110,8 @@ class Checkpoint:
     def read_raw(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows [start:stop) in the stored number type (bf16 as `ml_dtypes.bfloat16`)."""
         info = self._infos[name]
-        reader = self._readers.get(info.file)
-        if reader is None:
-            reader = self._readers.setdefault(info.file, Reader(info.file))
+        with self._opening:  # threads read at once; one of them opens the file
+            reader = self._readers.get(info.file) or self._readers.setdefault(info.file, Reader(info.file))
         return reader.rows(info, start, stop)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
