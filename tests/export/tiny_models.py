@@ -136,7 +136,7 @@ def _save(tok: Tokenizer, folder: Path, config: dict) -> Tokenizer:
     return tok
 
 
-_SMALL = {
+SMALL = {
     "hidden_size": 256,
     "intermediate_size": 512,
     "num_hidden_layers": 2,
@@ -248,7 +248,7 @@ def build(
         folder.mkdir(parents=True, exist_ok=True)
         for file in ("tokenizer.json", "tokenizer_config.json"):
             (folder / file).write_bytes((tokenizer / file).read_bytes())
-    config = getattr(transformers, kind)(**{**_SMALL, **extra, "vocab_size": -(-vocab // 32) * 32, **fields})
+    config = getattr(transformers, kind)(**{**SMALL, **extra, "vocab_size": -(-vocab // 32) * 32, **fields})
     config._attn_implementation = "eager"
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config)

@@ -266,19 +266,31 @@ def _done(journal: Path, partial: Path, identity: str, head: int, entries: tuple
 @contextlib.contextmanager
 def _sole_writer(lock: Path) -> Iterator[None]:
     """One writer a file: a lock that the system frees when the process dies."""
-    with lock.open("a+b") as handle:
-        try:
-            _lock(handle)
-        except OSError:
-            raise BpError(
-                "STATE_EXPORT_BUSY",
-                f"another process is writing {lock.with_suffix('')}",
-                "wait for it, or give another --output",
-                retryable=True,
-            ) from None
-        yield
-    with contextlib.suppress(OSError):  # on Windows another process may be waiting with the file open
-        lock.unlink()
+    try:
+        with lock.open("a+b") as handle:
+            try:
+                _lock(handle)
+                held = os.path.samestat(
+                    os.fstat(handle.fileno()), lock.stat()
+                )  # else: removed by who held it before
+            except OSError:
+                held = False
+            if not held:
+                raise BpError(
+                    "STATE_EXPORT_BUSY",
+                    f"another process is writing {lock.with_suffix('')}",
+                    "wait for it, or give another --output",
+                    retryable=True,
+                )
+            try:
+                yield
+            finally:
+                if os.name != "nt":  # while it is held, so that nobody locks a file that is about to go
+                    lock.unlink(missing_ok=True)
+    finally:
+        if os.name == "nt":
+            with contextlib.suppress(OSError):  # another process may hold it
+                lock.unlink(missing_ok=True)
 
 
 def _lock(handle: IO[bytes]) -> None:
