@@ -1,0 +1,131 @@
+"""The house keeps its own rules: sizes, arrows, light imports, one shared file, and what the README says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ["bp-merge", "bp-data", "bp-export", "bp-core", "bp-cli", "bp-ui"]
+HEAVY = ["torch", "transformers", "peft", "trl", "pydantic", "rich", "numpy", "pyarrow", "datasets", "reflex"]
+
+
+def committed() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def loaded(code: str) -> list[str]:
+    script = f"import sys, json\n{code}\nprint(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert out.returncode == 0, out.stderr
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+def test_no_file_grew_past_the_ceiling():
+    sizes = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in committed() if p.suffix == ".py"}
+    assert {str(p.relative_to(ROOT)): n for p, n in sizes.items() if n > 800} == {}
+
+
+def test_the_shared_file_is_one_text():
+    one, other = (ROOT / f"packages/{p}/src/{p.replace('-', '_')}/common.py" for p in ("bp-merge", "bp-data"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("package", ["bp_merge", "bp_data", "bp_export", "bp_core", "bp_cli", "bp_ui"])
+def test_importing_a_package_loads_nothing_heavy(package):
+    assert loaded(f"import {package}") == []
+
+
+def test_settings_and_runs_are_read_without_torch():
+    assert set(loaded("import bp_core.config, bp_core.runs")) <= {"numpy"}
+    assert not {"torch", "transformers"} & set(loaded("from bp_core import RunStore, Settings"))
+
+
+def test_help_and_completion_load_nothing_heavy():
+    run = "import bp_cli.main as m, contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()):\n    assert m.main(['--help']) == 0"
+    assert loaded(run) == []
+    run = "import bp_cli.main as m\nassert m.main(['completion', 'bash']) == 0"
+    assert loaded(run) == []
+
+
+@pytest.mark.parametrize("package", ["bp_merge", "bp_data", "bp_export", "bp_core"])
+def test_public_names_exist_and_are_listed(package):
+    import importlib
+
+    module = importlib.import_module(package)
+    assert module.__all__
+    assert len(set(module.__all__)) == len(module.__all__)
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    with pytest.raises(AttributeError):
+        module.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_package_is_whole(package):
+    folder = ROOT / "packages" / package
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (folder / "src" / package.replace("-", "_") / "py.typed").is_file()
+    assert project["version"] in (folder / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert len((folder / "README.md").read_text(encoding="utf-8")) > 100
+    for dependency in project["dependencies"]:
+        if dependency.startswith("bp-"):
+            assert re.fullmatch(r"bp-\w+>=0\.1,<0\.2", dependency)
+
+
+def test_the_suite_pins_its_members_and_offers_the_known_extras():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert sorted(project["dependencies"]) == sorted(f"{p}==0.1.0" for p in PACKAGES)
+    assert {"ui", "full", "export", "monitoring", "fp8", "mlx", "qlora"} <= set(
+        project["optional-dependencies"]
+    )
+    assert project["scripts"] == {"backprop": "bp_cli.main:main"}
+
+
+def test_no_index_address_and_no_path_of_a_machine_is_committed():
+    index = re.compile(r"https?://[^\s\"'<>)]*(?:/simple\b|pypi\.|registry\.npm|npmjs\.|deb\.debian)", re.I)
+    machine = re.compile(r"/(?:work|root)/[a-z]")
+    told = []
+    for path in committed():
+        if path.suffix in {".safetensors", ".png", ".gz", ".parquet", ".zst"}:
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        told += [
+            f"{path.relative_to(ROOT)}: {m.group()}" for m in (index.search(text), machine.search(text)) if m
+        ]
+    assert [t for t in told if not t.startswith("tests/test_house.py")] == []
+    assert not (ROOT / "uv.lock").exists() or "uv.lock" in (ROOT / ".gitignore").read_text()
+
+
+def test_the_readme_names_what_the_checks_run():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", readme, flags=re.S)
+    assert blocks[0].strip() == "pip install uv && uv run backprop quickstart"
+    assert blocks[1].strip() == "pip install uv && uv run pytest"
+    lines = [line for line in (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines() if line.strip()]
+    assert lines[-1] == blocks[1].strip()
+
+
+def test_links_in_the_documents_lead_somewhere():
+    lost = []
+    for page in [p for p in committed() if p.suffix == ".md"]:
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in target and not (page.parent / target).exists():
+                lost.append(f"{page.relative_to(ROOT)}: {target}")
+    assert lost == []
+
+
+def test_the_arrows_hold():
+    out = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert out.returncode == 0, out.stdout
