@@ -17,8 +17,8 @@ def set_up_logs(given: Mapping[str, Any], settings: Any = None) -> None:
     tracking = settings.tracking if settings is not None else None
     level = given.get("log_level") or ("DEBUG" if given.get("verbose") else None)
     if level is None:
-        told = settings is not None and settings.given("log_level")
-        level = tracking.log_level if told else "ERROR"  # what a user must know is told by the command itself
+        told = tracking is not None and settings.given("log_level")
+        level = settings.tracking.log_level if told else "ERROR"  # what a user must know is told by the command itself
     form = given.get("log_format") or ("json" if tracking is not None and tracking.log_json else "console")
     logs.configure(
         level, form, given.get("log_file") or (tracking.log_file if tracking is not None else None)

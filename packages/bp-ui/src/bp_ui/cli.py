@@ -1,16 +1,25 @@
-"""backprop ui: says that this release has no web UI, and what shows runs meanwhile."""
+"""`backprop ui`: says that this release has no web UI, and what shows the same."""
 
 from __future__ import annotations
 
 import click
-from bp_merge.common import BpError
+
+from bp_ui.errors import BpError
 
 
-@click.command()
-def ui() -> None:
-    """The web UI."""
+@click.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog="\b\nMeanwhile:\n  backprop runs\n  backprop show-run RUN\n  open output/RUN/report.html\n",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def ui(arguments: tuple[str, ...]) -> None:
+    """The web UI: not part of this release. Every run writes a report.html instead.
+
+    Raises:
+        BpError: `DEP_UI_NOT_AVAILABLE`, always.
+    """
     raise BpError(
         "DEP_UI_NOT_AVAILABLE",
-        "this version of bp-ui has no web UI",
-        "backprop runs, backprop show-run RUN, or open the report.html of a run",
+        "the web UI is not part of this release",
+        "backprop runs  (lists them; each run's folder holds a report.html to open in a browser)",
     )

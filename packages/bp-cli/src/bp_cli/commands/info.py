@@ -3,51 +3,142 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 from bp_merge.common import Sink, output_options
 
-from bp_cli.text import table
-
-# what a capability needs, and how it is installed
-EXTRAS: dict[str, tuple[str, str]] = {
-    "qlora (4-bit bases, 8-bit optimizers)": ("bitsandbytes", "pip install 'bp-suite[qlora]'"),
-    "liger (fused loss on CUDA)": ("liger_kernel", "pip install 'bp-suite[liger]'"),
-    "llama.cpp check of exports": ("xllamacpp", "pip install 'bp-suite[export]'"),
-    "hf: datasets": ("datasets", "pip install 'bp-suite[hub]'"),
-    "wandb": ("wandb", "pip install 'bp-suite[logging]'"),
-    "tensorboard": ("tensorboard", "pip install 'bp-suite[monitoring]'"),
+# feature → (modules of which one is needed, how to get it)
+FEATURES: dict[str, tuple[tuple[str, ...], str]] = {
+    "8-bit optimizers": (("bitsandbytes",), "bp-suite[qlora]"),
+    "GGUF verification in llama.cpp": (("xllamacpp", "llama_cpp"), "bp-suite[export]"),
+    "hf: datasets": (("datasets",), "bp-suite[hub]"),
+    "zstd datasets": (("zstandard",), "bp-data[zstd]"),
+    "tracker wandb": (("wandb",), "bp-suite[logging]"),
+    "tracker tensorboard": (("tensorboard",), "bp-suite[monitoring]"),
+    "tracker mlflow": (("mlflow",), "bp-suite[tracking]"),
+    "tracker trackio": (("trackio",), "bp-suite[tracking]"),
 }
 
 
-@click.command(epilog="\b\nExamples:\n  backprop info\n  backprop info --json\n")
+@click.command(
+    epilog="\b\nExamples:\n  backprop info\n  backprop info tiny\n  backprop info --json > info.json\n"
+)
+@click.argument("model", required=False)
+@click.option("--error-codes", is_flag=True, help="Print every error code, its meaning and its exit code.")
+@click.option("--env-vars", is_flag=True, help="Print the BACKPROPAGATE_… variables of this process.")
 @output_options
-def info(sink: Sink) -> None:
-    """Versions, hardware, and what works on this machine."""
-    import torch
+@click.pass_context
+def info(ctx: click.Context, sink: Sink, model: str | None, error_codes: bool, env_vars: bool) -> None:
+    """Versions, hardware, and what works here; with MODEL, what is there of that model."""
+    from bp_cli.shared import set_up_logs
+    from bp_cli.text import table
+
+    if error_codes:
+        from bp_cli.codes import codes
+
+        found = codes()
+        sink.result(
+            {
+                "error_codes": {
+                    c: {"meaning": k.meaning, "exit_code": k.exit_code, "packages": k.packages}
+                    for c, k in found.items()
+                }
+            },
+            lambda: table(
+                [(c, str(k.exit_code), k.meaning) for c, k in found.items()], ("code", "exit", "meaning")
+            ),
+            quiet="\n".join(found),
+        )
+        return
+    if env_vars:
+        from bp_core.redact import redact
+
+        ours = redact({k: v for k, v in sorted(os.environ.items()) if k.startswith("BACKPROPAGATE_")})
+        sink.result(
+            {"env_vars": ours},
+            lambda: table([(k, v) for k, v in ours.items()]) or "no BACKPROPAGATE_… variable is set",
+            quiet="\n".join(ours),
+        )
+        return
+    if model is not None:
+        facts = _model(model)
+        sink.result(
+            facts,
+            lambda: table([(k.replace("_", " "), _text(v)) for k, v in facts.items()]),
+            quiet=facts["path"],
+        )
+        return
+    from bp_core import logs
     from bp_core.environment import collect
 
-    facts: dict[str, Any] = collect(Path.cwd())
-    there = {name: importlib.util.find_spec(module) is not None for name, (module, _) in EXTRAS.items()}
-    there["liger (fused loss on CUDA)"] &= torch.cuda.is_available()
+    set_up_logs(ctx.obj or {})
+    here = collect(Path.cwd())
+    features = {
+        name: any(importlib.util.find_spec(m) for m in modules) for name, (modules, _) in FEATURES.items()
+    }
+    here.pop("command")
+    data = {**here, "features": features, "logging": logs.settings(), "advice": _advice(here)}
+    sink.result(data, lambda: _human(data), quiet=here["packages"].get("bp-core", ""))
 
-    def human() -> str:
-        gpus = [(g.get("name", "card"), f"{g.get('memory_total', 0) / 1e9:.1f} GB") for g in facts["gpus"]]
-        rows = [
-            ("system", f"{facts['system']} {facts['release']}, Python {facts['python']}"),
-            ("processor", f"{facts['processor']}, {facts['cores']} cores"),
-            (
-                "memory",
-                f"{(facts['memory_total'] or 0) / 1e9:.1f} GB, {(facts['memory_free'] or 0) / 1e9:.1f} GB free",
-            ),
-            ("disk", f"{(facts['disk_free'] or 0) / 1e9:.1f} GB free"),
-            *(("card", f"{name}, {size}") for name, size in gpus),
-            *([] if gpus else [("card", "none: training runs on the CPU")]),
+
+def _model(ref: str) -> dict[str, Any]:
+    from bp_export.base import resolve_base
+
+    base = resolve_base(ref, weights=False)
+    weights = sorted(base.path.glob("*.safetensors"))
+    return {
+        "model": ref,
+        "source": base.source,
+        "revision": base.revision,
+        "path": base.path.as_posix(),
+        "configuration": (base.path / "config.json").is_file(),
+        "tokenizer": (base.path / "tokenizer.json").is_file(),
+        "weights_bytes": sum(f.stat().st_size for f in weights),
+        "chat_template": (base.path / "chat_template.jinja").is_file()
+        or "chat_template" in _read(base.path / "tokenizer_config.json"),
+    }
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _advice(here: dict[str, Any]) -> list[str]:
+    torch = here["packages"].get("torch", "")
+    if here["gpus"] and "+cpu" in torch:
+        return [f"there is a card, but torch {torch} is a CPU build: install a CUDA build of torch"]
+    if not here["gpus"]:
+        return [
+            "no NVIDIA card: training runs on the CPU; `backprop quickstart` shows it with the embedded model"
         ]
-        versions = [(name, str(version)) for name, version in facts["packages"].items()]
-        extras = [(name, "yes" if there[name] else f"no   {EXTRAS[name][1]}") for name in EXTRAS]
-        return "\n\n".join([table(rows), table(versions), table(extras)])
+    return []
 
-    sink.result({"environment": facts, "capabilities": there}, human)
+
+def _human(data: dict[str, Any]) -> str:
+    from bp_cli.text import table
+
+    def size(value: int | None) -> str:
+        return "?" if value is None else f"{value / 1e9:.1f} GB"
+
+    rows = [
+        ("python", f"{data['python']} on {data['system']} {data['machine']}"),
+        ("processor", f"{data['processor']}, {data['cores']} cores"),
+        ("memory", f"{size(data['memory_free'])} free of {size(data['memory_total'])}"),
+        ("disk", f"{size(data['disk_free'])} free here"),
+        *(("card", f"{g['name']}, {size(g['memory_total'])}, driver {g['driver']}") for g in data["gpus"]),
+    ]
+    versions = [(name, version) for name, version in data["packages"].items()]
+    works = [
+        (name, "yes" if there else f'no: pip install "{FEATURES[name][1]}"')
+        for name, there in data["features"].items()
+    ]
+    return "\n\n".join([table(rows), table(versions), table(works), *data["advice"]])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

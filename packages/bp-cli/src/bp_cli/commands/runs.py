@@ -117,10 +117,13 @@ def show_run(sink: Sink, run_id: str, output: Path) -> None:
 @click.argument("run_id_a")
 @click.argument("run_id_b")
 @output_option
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", hidden=True)
 @output_options
-def diff_runs(sink: Sink, run_id_a: str, run_id_b: str, output: Path) -> None:
+def diff_runs(sink: Sink, run_id_a: str, run_id_b: str, output: Path, form: str) -> None:
     """Compare two runs: what was set, what went in, what came out."""
     from bp_core.diff import diff
+
+    sink = Sink("json") if form == "json" else sink
 
     found = diff(RunStore(output), run_id_a, run_id_b)
 
