@@ -14,15 +14,15 @@ def set_up_logs(given: Mapping[str, Any], settings: Any = None) -> None:
     """Logging as the root flags say, else as the resolved settings do, else warnings on stderr."""
     from bp_core import logs
 
-    tracking = settings.tracking if settings is not None else None
     level = given.get("log_level") or ("DEBUG" if given.get("verbose") else None)
-    if level is None:
-        told = tracking is not None and settings.given("log_level")
-        level = settings.tracking.log_level if told else "ERROR"  # what a user must know is told by the command itself
-    form = given.get("log_format") or ("json" if tracking is not None and tracking.log_json else "console")
-    logs.configure(
-        level, form, given.get("log_file") or (tracking.log_file if tracking is not None else None)
-    )
+    form, file = given.get("log_format"), given.get("log_file")
+    if settings is not None:
+        if settings.given("log_level"):
+            level = level or settings.tracking.log_level
+        form = form or ("json" if settings.tracking.log_json else "console")
+        file = file or settings.tracking.log_file
+    # what a user must know is told by the command itself
+    logs.configure(level or "ERROR", form or "console", file)
 
 
 class Progress(Callback):
