@@ -13,7 +13,7 @@ import enum
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,20 +67,16 @@ def write_atomic(path: Path, data: bytes | str) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("xb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
-        if os.name != "nt":
-            umask = os.umask(0)  # mkstemp makes 0600 files: give the mode a plain open() would have given
-            os.umask(umask)
-            Path(name).chmod(0o666 & ~umask)
-        os.replace(name, path)  # noqa: PTH105 - Path.replace raises the same, os.replace is the documented promise
+        os.replace(partial, path)  # noqa: PTH105 - the documented promise is that of os.replace
     except BaseException:
         with contextlib.suppress(OSError):
-            Path(name).unlink()
+            partial.unlink()
         raise
     return path
 

@@ -2,8 +2,8 @@
 
 - Metrics, events and artifacts go into memory; a thread commits them once a second and beats the heart every
   5 s, also while a step, an evaluation or a pause takes minutes. A kill loses at most that second.
-- The store never stops a training. A locked, full or damaged file is retried with what is waiting kept in
-  memory (`problem` tells what is wrong); only `finish` raises, after its own time limit.
+- The store never stops a training. A locked, full or damaged file is logged once and retried, with what is
+  waiting kept in memory (`problem` tells what is wrong); only `finish` raises, after its own time limit.
 - Past `MAX_WAITING` waiting rows the oldest metrics are let go and counted in `dropped`; events never are.
 - `control` is asked at every step: one indexed read of some 20 µs, on its own connection, in WAL mode never
   blocked by a writer.
@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import re
 import sqlite3
@@ -39,6 +40,8 @@ LOCK_WAIT = 0.5  # seconds that one background commit waits for another process'
 MAX_WAITING = 500_000  # rows
 _CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 
+log = logging.getLogger("bp_core.runs")
+
 _Op = tuple[str, Callable[[sqlite3.Connection], object]]
 
 
@@ -63,7 +66,6 @@ class Run:
         self.step = step
         self.problem: BpError | None = None
         self.dropped = 0
-        self._status = "running"
         self._waiting: deque[_Op] = deque()
         self._lock = (
             threading.RLock()
@@ -122,42 +124,10 @@ class Run:
 
     def paused(self, paused: bool = True) -> None:
         """Show the run as paused, or as running again."""
-        self._status = "paused" if paused else "running"
-        status = self._status
+        status = "paused" if paused else "running"
         self._add(
             "status", lambda db: db.execute("UPDATE runs SET status=? WHERE run_id=?", (status, self.run_id))
         )
-
-    def update(self, **facts: Mapping[str, Any]) -> None:
-        """Complete what was not known at the start: `config`, `sources`, `environment`, `dataset`, `base_model`.
-
-        Renews the row and `manifest.json`.
-
-        Raises:
-            BpError: the manifest cannot be written.
-        """
-        import json
-
-        from bp_core.plain import dumps
-
-        unknown = set(facts) - {"config", "sources", "environment", "dataset", "base_model"}
-        if unknown:
-            raise ValueError(f"a run has no {', '.join(sorted(unknown))}")
-        kept = {k: redact(plain(v)) for k, v in facts.items()}
-        target = self.path / "manifest.json"
-        try:
-            manifest = json.loads(target.read_text(encoding="utf-8"))
-            write_json(target, {**manifest, **kept})
-        except OSError as error:
-            raise unwritable(error, target) from error
-        for name, value in kept.items():
-            text = dumps(value)
-            self._add(
-                "status",
-                lambda db, n=name, t=text: db.execute(
-                    f"UPDATE runs SET {n}=? WHERE run_id=?", (t, self.run_id)
-                ),
-            )
 
     # --------------------------------------------------------------------------------- what is asked
 
@@ -170,9 +140,8 @@ class Run:
                 "SELECT id, action FROM control WHERE run_id=? AND taken_at IS NULL AND id>? ORDER BY id",
                 (self.run_id, self._seen),
             ).fetchall()
-        except (sqlite3.Error, BpError) as error:
-            self.problem = self._coded(error)
-            self._close_reader()
+        except (sqlite3.Error, BpError):
+            self._close_reader()  # the writer tells what is wrong with the store
             return None
         if not rows:
             return None
@@ -211,8 +180,8 @@ class Run:
 
         now, kept, step = time.time(), redact(plain(result or {})), self.step
         text = dumps(kept)
-        self._status = status
-        self.event("RUN_FINISHED", f"{status} at step {step}", status=status)
+        lost = {"metrics_dropped": self.dropped} if self.dropped else {}
+        self.event("RUN_FINISHED", f"{status} at step {step}", status=status, **lost)
         self._add(
             "status",
             lambda db: db.execute(
@@ -327,11 +296,16 @@ class Run:
                     )
                 db.execute("COMMIT")
             except (sqlite3.Error, OSError, BpError) as error:
-                self.problem = self._coded(error)
+                failed = self._coded(error)
+                if self.problem is None:
+                    log.warning("the run store cannot be written, values wait in memory: %s", failed.message)
+                self.problem = failed
                 self._close_db()
                 with self._lock:
                     self._waiting.extendleft(reversed(batch))
                 return False
+            if self.problem is not None:
+                log.warning("the run store can be written again")
             self.problem = None
             return True
 

@@ -40,7 +40,6 @@ from bp_core.run_rows import (
     Event,
     RunRecord,
     insert_artifact,
-    insert_event,
     is_live,
     iso,
     restore_row,
@@ -238,12 +237,6 @@ class RunStore:
         with self._open(required=run_id) as db:
             found = self._find(db, run_id)["run_id"]
             insert_artifact(db, found, kind, self._stored(found, path), time.time(), meta)
-
-    def add_event(self, run_id: str, code: str, message: str, **details: Any) -> None:
-        """Record an event of a run that has ended."""
-        with self._open(required=run_id) as db:
-            row = self._find(db, run_id)
-            insert_event(db, row["run_id"], row["step"], code, message, time.time(), details)
 
     def _stored(self, run_id: str, path: str | Path) -> str:
         """A path as stored: relative to the run's directory where it lies inside, so that the output may move."""
