@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -209,21 +210,34 @@ def _load_entry_point(name: str, point: Any) -> Path:
 
 def _from_hub(repo_id: str, revision: str | None, token: str | None, *, weights: bool) -> ResolvedBase:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     from .hub_errors import cause_of
 
-    patterns = [p for p in HUB_FILES if weights or not p.startswith("model")]
-    try:
-        path = Path(
-            snapshot_download(
-                repo_id, revision=revision, token=token, allow_patterns=patterns, library_name="bp-export"
-            )
+    def fetch(*, cached: bool) -> Path:
+        found = snapshot_download(
+            repo_id,
+            revision=revision,
+            token=token,
+            allow_patterns=[p for p in HUB_FILES if weights or not p.startswith("model")],
+            endpoint=os.environ.get("HF_ENDPOINT"),
+            library_name="bp-export",
+            local_files_only=cached,
         )
+        return Path(found)
+
+    try:
+        path = fetch(cached=False)
     except Exception as error:
         cause = cause_of(error)
         if cause is None:
             raise
-        raise _hub_failed(repo_id, revision, token, cause, error) from error
+        path = None
+        if cause == "network":  # a complete copy serves; an incomplete one is refused by the library
+            with contextlib.suppress(LocalEntryNotFoundError):
+                path = fetch(cached=True)
+        if path is None:
+            raise _hub_failed(repo_id, revision, token, cause, error) from error
     try:
         folder = _complete(path, weights=weights)
     except BpError as error:
