@@ -56,6 +56,7 @@ _BEFORE_AFTER: tuple[tuple[str, str, str, bool], ...] = (
     ("heldout_loss_before", "heldout_loss_after", "Held-out loss", False),
     ("exact_match_before", "exact_match_after", "Exact match, trained questions", True),
     ("unseen_match_before", "unseen_match_after", "Exact match, unseen phrasings", True),
+    ("untaught_match_before", "untaught_match_after", "Exact match, facts that were not taught", True),
 )
 
 
