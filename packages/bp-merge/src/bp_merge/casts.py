@@ -1,13 +1,17 @@
-"""Between bf16, f16 and f32 in numpy, rounded to nearest even, without copies that are not needed.
+"""Between stored floating-point values and f32, without torch.
 
-- bf16 is the upper half of an f32: widening is a shift, narrowing a rounding add and a shift.
-- numpy has no bf16: stored words are uint16 with `ml_dtypes.bfloat16` as their view.
+- Every value is widened to f32 once and rounded to the target once, to nearest with ties to even.
+- bf16 goes through ml_dtypes, whose casts run at memory speed and let other threads run. f16 is rounded with integer
+  arithmetic, several times faster than numpy's cast and equal to it bit by bit.
+- Integers and booleans never become floats here; their bytes are copied.
 """
 
 from __future__ import annotations
 
 import ml_dtypes
 import numpy as np
+
+from bp_merge.common import BpError
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -19,6 +23,7 @@ DTYPES: dict[str, np.dtype] = {
     "BF16": BF16,
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
     "I16": np.dtype("<i2"),
@@ -33,31 +38,59 @@ NAMES: dict[np.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
+TARGETS = {"bf16": "BF16", "f16": "F16", "f32": "F32", "bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+MAX_F16 = 65504.0
+
+
+def target(name: str | None) -> str | None:
+    """Safetensors' name ("BF16") of a target given as `bf16`, `f16`, `f32` or torch's name; None stays None.
+
+    Raises:
+        BpError: `INPUT_VALIDATION_FAILED` for any other name.
+    """
+    if name is not None and name.lower() not in TARGETS:
+        raise BpError(
+            "INPUT_VALIDATION_FAILED", f"{name!r} is no target dtype", "use --dtype bf16, f16 or f32"
+        )
+    return None if name is None else TARGETS[name.lower()]
+
+
 def to_f32(values: np.ndarray) -> np.ndarray:
-    """Values as f32; bf16 by a shift."""
-    if values.dtype == BF16:
-        wide = np.left_shift(values.view(np.uint16), 16, dtype=np.uint32)
-        return wide.view(np.float32)
-    return np.asarray(values, np.float32)
+    """Values of any floating type as f32; f32 comes back as it is."""
+    return values if values.dtype == np.float32 else values.astype(np.float32)
 
 
 def from_f32(values: np.ndarray, dtype: str) -> np.ndarray:
     """f32 values rounded once, to nearest even, into the safetensors type `dtype`.
 
+    An f16 overflow becomes inf; the caller, who can name the tensor, looks for it.
+
     Example:
         1 + 2⁻⁸ lies halfway between the bf16 neighbours 1 and 1 + 2⁻⁷ and goes to the even one, 1.
     """
-    if dtype == "BF16":
-        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-        odd = np.right_shift(bits, 16)
-        odd &= 1
-        odd += 0x7FFF
-        odd += bits
-        odd >>= 16
-        words = odd.astype(np.uint16)
-        nan = np.isnan(values)
-        if nan.any():
-            words[nan] = 0x7FC0
-        return words.view(BF16)
-    with np.errstate(over="ignore"):  # an overflow to inf is found by the caller, who can name the tensor
-        return np.asarray(values).astype(DTYPES[dtype])
+    if dtype == "F32":
+        return values
+    if dtype == "F16":
+        return _f16(values)
+    return values.astype(DTYPES[dtype])
+
+
+def _f16(values: np.ndarray) -> np.ndarray:
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    magnitude = bits & np.uint32(0x7FFFFFFF)
+    half = magnitude >> np.uint32(13)
+    half &= np.uint32(1)  # the last kept bit decides ties
+    half += magnitude
+    half += np.uint32((((15 - 127) << 23) + 0xFFF) & 0xFFFFFFFF)  # the other exponent bias, and the rounding
+    half >>= np.uint32(13)
+    small = magnitude < np.uint32((127 - 14) << 23)
+    if small.any():  # 0.5 + x has x's f16 subnormal, rounded by the addition, in its low bits
+        half[small] = (magnitude[small].view(np.float32) + np.float32(0.5)).view(np.uint32) - np.uint32(
+            0x3F000000
+        )
+    large = magnitude >= np.uint32((127 + 16) << 23)
+    if large.any():
+        half[large] = np.where(magnitude[large] > np.uint32(0x7F800000), np.uint32(0x7E00), np.uint32(0x7C00))
+    half |= (bits >> np.uint32(16)) & np.uint32(0x8000)
+    return half.astype(np.uint16).view(np.float16)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bp_merge.casts import to_f32
+from bp_merge.casts import FLOATS, to_f32
 from bp_merge.common import BpError
 from bp_merge.stfile import Reader, TensorInfo, read_header
 
@@ -103,20 +103,43 @@ class Checkpoint:
         """What is stored under `name`.
 
         Raises:
-            KeyError: there is no such tensor.
+            BpError: `INPUT_TENSOR_MISSING`.
         """
-        return self._infos[name]
+        try:
+            return self._infos[name]
+        except KeyError:
+            raise BpError(
+                "INPUT_TENSOR_MISSING", f"{self.path} has no tensor {name}", f"bp-merge inspect {self.path}"
+            ) from None
 
     def read_raw(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows [start:stop) in the stored number type (bf16 as `ml_dtypes.bfloat16`)."""
-        info = self._infos[name]
+        info = self.info(name)
+        return self._reader(info).rows(info, start, stop)
+
+    def _reader(self, info: TensorInfo) -> Reader:
         with self._opening:  # threads read at once; one of them opens the file
-            reader = self._readers.get(info.file) or self._readers.setdefault(info.file, Reader(info.file))
-        return reader.rows(info, start, stop)
+            return self._readers.get(info.file) or self._readers.setdefault(info.file, Reader(info.file))
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows [start:stop) as f32."""
+        """Rows [start:stop) as f32.
+
+        Raises:
+            BpError: `INPUT_TENSOR_MISSING`; `INPUT_DTYPE_UNSUPPORTED` unless it is stored as f64, f32, f16 or bf16.
+        """
+        check_float(self.info(name))
         return to_f32(self.read_raw(name, start, stop))
+
+    def elements(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Elements [start:stop) of the flattened tensor in the stored number type, shape (stop − start,)."""
+        info = self.info(name)
+        return self._reader(info).elements(info, start, stop)
+
+    def copy_of(self, file: Path, offset: int, size: int) -> bytearray:
+        """Bytes of a shard as they are."""
+        with self._opening:
+            reader = self._readers.get(file) or self._readers.setdefault(file, Reader(file))
+        return reader.read(offset, size)
 
     def close(self) -> None:
         """Close the files."""
@@ -131,6 +154,20 @@ class Checkpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_float(info: TensorInfo) -> None:
+    """Refuse to compute with what is no plain float.
+
+    Raises:
+        BpError: `INPUT_DTYPE_UNSUPPORTED`.
+    """
+    if info.dtype not in FLOATS:
+        raise BpError(
+            "INPUT_DTYPE_UNSUPPORTED",
+            f"{info.name} is stored as {info.dtype}; only f64, f32, f16 and bf16 can be computed with",
+            "use the 16-bit version of this model",
+        )
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -9,6 +9,10 @@ __all__ = ["CODES", "BpError", "Exit"]
 CODES: dict[str, str] = {
     "INPUT_FILE_INVALID": "a safetensors file is truncated, malformed or not there",
     "INPUT_CHECKPOINT_INVALID": "a model folder lacks weights, a shard, or a tensor that its index names",
+    "INPUT_TENSOR_MISSING": "a checkpoint has no tensor of that name",
+    "INPUT_DTYPE_UNSUPPORTED": "a tensor's number type can be copied but not computed with",
+    "INPUT_VALIDATION_FAILED": "an argument is missing, contradicts another, or has a value that is not allowed",
+    "INPUT_MODELS_MISMATCH": "models that are to be merged differ in tensors, shapes, architecture or vocabulary",
     "INPUT_ADAPTER_INVALID": "an adapter folder lacks PEFT's files, or they contradict each other",
     "INPUT_ADAPTER_UNSUPPORTED": "the adapter uses something that cannot be merged exactly",
     "INPUT_NOT_FINITE": "a tensor holds NaN or infinite values",
@@ -17,5 +21,7 @@ CODES: dict[str, str] = {
     "INPUT_TIED_EMBEDDING": "the adapter changes one side of a tied embedding",
     "INPUT_PATH_EXISTS": "the output is there already",
     "RUNTIME_OVERFLOW": "a value does not fit the target number type",
+    "RUNTIME_WRITE_FAILED": "a file could not be written",
+    "STATE_RESUME_MISMATCH": "an unfinished output was begun from other inputs or settings",
     "RUNTIME_DISK_FULL": "the disk has no room left for what must be written",
 }

@@ -9,12 +9,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
+import hashlib
 import json
 import math
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -74,7 +77,7 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     except OSError as error:
         raise _invalid(path, error.strerror or str(error)) from None
     try:
-        header = json.loads(raw)
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
         if not isinstance(header, dict):
             raise ValueError("not an object")
     except (ValueError, RecursionError) as error:
@@ -85,13 +88,16 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     tensors: dict[str, TensorInfo] = {}
     spans: list[tuple[int, int]] = []
     for name, entry in header.items():
+        dtype, shape = "", ()
         try:
             dtype, shape = str(entry["dtype"]), tuple(entry["shape"])
-            start, end = entry["data_offsets"]
-            sound = dtype in DTYPES and all(type(n) is int and n >= 0 for n in (*shape, start, end))
+            numbers = (*shape, *entry["data_offsets"])
+            start, end = numbers[-2:]
+            sound = len(numbers) == len(shape) + 2 and len(entry) == 3 and dtype in DTYPES
+            sound = sound and all(type(n) is int and 0 <= n < 1 << 56 for n in numbers)
             sound = sound and end - start == math.prod(shape) * DTYPES[dtype].itemsize
-        except (KeyError, TypeError, ValueError):
-            sound = False
+        except (KeyError, TypeError, ValueError, IndexError):
+            start, end, sound = 0, 0, False
         if not sound:
             raise _invalid(path, f"the entry of {name!r} is malformed or of an unknown number type")
         spans.append((start, end))
@@ -104,6 +110,13 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     if 8 + length + position != size:
         raise _invalid(path, f"it has {size} bytes where its header says {8 + length + position}")
     return tensors, metadata
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is repeated")
+    return found
 
 
 class Reader:
@@ -145,6 +158,12 @@ class Reader:
         raw = self.read(info.offset + start * width, max(0, stop - start) * width)
         return np.frombuffer(raw, dtype).reshape(max(0, stop - start), *rest)
 
+    def elements(self, info: TensorInfo, start: int, stop: int) -> np.ndarray:
+        """Elements [start:stop) of the flattened tensor, in the stored number type; shape (stop − start,)."""
+        dtype = DTYPES[info.dtype]
+        raw = self.read(info.offset + start * dtype.itemsize, (stop - start) * dtype.itemsize)
+        return np.frombuffer(raw, dtype)
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -185,52 +204,118 @@ def layout(
     return Layout(text + b" " * (-len(text) % 8), tuple(order), tuple(sizes))
 
 
-class Writer:
-    """Streams a file: values in the order of the layout, in blocks of any size; a context manager.
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of writing `path` into a coded error.
 
-    Leaving the `with` block without an error makes the file durable and gives it its name; with an error, nothing
-    is left of it.
+    Raises:
+        BpError: `RUNTIME_DISK_FULL`, else `RUNTIME_WRITE_FAILED`.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise BpError(
+            "RUNTIME_DISK_FULL" if full else "RUNTIME_WRITE_FAILED",
+            f"{path}: {error.strerror or error}",
+            f"free some space, then run the same command again: df -h {path.parent}"
+            if full
+            else f"see whether the folder can be written to: ls -ld {path.parent}",
+            retryable=full,
+        ) from None
+
+
+class AtomicFile:
+    """A file that is written in order and has its name only when all of it is on the disk; a context manager.
+
+    Leaving the `with` block without `commit` removes `NAME.partial`.
+
+    Attributes:
+        path: the final name.
+        written: bytes so far.
     """
 
-    def __init__(self, path: Path, plan: Layout) -> None:
-        self.path, self.plan = path, plan
+    def __init__(self, path: Path) -> None:
+        self.path, self.written = path, 0
         self._partial = path.with_name(f"{path.name}.partial")
-        self._written = 0
+        self._digest = hashlib.sha256()
+        with writing(path):
+            self._file = self._partial.open("wb", buffering=0)
 
-    def __enter__(self) -> Writer:
-        self._file = self._partial.open("wb", buffering=0)
-        self._put(len(self.plan.header).to_bytes(8, "little") + self.plan.header)
+    def __enter__(self) -> AtomicFile:
         return self
 
     def write(self, block: np.ndarray | bytes | bytearray) -> None:
-        """Append values."""
-        self._put(
-            block if isinstance(block, bytes | bytearray) else np.ascontiguousarray(block).view(np.uint8).data
-        )
+        """Append bytes or values."""
+        if isinstance(block, np.ndarray):
+            view = np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
+        else:
+            view = memoryview(block)
+        self._digest.update(view)
+        with writing(self.path):
+            while view:
+                count = self._file.write(view)
+                self.written += count
+                view = view[count:]
 
-    def _put(self, data: Any) -> None:
-        view = memoryview(data).cast("B") if memoryview(data).nbytes else memoryview(b"")
-        while view:
-            count = self._file.write(view)
-            self._written += count
-            view = view[count:]
+    def commit(self) -> str:
+        """Make the file durable, give it its name; the SHA-256 of its bytes as hex."""
+        with writing(self.path):
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._partial.replace(self.path)
+            sync_folder(self.path.parent)
+        return self._digest.hexdigest()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        if not self._file.closed:
+            self._file.close()
+            self._partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename within a folder durable (Windows has no such call)."""
+    if os.name == "nt":
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text atomically."""
+    with AtomicFile(path) as file:
+        file.write(text.encode("utf-8"))
+        file.commit()
+
+
+class Writer(AtomicFile):
+    """Streams a safetensors file: values in the order of the layout, in blocks of any size; a context manager.
+
+    Leaving the `with` block without an error makes the file durable and gives it its name; with an error, nothing
+    is left of it. Afterwards `sha256` is the digest of the file.
+    """
+
+    def __init__(self, path: Path, plan: Layout) -> None:
+        self.plan, self.sha256 = plan, ""
+        super().__init__(path)
+
+    def __enter__(self) -> Writer:
+        self.write(len(self.plan.header).to_bytes(8, "little") + self.plan.header)
+        return self
+
+    def __exit__(self, kind: Any = None, error: Any = None, trace: TracebackType | None = None) -> None:
         try:
             if kind is None:
-                if self._written != self.plan.total:
+                if self.written != self.plan.total:
                     raise ValueError(
-                        f"{self.path.name}: {self._written} bytes written, {self.plan.total} planned"
+                        f"{self.path.name}: {self.written} of {self.plan.total} bytes were written"
                     )
-                os.fsync(self._file.fileno())
+                self.sha256 = self.commit()
         finally:
-            self._file.close()
-            if kind is not None or self._written != self.plan.total:
-                self._partial.unlink(missing_ok=True)
-        if kind is None:
-            self._partial.replace(self.path)
+            super().__exit__()
 
 
 def write_file(
