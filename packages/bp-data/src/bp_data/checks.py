@@ -9,12 +9,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bp_data.errors import REASONS
 from bp_data.example import Example, Turn
-from bp_data.textchecks import main_script, target_findings, text_findings
+from bp_data.textchecks import main_script, spotless, target_findings, text_findings
 
 Found = tuple[str, str, str]  # code, JSON path, what was expected
 
@@ -54,18 +55,25 @@ def check(example: Example, *, labels: Sequence[str] = ()) -> list[Found]:
     Returns:
         `(code, path, expected)` for each finding; empty for a clean row.
     """
-    found: list[Found] = []
     turns = example.turns
-    if example.kind == "text":
-        _texts(found, example.text, "text")
-        _target(found, example.text, "text")
-        return found
     plain = (
         len(turns) == 2
         and turns[0].role == "user"
         and turns[1].role == "assistant"
         and not turns[1].tool_calls
     )
+    if (
+        plain
+        and turns[1].train
+        and spotless(turns[0].content, turns[1].content)
+        and not (labels or example.chosen)
+    ):
+        return []
+    found: list[Found] = []
+    if example.kind == "text":
+        _texts(found, example.text, "text")
+        _target(found, example.text, "text")
+        return found
     if not plain:
         found.extend(_structure(example))
     last_user = ""
@@ -77,7 +85,8 @@ def check(example: Example, *, labels: Sequence[str] = ()) -> list[Found]:
         for code, expected in text_findings(content):
             found.append((code, f"turns[{index}].content", expected))
         if turn.role == "assistant" and turn.train:
-            _target(found, content, f"turns[{index}].content")
+            for code, expected in target_findings(content):
+                found.append((code, f"turns[{index}].content", expected))
             if last_user:
                 _against(found, last_user, content, f"turns[{index}].content", example.task)
         elif turn.role == "user":
@@ -101,10 +110,8 @@ def _by_design(code: str, example: Example, turn: Turn) -> bool:
     """Whether a finding is what the task asks for: a label "none", an answer quoted from its context."""
     if turn.role != "assistant":
         return False
-    return (
-        (code == "null_literal" and example.task != "qa")
-        or (code == "target_in_prompt"
-        and example.task != "qa")
+    return (code == "null_literal" and example.task != "qa") or (
+        code == "target_in_prompt" and example.task != "qa"
     )
 
 
@@ -138,7 +145,7 @@ def _structure(example: Example) -> Iterator[Found]:
     if late:
         yield "multiple_system", f"turns[{late[0]}]", "one system turn, at the start"
     spoken = [(index, turn) for index, turn in enumerate(turns) if turn.role != "system"]
-    for (_, one), (index, other) in zip(spoken, spoken[1:], strict=False):
+    for (_, one), (index, other) in itertools.pairwise(spoken):
         if one.role == other.role and one.role != "tool":
             yield (
                 "roles_not_alternating",

@@ -13,7 +13,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from bp_data.detection import HEAD, Detection, detect_source
@@ -100,9 +100,10 @@ class Reader(Iterator[Item]):
         self.detections: list[Detection] = []
         self.notes: list[str] = []
         self._format, self._map, self._mapper, self._force = format, field_map, mapper, force
-        self._limits, self._max = limits, max_samples
+        self._limits = limits
         self._note = note or logging.getLogger("bp_data").info
-        self._rows = self._run()
+        rows = chain.from_iterable(map(self._source, sources))
+        self._rows: Iterator[Item] = rows if max_samples is None else islice(rows, max_samples)
 
     @property
     def blank(self) -> int:
@@ -110,7 +111,7 @@ class Reader(Iterator[Item]):
         return sum(source.counts.blank for source in self.sources)
 
     def __iter__(self) -> Iterator[Item]:
-        return self._rows  # the generator itself, so that a loop does not pay for this class
+        return self._rows  # the iterator itself, so that a loop does not pay for this class
 
     def __next__(self) -> Item:
         return next(self._rows)
@@ -118,16 +119,6 @@ class Reader(Iterator[Item]):
     def _tell(self, text: str) -> None:
         self.notes.append(text)
         self._note(text)
-
-    def _run(self) -> Iterator[Item]:
-        left = self._max
-        for source in self.sources:
-            for item in self._source(source):
-                if left is not None:
-                    if left <= 0:
-                        return
-                    left -= 1
-                yield item
 
     def _source(self, source: Source) -> Iterator[Item]:
         batches, told = source.batches(self._limits), 0

@@ -21,7 +21,8 @@ NULLS = frozenset(
      "placeholder", "lorem ipsum", "...", "…", "-", "--", "?", "???", "xxx"}
 )  # fmt: skip
 _LONGEST_NULL = 16
-_KEEP = bytes(range(32, 127)) + b"\t\n\r"
+_PRINTABLE = bytes(range(32, 127)) + b"\t\n\r"
+_HARMLESS = bytes(byte for byte in _PRINTABLE if byte not in b"<[{#&`\\")
 _SPECIAL = re.compile(
     r"<(?:\|(?:im_start|im_end|im_sep|endoftext|end|user|assistant|system|eot_id|eom_id|start_header_id|end_header_id"
     r"|begin_of_text|end_of_text|eot|channel|message|start|return)\|>|/?s>|bos>|eos>|pad>|unk>|(?:start|end)_of_turn>"
@@ -36,12 +37,36 @@ _MOJIBAKE = re.compile("[ÃÂÅÐÑâ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹Œ
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{2,5}|#x[0-9a-fA-F]{2,5});")
 _FENCE = re.compile(r"```.*?```|`[^`\n]{0,200}`", re.DOTALL)
 _REFUSAL = re.compile(
-    r"\bas an? (?:ai|artificial intelligence|large language model|language model)\b|\bi(?:'|’)?m (?:just )?an ai\b"
+    r"\bas an ai\b|\b(?:as )?an? (?:artificial intelligence|(?:large |ai )?language model)\b|\bi(?:'|’)?m (?:just )?an ai\b"
     r"|^(?:i(?:'|’)?m|i am) (?:sorry|unable)[^.]{0,40}\b(?:can(?:'|’|no)t|unable|but)\b|^i can(?:'|’|no)t (?:assist|help|fulfill|comply)",
     re.IGNORECASE,
 )
-_OPEN, _CLOSE = re.compile(r"<(think|thinking|reasoning)>"), re.compile(r"</(think|thinking|reasoning)>")
 _HEAD = 200
+
+
+def spotless(prompt: str, answer: str) -> bool:
+    """Whether no check of this module can find anything in a question and its answer: the common row, at 2 µs.
+
+    One `translate` tells whether a text is free of control characters and of every character that a finding starts
+    with; the other tests are the gates of `target_findings`, and lengths that rule out copies of the prompt.
+    """
+    if not (_LONGEST_NULL < len(prompt) < len(answer) and prompt.isascii() and answer.isascii()):
+        return False
+    if prompt.encode().translate(None, _HARMLESS) or answer.encode().translate(None, _HARMLESS):
+        return False
+    if len(prompt) >= 20 and answer[:20] == prompt[:20]:
+        return False
+    low = answer[:_HEAD].lower()
+    if (
+        "an ai" in low
+        or "sorry" in low
+        or "language model" in low
+        or "artificial i" in low
+        or "unable" in low
+        or "i can" in low
+    ):
+        return False
+    return len(answer) <= 500 or answer.count(answer[-24:], -1000) < 4
 
 
 def text_findings(text: str) -> Iterator[Finding]:
@@ -49,7 +74,7 @@ def text_findings(text: str) -> Iterator[Finding]:
     if len(text) <= _LONGEST_NULL and text.strip().lower() in NULLS:
         yield "null_literal", f"a real text instead of {text.strip()!r}, or no row"
     if text.isascii():
-        if text.encode().translate(None, _KEEP):
+        if text.encode().translate(None, _PRINTABLE):
             yield _control(text)
     else:
         yield from _beyond_ascii(text)
@@ -96,19 +121,29 @@ def _beyond_ascii(text: str) -> Iterator[Finding]:
         )
 
 
-def target_findings(text: str) -> Iterator[Finding]:
+def target_findings(text: str) -> list[Finding]:
     """What is wrong with a text that is to be learnt, beyond `text_findings`."""
-    head = text[:_HEAD]
-    if ("I" in head or "i" in head) and _REFUSAL.search(head):
-        yield "refusal", "an answer to the question, or no row"
+    out: list[Finding] = []
+    low = text[:_HEAD].lower()
+    hinted = (
+        "an ai" in low
+        or "sorry" in low
+        or "language model" in low
+        or "artificial i" in low
+        or "unable" in low
+        or "i can" in low
+    )
+    if hinted and _REFUSAL.search(text, 0, _HEAD):
+        out.append(("refusal", "an answer to the question, or no row"))
     if "`" in text and text.count("```") % 2:
-        yield "truncated_target", "a closing ``` for the code fence"
+        out.append(("truncated_target", "a closing ``` for the code fence"))
     elif text[0] in "{[" and text[-1] not in "}]" and _open_json(text):
-        yield "truncated_target", "JSON that closes"
-    if ("<" in text and "hink" in text) or "<reasoning>" in text:
-        yield from think_findings(text)
-    if len(text) > 500 and (looped := repetition(text)):
-        yield "repetition", looped
+        out.append(("truncated_target", "JSON that closes"))
+    if "<" in text:
+        out.extend(think_findings(text))
+    if len(text) > 500 and text.count(text[-24:], -1000) >= 4 and (looped := repetition(text)):
+        out.append(("repetition", looped))
+    return out
 
 
 def think_findings(text: str) -> Iterator[Finding]:
@@ -119,6 +154,8 @@ def think_findings(text: str) -> Iterator[Finding]:
         'think_unbalanced'
     """
     depth = 0
+    if "hink" not in text and "reasoning>" not in text:
+        return
     for found in re.finditer(r"<(/?)(?:think|thinking|reasoning)>", text):
         depth += -1 if found.group(1) else 1
         if depth not in (0, 1):
@@ -130,8 +167,6 @@ def think_findings(text: str) -> Iterator[Finding]:
 def repetition(text: str) -> str:
     """Why a long text counts as a loop, or ""."""
     tail = text[-24:]
-    if text.count(tail) < 4:
-        return ""
     data = text.encode("utf-8", "replace")
     ratio = len(zlib.compress(data, 1)) / len(data)
     words = text.split()

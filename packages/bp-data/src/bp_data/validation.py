@@ -14,6 +14,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
@@ -172,14 +173,15 @@ def validate(
     else:
         rows = data
     state = _State(settings, format if format == "auto" else format_named(format).name)
+    if settings.max_samples is not None:
+        rows = islice(rows, settings.max_samples)
+    most = settings.max_errors or float("inf")
     for item in rows:
-        if settings.max_samples is not None and state.total >= settings.max_samples:
-            break
         if type(item) is Rejected:
             state.refuse(item)
         else:
             state.accept(item)  # pyright: ignore
-        if settings.max_errors and state.errors >= settings.max_errors:
+        if state.errors >= most:
             state.stopped = True
             break
         if progress is not None and state.total % 4096 == 0:
@@ -370,7 +372,7 @@ def open_tokenizer(path: str | PathLike[str]) -> Any:
     file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
     try:
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the library raises plain Exception for every bad file
         raise BpError(
             "INPUT_TOKENIZER_INVALID", f"{file}: {str(error).splitlines()[0]}", f"ls {Path(path)}"
         ) from None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bp_data.errors import RowError
-from bp_data.example import Example
+from bp_data.example import TASKS, Example, new_example
 from bp_data.formats.base import NO, Format, Score, rest, system_turn
 from bp_data.formats.turns import require_target, to_turns, tool_declarations
 
@@ -42,9 +42,17 @@ def _openai(row: dict[str, Any], source: str, line: int, id: str) -> Example:
     turns = to_turns(row.get("messages"), "messages")
     require_target(turns, "messages")
     if len(row) == 1:
-        return Example(id, source, line, "chat", turns)
+        return new_example(id, source, line, "chat", turns)
     tools = tool_declarations(row.get("tools") or row.get("functions"))
-    return Example(id, source, line, "chat", turns, tools=tools, meta=rest(row, _OPENAI))
+    task = row.get("task")
+    if "reference" in row and isinstance(task, str) and task in TASKS:  # as `render.to_row` writes it
+        used = (*_OPENAI, "task", "reference", "text")
+        text = row.get("text") if isinstance(row.get("text"), str) else ""
+        return new_example(
+            id, source, line, "chat", turns, text=text or "", reference=row["reference"], task=task, tools=tools,
+            meta=rest(row, used),
+        )  # fmt: skip
+    return new_example(id, source, line, "chat", turns, tools=tools, meta=rest(row, _OPENAI))
 
 
 def _sharegpt(row: dict[str, Any], source: str, line: int, id: str) -> Example:
@@ -57,7 +65,7 @@ def _sharegpt(row: dict[str, Any], source: str, line: int, id: str) -> Example:
     require_target(turns, key)
     if turns[0].role != "system":
         turns = system_turn(row) + turns
-    return Example(
+    return new_example(
         id, source, line, "chat", turns, tools=tool_declarations(row.get("tools")), meta=rest(row, _SHAREGPT)
     )
 

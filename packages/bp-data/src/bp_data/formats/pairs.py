@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bp_data.errors import RowError
-from bp_data.example import Example, Turn
+from bp_data.example import Example, Turn, new_example, new_turn
 from bp_data.formats.base import NO, Format, Score, kind_of, optional_text, rest, system_turn, text_field
 from bp_data.formats.turns import require_target, to_turns, tool_declarations
 
@@ -31,7 +31,7 @@ def pair(row: dict[str, Any], prompt: str, completion: str) -> tuple[Turn, ...]:
         and target
         and not (given.isspace() or target.isspace())
     ):
-        turns: tuple[Turn, ...] = (Turn("user", given), Turn("assistant", target))
+        turns: tuple[Turn, ...] = (new_turn("user", given), new_turn("assistant", target))
         return system_turn(row) + turns if "system" in row else turns
     if isinstance(given, list):
         head = to_turns(given, prompt)
@@ -64,10 +64,10 @@ def _named(prompt: str, completion: str, confidence: float, task: str, without: 
     def convert(row: dict[str, Any], source: str, line: int, id: str) -> Example:
         turns = pair(row, prompt, completion)
         if len(row) == 2 and not task:
-            return Example(id, source, line, "chat", turns)
+            return new_example(id, source, line, "chat", turns)
         tools = tool_declarations(row.get("tools")) if "tools" in row else ()
         reference = turns[-1].content if task else None
-        return Example(
+        return new_example(
             id, source, line, "chat", turns, reference=reference, task=task, tools=tools, meta=rest(row, used)
         )
 
@@ -101,7 +101,7 @@ def _alpaca(row: dict[str, Any], source: str, line: int, id: str) -> Example:
             )
         earlier += [Turn("user", past[0]), Turn("assistant", past[1])]
     turns = (*system_turn(row), *earlier, Turn("user", instruction), Turn("assistant", output))
-    return Example(id, source, line, "chat", turns, meta=rest(row, _ALPACA))
+    return new_example(id, source, line, "chat", turns, meta=rest(row, _ALPACA))
 
 
 ALPACA = Format(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bp_data.errors import RowError
-from bp_data.example import Example, Turn
+from bp_data.example import Example, Turn, new_example
 from bp_data.formats.base import NO, Format, Score, rest, system_turn, text_field
 from bp_data.formats.turns import to_turns, tool_declarations
 
@@ -58,7 +58,7 @@ def _text(row: dict[str, Any], source: str, line: int, id: str) -> Example:
     key = "text" if "text" in row or "content" not in row else "content"
     text = text_field(row, key)
     meta = rest(row, (key,)) if len(row) > 1 else {}
-    return Example(id, source, line, "text", text=text, meta=meta)
+    return new_example(id, source, line, "text", text=text, meta=meta)
 
 
 def _score_prompt(row: Mapping[str, Any]) -> Score:
@@ -89,7 +89,7 @@ def _prompt(row: dict[str, Any], source: str, line: int, id: str) -> Example:
         turns = system_turn(row) + turns
     key = next((name for name in REFERENCES if name in row), None)
     meta = rest(row, ("prompt", "system", "tools", key))  # pyright: ignore
-    return Example(
+    return new_example(
         id, source, line, "prompt", turns, reference=row[key] if key else None, task="rl" if key else "",
         tools=tool_declarations(row.get("tools")), meta=meta,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from bp_data.errors import RowError
-from bp_data.example import Turn
+from bp_data.example import Turn, new_turn
 from bp_data.formats.base import from_json, kind_of
 
 ROLES: dict[str, str] = {
@@ -62,7 +62,7 @@ def to_turns(messages: Any, path: str) -> tuple[Turn, ...]:
         if type(message) is dict and len(message) == 2:  # the common message, at half the cost
             role, content = _PLAIN.get(message.get("role")), message.get("content")  # pyright: ignore
             if role is not None and type(content) is str:
-                turns.append(Turn(role, content))  # pyright: ignore
+                turns.append(new_turn(role, content))
                 continue
         turns.append(_turn(message, f"{path}[{index}]"))
     return tuple(turns)

@@ -1,0 +1,175 @@
+"""The `bp-data` command: report, validate, split, clean, map.
+
+- stdout carries the result (`--json`: one object with `schema_version`), stderr everything else.
+- Exit codes: 0, 1 for a wrong argument or an unreadable input, 65 for a gate that tripped or bad data.
+- Heavy imports happen inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bp_data.common import Exit, Sink, collect, options, output_options, run_command
+from bp_data.errors import BpError
+from bp_data.sources.base import Limits
+from bp_data.validation import ValidateSettings
+
+EPILOG = {
+    "validate": "Example: bp-data validate train.jsonl --format sharegpt --max-errors 20",
+    "map": "Example: bp-data map raw.csv --map question=prompt,answer=completion --output train.jsonl --drop empty_target",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bp-data")
+def cli() -> None:
+    """Know what you train on: check, map, split and clean a dataset."""
+
+
+def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--format`, `--map`/`--map-json` and `--force`, as every command that reads takes them."""
+    decorators = (
+        click.option(
+            "--format", "format_name", default="auto", show_default=True, help="Format of the rows."
+        ),
+        click.option(
+            "--map",
+            "--map-json",
+            "mapping",
+            metavar="MAP",
+            help="field=target,… or JSON: which field plays which part.",
+        ),
+        click.option(
+            "--force", is_flag=True, help="Read with the best guess even below a confidence of 0.80."
+        ),
+    )
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
+def ticker(sink: Sink, what: str) -> Callable[[int], None]:
+    """A progress callback that writes at most five lines a second."""
+    last = 0.0
+
+    def tell(rows: int) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last > 0.2:
+            last = now
+            sink.progress(f"{what}: {rows:,} rows")
+
+    return tell
+
+
+@cli.command(epilog=EPILOG["validate"])
+@click.argument("dataset")
+@format_option
+@options(ValidateSettings)
+@click.option("--verbose", "-v", is_flag=True, help="Show a traceback with an error.")
+@output_options
+def validate(
+    sink: Sink, dataset: str, format_name: str, mapping: str | None, force: bool, verbose: bool, **given: Any
+) -> int:
+    """Look at every row of DATASET and list what is wrong, with line, field and how it should be."""
+    from bp_data.validation import validate as run
+
+    settings = collect(ValidateSettings, given)
+    result = run(
+        dataset, settings, format=format_name, mapping=mapping, force=force, note=sink.note,
+        progress=ticker(sink, "validate"),
+    )  # fmt: skip
+    sink.result(result.to_dict(), result.tell, quiet="ok" if result.ok else f"{result.errors} errors")
+    return Exit.OK if result.ok else Exit.GATE
+
+
+@cli.command("map", epilog=EPILOG["map"])
+@click.argument("dataset")
+@click.option("--auto", is_flag=True, help="Use the detected format or the proposed mapping.")
+@click.option("--mapper", help="Id of a mapper plug-in.")
+@click.option("--mapper-module", multiple=True, help="Module that registers mappers (repeat it).")
+@format_option
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="JSONL file to write.")
+@click.option(
+    "--shape",
+    type=click.Choice(["row", "messages", "prompt_completion"]),
+    default="row",
+    show_default=True,
+    help="Shape of the rows written.",
+)
+@click.option(
+    "--drop",
+    multiple=True,
+    metavar="REASON",
+    help='Agree to leave out rows refused for this reason (repeat it; "all").',
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option("--dry-run", is_flag=True, help="Show, write nothing (the default without --output).")
+@click.option(
+    "--samples", type=click.IntRange(0), default=3, show_default=True, help="Accepted rows to show."
+)
+@click.option("--max-samples", type=click.IntRange(1), help="Read no more than this many rows.")
+@options(Limits)
+@click.option("--verbose", "-v", is_flag=True, help="Show a traceback with an error.")
+@output_options
+def map_command(
+    sink: Sink,
+    dataset: str,
+    auto: bool,
+    mapper: str | None,
+    mapper_module: tuple[str, ...],
+    format_name: str,
+    mapping: str | None,
+    force: bool,
+    output: Path | None,
+    shape: str,
+    drop: tuple[str, ...],
+    overwrite: bool,
+    dry_run: bool,
+    samples: int,
+    max_samples: int | None,
+    verbose: bool,
+    **given: Any,
+) -> int:
+    """Rewrite DATASET in one canonical format, after showing what fits and what does not."""
+    from bp_data.conversion import convert
+    from bp_data.mapping import load_mappers
+    from bp_data.reader import read
+
+    ways = [name for name, value in (("--auto", auto), ("--mapper", mapper), ("--map", mapping)) if value]
+    if len(ways) > 1:
+        raise BpError(
+            "INPUT_VALIDATION_FAILED",
+            f"{' and '.join(ways)} exclude each other",
+            f"bp-data map {dataset} {ways[0]} …",
+        )
+    if mapper:
+        for line in load_mappers(mapper_module)[1]:
+            sink.note(line)
+    reader = read(
+        dataset, format=format_name, mapping=mapping, force=force, mapper=mapper, mapper_modules=mapper_module,
+        limits=collect(Limits, given), max_samples=max_samples, note=sink.note if mapper or mapping else None,
+    )  # fmt: skip
+    result = convert(
+        reader, None if dry_run else output, shape=shape, drop=drop, overwrite=overwrite, samples=samples,
+        progress=ticker(sink, "map"),
+    )  # fmt: skip
+    import dataclasses
+
+    sink.result(dataclasses.asdict(result), result.tell, quiet=result.output)
+    if output and not dry_run and not result.output:
+        if result.undecided:
+            flags = " ".join(f"--drop {reason}" for reason in result.undecided)
+            cause = f"{result.rows_rejected} of {result.rows_total} rows do not fit; nothing was written"
+            sink.note(f"{cause}\n\nhint: repeat with {flags}")
+        return Exit.GATE
+    return Exit.OK if result.rows_accepted else Exit.GATE
+
+
+def main() -> None:
+    """The entry point of the `bp-data` command."""
+    raise SystemExit(run_command(cli, prog_name="bp-data"))

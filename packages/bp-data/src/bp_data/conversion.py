@@ -1,0 +1,173 @@
+"""Rewrite a dataset in one canonical format, after a look: what `bp-data map` does.
+
+- Without an output nothing is written: the result shows accepted samples, and the refusals grouped by reason.
+- With an output every refused row must have a reason that the caller agreed to drop; otherwise nothing is written
+  and the counts say what to decide. Dropped rows stay in the counts.
+- The file appears whole or not at all (temporary file, fsync, rename). Same input, same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from bp_data.errors import BpError
+from bp_data.example import Rejected
+from bp_data.reader import Reader
+from bp_data.render import dumps, rows
+
+FIRST_LINES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What was, or would be, written.
+
+    Args:
+        rows_total: rows read.
+        rows_accepted: rows that became Examples.
+        rows_rejected: the others.
+        rejections: reason → {count, lines, field, hint, excerpt} with the first line numbers.
+        dropped: reasons that the caller agreed to drop, with their counts.
+        undecided: reasons that stand in the way of writing.
+        samples: the first accepted rows, rendered.
+        detection: one line for each source.
+        output: the file written, or "".
+    """
+
+    rows_total: int
+    rows_accepted: int
+    rows_rejected: int
+    rejections: dict[str, dict[str, Any]]
+    dropped: dict[str, int]
+    undecided: tuple[str, ...]
+    samples: tuple[dict[str, Any], ...]
+    detection: tuple[str, ...]
+    output: str
+
+    def tell(self) -> str:
+        """The result for people."""
+        lines = [
+            *self.detection,
+            f"{self.rows_total} rows: {self.rows_accepted} accepted, {self.rows_rejected} rejected",
+        ]
+        lines += [f"  {dumps(sample).decode().strip()[:300]}" for sample in self.samples]
+        for reason, found in sorted(self.rejections.items(), key=lambda pair: (-pair[1]["count"], pair[0])):
+            state = " (dropped)" if reason in self.dropped else ""
+            lines += [
+                f"{reason}: {found['count']}{state}, lines {', '.join(map(str, found['lines']))}",
+                f"  expected {found['hint']}",
+                f"  found    {found['excerpt']}",
+            ]
+        if self.output:
+            lines.append(f"wrote {self.output}")
+        return "\n".join(lines)
+
+
+def convert(
+    reader: Reader,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    shape: str = "row",
+    drop: Iterable[str] = (),
+    overwrite: bool = False,
+    samples: int = 3,
+    progress: Callable[[int], None] | None = None,
+) -> Conversion:
+    """Read everything, render it, and write it where that was asked and agreed.
+
+    Args:
+        reader: what `read` returned.
+        output: a `.jsonl` file; None for a dry run.
+        shape: row, messages or prompt_completion.
+        drop: reason codes whose rows may be left out; "all" for every one.
+        overwrite: replace an existing output.
+        samples: accepted rows to show.
+        progress: called with the number of rows so far.
+
+    Raises:
+        BpError: as `read`; `INPUT_OUTPUT_EXISTS`.
+    """
+    agreed = set(drop)
+    kept: list[dict[str, Any]] = []
+    reasons: dict[str, dict[str, Any]] = {}
+    accepted = rejected = 0
+
+    def refuse(row: Rejected) -> None:
+        nonlocal rejected
+        rejected += 1
+        first = {"count": 0, "lines": [], "field": row.field, "hint": row.hint, "excerpt": row.excerpt}
+        found = reasons.setdefault(row.reason, first)
+        found["count"] += 1
+        if len(found["lines"]) < FIRST_LINES:
+            found["lines"].append(row.line)
+
+    inputs = [Path(source.spec) for source in reader.sources if source.is_file]
+    undecided: list[str] = []
+    with contextlib.ExitStack() as stack:
+        file = (
+            stack.enter_context(whole_file(Path(output), overwrite=overwrite, inputs=inputs))
+            if output
+            else None
+        )
+        for row in rows(reader, shape, rejected=refuse):
+            accepted += 1
+            if len(kept) < samples:
+                kept.append(row)
+            if file is not None:
+                file.file.write(dumps(row))
+            if progress is not None and accepted % 4096 == 0:
+                progress(accepted + rejected)
+        undecided = sorted(reason for reason in reasons if reason not in agreed and "all" not in agreed)
+        written = file is not None and accepted > 0 and not undecided
+        if file is not None:
+            file.keep = written
+    return Conversion(
+        rows_total=accepted + rejected,
+        rows_accepted=accepted,
+        rows_rejected=rejected,
+        rejections=reasons,
+        dropped={reason: found["count"] for reason, found in reasons.items() if reason not in undecided},
+        undecided=tuple(undecided),
+        samples=tuple(kept),
+        detection=tuple(found.tell() for found in reader.detections),
+        output=str(output) if written else "",
+    )
+
+
+@dataclasses.dataclass
+class WholeFile:
+    """A file being written beside its place; `keep` decides whether it gets there."""
+
+    file: IO[bytes]
+    keep: bool = True
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> Iterator[WholeFile]:
+    """Write a file that appears whole or not at all.
+
+    Raises:
+        BpError: `INPUT_OUTPUT_EXISTS` where the file is there and overwriting was not asked for, or is an input.
+    """
+    if any(other.exists() and path.exists() and other.samefile(path) for other in inputs):
+        raise BpError(
+            "INPUT_OUTPUT_EXISTS", f"{path} is the input itself", f"--output {path.stem}.mapped.jsonl"
+        )
+    if path.exists() and not overwrite:
+        raise BpError("INPUT_OUTPUT_EXISTS", f"{path} exists", "repeat the command with --overwrite")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            handle = WholeFile(file)
+            yield handle
+            file.flush()
+            os.fsync(file.fileno())
+        if handle.keep:
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
