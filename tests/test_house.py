@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -23,6 +24,19 @@ def committed() -> list[Path]:
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
+def committed_python() -> list[Path]:
+    return [p for p in committed() if p.suffix == ".py"]
+
+
+def sources() -> list[Path]:
+    return [p for p in committed_python() if p.relative_to(ROOT).parts[0] == "packages"]
+
+
+def project_of(member: str = "") -> dict:
+    folder = ROOT / "packages" / member if member else ROOT
+    return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
 def loaded(code: str) -> list[str]:
     script = f"import sys, json\n{code}\nprint(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
@@ -33,6 +47,63 @@ def loaded(code: str) -> list[str]:
 def test_no_file_grew_past_the_ceiling():
     sizes = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in committed() if p.suffix == ".py"}
     assert {str(p.relative_to(ROOT)): n for p, n in sizes.items() if n > 800} == {}
+
+
+def test_the_median_file_is_short():
+    sizes = sorted(len(f.read_text("utf-8").splitlines()) for f in sources() if f.name != "__init__.py")
+    assert 60 <= sizes[len(sizes) // 2] <= 200
+
+
+def test_every_module_says_what_it_is():
+    silent = [
+        str(f.relative_to(ROOT)) for f in sources() if not ast.get_docstring(ast.parse(f.read_text("utf-8")))
+    ]
+    assert not silent
+
+
+def test_nothing_unfinished_is_in_the_packages():
+    marks = re.compile(r"\b(TODO|FIXME|XXX)\b|NotImplementedError|coming soon")
+    found = [str(f.relative_to(ROOT)) for f in sources() if marks.search(f.read_text("utf-8"))]
+    assert not found
+
+
+def test_a_broad_except_raises_again_or_tells_why_not():
+    """`except Exception` without `raise` in its body needs a reason on its line."""
+    silent = []
+    for file in sources():
+        text = file.read_text("utf-8")
+        lines = text.splitlines()
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.ExceptHandler):
+                continue
+            broad = node.type is None or (
+                isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")
+            )
+            raises = any(isinstance(n, ast.Raise) for n in ast.walk(node))
+            told = re.search(r"# noqa: BLE001 - \S+", lines[node.lineno - 1])
+            if broad and not raises and not told:
+                silent.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert not silent
+
+
+def test_tests_use_real_parts():
+    mocks = re.compile(r"\b(unittest\.mock|MagicMock|mocker\.|from mock\b)")
+    assert not [
+        str(f.relative_to(ROOT))
+        for f in committed_python()
+        if f.relative_to(ROOT).parts[0] == "tests"
+        and f != Path(__file__)
+        and mocks.search(f.read_text("utf-8"))
+    ]
+
+
+def test_test_files_have_names_of_their_own():
+    names = [
+        f.name
+        for f in committed_python()
+        if f.relative_to(ROOT).parts[0] == "tests" and f.name.startswith("test_")
+    ]
+    assert sorted(names) == sorted(set(names))
 
 
 def test_the_shared_file_is_one_text():
@@ -129,3 +200,44 @@ def test_the_arrows_hold():
         [str(Path(sys.executable).parent / "lint-imports")], cwd=ROOT, capture_output=True, text=True
     )
     assert out.returncode == 0, out.stdout
+
+
+def test_every_flag_that_the_readme_shows_exists():
+    import click
+    from bp_cli.main import cli
+
+    for line in re.findall(r"^(?:uv run )?backprop (.+)$", (ROOT / "README.md").read_text("utf-8"), re.M):
+        words = line.split("  #")[0].split()
+        command: click.Command | None = cli
+        while words and isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), words.pop(0))
+        assert command is not None, line
+        known = {flag for p in command.params for flag in (*p.opts, *p.secondary_opts)}
+        assert {w.split("=")[0] for w in words if w.startswith("-")} <= known, line
+
+
+def test_every_extra_of_the_suite_is_an_extra_of_a_member():
+    for name, wanted in project_of()["optional-dependencies"].items():
+        for requirement in wanted:
+            member, extras = re.fullmatch(r"(bp-\w+)(?:\[([\w,]+)\])?==0\.1\.0", requirement).groups()
+            for extra in (extras or "").split(","):
+                assert not extra or extra in project_of(member)["optional-dependencies"], (
+                    f"{name}: {requirement}"
+                )
+
+
+@pytest.mark.parametrize("package", ["bp_merge", "bp_data"])
+def test_merge_and_data_work_without_torch_and_without_siblings(package):
+    """Every module of the package imports where torch, transformers and the other members cannot be."""
+    names = sorted(
+        ".".join(f.relative_to(ROOT / "packages" / package.replace("_", "-") / "src").with_suffix("").parts)
+        for f in sources()
+        if package in f.parts and f.name != "__main__.py"
+    )
+    statement = (
+        "import sys\n"
+        f"for name in ('torch', 'transformers', 'peft', 'trl', *(p for p in {[m.replace('-', '_') for m in PACKAGES]} if p != {package!r})):\n"
+        "    sys.modules[name] = None\n"
+        f"import importlib\nfor name in {[n.removesuffix('.__init__') for n in names]}:\n    importlib.import_module(name)"
+    )
+    loaded(statement)
