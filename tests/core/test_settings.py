@@ -1,0 +1,129 @@
+"""Every setting is declared once and comes from where the user put it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from bp_core.config import GROUPS, KEYWORDS, Settings, knob_of
+from bp_core.settings import explain, from_record, resolve
+from bp_merge.common import BpError, knobs
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in list(__import__("os").environ):
+        if name.startswith("BACKPROPAGATE_"):
+            monkeypatch.delenv(name)
+    return tmp_path
+
+
+def test_each_source_beats_the_one_before(clean, monkeypatch):
+    assert resolve().training.seed == 42
+    (clean / "backprop.toml").write_text("[training]\nseed = 1\nlr = 1e-3\n")
+    assert resolve().training.seed == 1
+    (clean / ".env").write_text("BACKPROPAGATE_TRAINING__SEED=2\nSOMETHING_ELSE=x\n")
+    assert resolve().training.seed == 2
+    monkeypatch.setenv("BACKPROPAGATE_TRAINING__SEED", "3")
+    assert resolve().training.seed == 3
+    settings = resolve({"seed": 4})
+    assert settings.training.seed == 4
+    assert settings.training.learning_rate == 1e-3  # an alias, from the file
+    sources = {name: source for name, _, source in explain(settings)}
+    assert (sources["training.seed"], sources["training.learning_rate"], sources["lora.rank"]) == (
+        "given",
+        "backprop.toml",
+        "default",
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "group", "name", "expected"),
+    [
+        ("BACKPROPAGATE_LORA__R", "16", "lora", "rank", 16),
+        ("BACKPROPAGATE_LOG_LEVEL", "DEBUG", "tracking", "log_level", "DEBUG"),
+        ("BACKPROPAGATE_MODEL__NAME", "tiny", "model", "model", "tiny"),
+        ("BACKPROPAGATE_MODEL__MAX_SEQ_LENGTH", "99", "model", "max_seq_length", 99),
+        ("BACKPROPAGATE_LORA__USE_DORA", "true", "lora", "use_dora", True),
+        (
+            "BACKPROPAGATE_LORA__TARGET_MODULES",
+            "q_proj, v_proj",
+            "lora",
+            "target_modules",
+            ("q_proj", "v_proj"),
+        ),
+        ("BACKPROPAGATE_LORA__TARGET_MODULES", '["q_proj"]', "lora", "target_modules", ("q_proj",)),
+    ],
+)
+def test_the_names_that_users_know(monkeypatch, variable, value, group, name, expected):
+    monkeypatch.setenv(variable, value)
+    assert getattr(getattr(resolve(), group), name) == expected
+
+
+@pytest.mark.parametrize("keyword", ["lr", "learning_rate"])
+def test_keywords_have_aliases(keyword):
+    assert resolve({keyword: 3e-4}).training.learning_rate == 3e-4
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"lrr": 1}, "did you mean 'lr'"),
+        ({"rank": 0}, "greater than 0"),
+        ({"scheduler": "cosin"}, "one of constant"),
+        ({"steps": "many"}, "valid integer"),
+        ({"heldout_ratio": 1.5}, "less than 1"),
+    ],
+)
+def test_what_is_wrong_is_told(given, told):
+    with pytest.raises(BpError) as error:
+        resolve(given)
+    assert error.value.code == "CONFIG_INVALID_SETTING"
+    assert told in error.value.message
+    assert "backprop train --help" in error.value.hint
+
+
+def test_unknown_keys_are_refused_wherever_they_stand(clean, monkeypatch):
+    (clean / "backprop.toml").write_text("[lora]\nrnak = 3\n")
+    with pytest.raises(BpError, match=r"lora.rnak.*did you mean 'lora.rank'"):
+        resolve()
+    (clean / "backprop.toml").write_text("[lroa]\nrank = 3\n")
+    with pytest.raises(BpError, match="did you mean 'lora'"):
+        resolve()
+    (clean / "backprop.toml").unlink()
+    monkeypatch.setenv("BACKPROPAGATE_TRAINING__STEPZ", "3")
+    with pytest.raises(BpError, match=r"training.stepz"):
+        resolve()
+
+
+def test_a_broken_file_is_told(clean):
+    (clean / "backprop.toml").write_text("[lora\n")
+    with pytest.raises(BpError) as error:
+        resolve()
+    assert error.value.code == "CONFIG_FILE_UNREADABLE"
+    with pytest.raises(BpError) as error:
+        resolve(config_file=clean / "other.toml")
+    assert error.value.code == "CONFIG_FILE_UNREADABLE"
+
+
+def test_a_record_gives_the_settings_back(clean):
+    settings = resolve({"model": "tiny", "data": ["a", "b"], "rank": 4, "output": clean})
+    back = from_record(settings.to_dict(), {"seed": 7})
+    assert dataclasses.replace(back, sources={}) == dataclasses.replace(
+        settings.replace("x", seed=7), sources={}
+    )
+
+
+def test_no_two_knobs_share_a_name_flag_or_variable():
+    everything = [k for cls in GROUPS.values() for k in knobs(cls)]
+    for names in (
+        [n for k in everything for n in (k.name, *k.keywords)],
+        [f for k in everything for f in (f"--{k.name.replace('_', '-')}", *k.flags)],
+        [v for k in everything for v in k.env],
+    ):
+        assert len(set(names)) == len(names)
+    assert all(k.help and k.group for k in everything)
+    assert {KEYWORDS[k.name] for k in everything} == {k.name for k in everything}
+    assert knob_of("rank").flags == ("--lora-r", "-r")
+    assert Settings().lora.preset == "balanced"
