@@ -1,0 +1,431 @@
+"""The five things an adapter becomes: where each is written, what it needs, and how it is checked.
+
+- `prepare` decides everything without reading weights and returns a `Job`; `Job.write` does it.
+- lora: PEFT's files, the tokenizer and the records, nothing else (no optimizer state, no checkpoints), each file
+  compared by digest with its source.
+- merged: bp-merge's bake into a hidden folder, then tokenizer, template and generation settings, then one rename.
+- gguf: one pass from base and adapters; a Modelfile lies beside it. gguf-lora: the adapter alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .adapter_dir import FILE, write_text
+from .errors import BpError
+from .ollama_names import sanitize
+from .plan import ExportPlan, make_plan, tree_bytes
+from .settings import ExportSettings
+from .sources import Inputs
+from .tokenizer_files import chat_template, special_tokens, tokenizer_files
+
+_ADAPTER_FILES = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    FILE,
+    "README.md",
+    "generation_config.json",
+)
+_LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
+
+Tell = Callable[[str], None]
+Progress = Callable[[int, int], None] | None
+
+
+@dataclasses.dataclass
+class Written:
+    """What a job made: figures for the result."""
+
+    tensors: int
+    checks: dict[str, Any] = dataclasses.field(default_factory=dict)
+    unchecked: dict[str, str] = dataclasses.field(default_factory=dict)
+    delta: dict[str, Any] | None = None
+    notices: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """An export that is ready to run."""
+
+    path: Path
+    quantization: str | None
+    plan: ExportPlan
+    write: Callable[[Any, Tell, Progress], Written]
+    record: Path | None = None
+
+
+def prepare(inputs: Inputs, s: ExportSettings) -> Job:
+    """Decide what will be written where; nothing is written and no weight is read."""
+    reserve = int(s.reserve_disk_gb * 1e9)
+    make = {"lora": _lora, "merged": _merged, "gguf": _gguf}.get(s.format, _gguf_lora)
+    return make(inputs, s, reserve)
+
+
+def output_dir(inputs: Inputs, s: ExportSettings) -> Path:
+    """Where the result goes: the user's choice, else a folder named after the format inside the adapter's."""
+    chosen = s.output.expanduser() if s.output is not None else inputs.root / s.format
+    if chosen.resolve() in (inputs.root.resolve(), inputs.base.path.resolve()):
+        raise BpError(
+            "INPUT_VALIDATION_FAILED",
+            f"{chosen} is where the input lies; an export never writes over its input",
+            "choose another --output",
+        )
+    return chosen
+
+
+def chat_keys(inputs: Inputs) -> dict[str, Any]:
+    """What a GGUF file would say about the chat, for an adapter whose file says nothing."""
+    template, special = chat_template(inputs.tokenizer), special_tokens(inputs.tokenizer)
+    if template is None:
+        return {}
+    tokens = [t for t in (special.bos, special.eos) if t]
+    keys: dict[str, Any] = {
+        "tokenizer.chat_template": template,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.add_bos_token": adds_bos(inputs.tokenizer, special.bos),
+    }
+    for name, text in (("bos", special.bos), ("eos", special.eos)):
+        if text:
+            keys[f"tokenizer.ggml.{name}_token_id"] = tokens.index(text)
+    return keys
+
+
+def adds_bos(folder: Path, bos: str | None) -> bool:
+    """Whether the tokenizer writes its beginning-of-sequence token by itself."""
+    file = folder / "tokenizer.json"
+    if not bos or not file.is_file():
+        return False
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    ids = tokenizer.encode("x").ids
+    return bool(ids) and ids[0] == tokenizer.token_to_id(bos)
+
+
+def generation_config(inputs: Inputs) -> dict[str, Any]:
+    """generation_config.json of the adapter, else of the base."""
+    for folder in (inputs.root, inputs.base.path):
+        file = folder / "generation_config.json"
+        if file.is_file():
+            try:
+                data = json.loads(file.read_text("utf-8"))
+            except ValueError:
+                raise BpError(
+                    "INPUT_BASE_INCOMPLETE", f"{file} is not readable JSON", f"delete {file}, or restore it"
+                ) from None
+            return data if isinstance(data, dict) else {}
+    return {}
+
+
+# ------------------------------------------------------------------------------------------------ lora
+
+
+def _lora(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
+    out, root = output_dir(inputs, s), inputs.root
+    files = [Path(f) for f in _ADAPTER_FILES if (root / f).is_file()] + tokenizer_files(root)
+    total = sum((root / f).stat().st_size for f in files)
+    tensors, parameters = adapter_shape(root)
+    plan = make_plan(
+        out,
+        kind="lora",
+        output_bytes=total,
+        tensors=tensors,
+        parameters=parameters,
+        reserve_bytes=reserve,
+        steps=tuple(f"copy {f.as_posix()}" for f in files),
+    )
+
+    def write(_reference: Any, _tell: Tell, progress: Progress) -> Written:
+        staging = _staging(out)
+        shutil.rmtree(staging, ignore_errors=True)
+        done = 0
+        for file in files:
+            target = staging / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / file, target)
+            if _digest(target) != _digest(root / file):
+                raise BpError(
+                    "RUNTIME_EXPORT_FAILED",
+                    f"{file} changed while it was copied",
+                    "run the same command again",
+                )
+            done += target.stat().st_size
+            if progress is not None:
+                progress(done, total)
+        _publish(staging, out)
+        why = "an unmerged adapter has no predictions of its own; --format gguf --verify compares them"
+        return Written(
+            tensors,
+            {"verified": True},
+            dict.fromkeys(("token_ids_equal", "top1_agreement", "kl"), why),
+        )
+
+    return Job(out, None, plan, write)
+
+
+def adapter_shape(root: Path) -> tuple[int, int]:
+    """(tensors, parameters) of an adapter, from its header.
+
+    Raises:
+        BpError: `INPUT_ADAPTER_INVALID` where the file is cut or no safetensors file.
+    """
+    file = root / "adapter_model.safetensors"
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            size = file.stat().st_size
+            if not 2 <= length <= min(size - 8, 100 << 20):
+                raise ValueError(f"its header claims {length} bytes")
+            header = json.loads(opened.read(length))
+        header.pop("__metadata__", None)
+        end = max((t["data_offsets"][1] for t in header.values()), default=0)
+        if end != size - 8 - length:
+            raise ValueError(f"it should have {end + 8 + length} bytes and has {size}")
+        return len(header), sum(math.prod(t["shape"]) for t in header.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BpError(
+            "INPUT_ADAPTER_INVALID",
+            f"{file} is no whole safetensors file: {error}",
+            "restore it from the run's checkpoint, or train again",
+            details={"path": str(root)},
+        ) from None
+
+
+# ------------------------------------------------------------------------------------------------ merged
+
+
+def _merged(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
+    from .merged import plan_merged, write_merged
+
+    out = output_dir(inputs, s)
+    staging = _staging(out)
+    figures = plan_merged(inputs, s.dtype)
+    plan = make_plan(
+        out,
+        kind="merged",
+        output_bytes=figures["bytes"],
+        tensors=figures["tensors"],
+        parameters=figures["parameters"],
+        reserve_bytes=reserve,
+        partial=staging,
+        steps=(
+            "sum base and adapters in f32, shard by shard",
+            "copy tokenizer, template and generation settings",
+        ),
+    )
+
+    def write(_reference: Any, tell: Tell, progress: Progress) -> Written:
+        made = write_merged(inputs, staging, s.dtype, progress)
+        carry_over(inputs, staging)
+        _publish(staging, out)
+        why = "merged weights run in transformers; bp-core compares them there"
+        warnings = (made["warning"],) if made["warning"] else ()
+        return Written(
+            figures["tensors"],
+            {"verified": made["verified"]},
+            dict.fromkeys(("token_ids_equal", "top1_agreement", "kl"), why),
+            made["delta"],
+            warnings,
+        )
+
+    return Job(out, figures["dtype"], plan, write, out / "export.json")
+
+
+def carry_over(inputs: Inputs, folder: Path) -> None:
+    """Tokenizer and template as trained, generation settings and licence texts into a merged folder."""
+    for file in tokenizer_files(inputs.tokenizer):
+        target = folder / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(inputs.tokenizer / file, target)
+    generation = generation_config(inputs)
+    if generation:
+        write_text(folder / "generation_config.json", json.dumps(generation, indent=2) + "\n")
+    for pattern in _LICENCE_FILES:
+        for file in inputs.base.path.glob(pattern):
+            if file.is_file():
+                shutil.copyfile(file, folder / file.name)
+
+
+# ------------------------------------------------------------------------------------------------ gguf
+
+
+def _gguf(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
+    from .gguf.plan import plan_gguf
+
+    config, general = inputs.config(), general_keys(inputs)
+    path = _gguf_path(inputs, s, s.quantization.upper())
+    with inputs.weights() as source:
+        planned = plan_gguf(source, config, inputs.tokenizer, s.quantization, general=general)
+    vocabulary = 40 * len(planned.keys.get("tokenizer.ggml.tokens") or ())
+    reference_bytes = planned.parameters * 4 if s.verify and s.quantization != "f32" else 0
+    plan = make_plan(
+        path,
+        kind=s.quantization,
+        output_bytes=planned.data_bytes + vocabulary,
+        tensors=len(planned.entries),
+        parameters=planned.parameters,
+        extra_bytes=reference_bytes,
+        reserve_bytes=reserve,
+        partial=path.with_name(path.name + ".partial"),
+        steps=(
+            f"base + adapters → {s.quantization} in one pass",
+            "read back",
+            *(("run in llama.cpp",) if s.verify else ()),
+        ),
+    )
+    fallen = sum(1 for _ in planned.fallen)
+    notices = ()
+    if fallen:
+        notices = (
+            f"{fallen} of {len(planned.entries)} tensors have rows that {s.quantization} cannot take (not a multiple of"
+            " 256); they are kept in a finer type, as llama.cpp does, and the file is larger",
+        )
+
+    def write(reference: Any, tell: Tell, progress: Progress) -> Written:
+        from .checks import check_gguf
+        from .gguf.write import write_gguf
+
+        identity = inputs.identity("gguf", s.quantization)
+        with inputs.weights() as source:
+            made = write_gguf(
+                source,
+                config,
+                inputs.tokenizer,
+                path,
+                s.quantization,
+                general=general,
+                source_id=identity,
+                threads=s.threads,
+                progress=progress,
+            )
+            checked = check_gguf(inputs, s, path, source, config, general, reference, tell)
+        write_modelfile(inputs, path, system=s.system)
+        return dataclasses.replace(checked, tensors=made.tensors, notices=(*notices, *checked.notices))
+
+    return Job(path, s.quantization, plan, write, path.with_suffix(".export.json"))
+
+
+def _gguf_lora(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
+    from bp_merge.adapter import Adapter
+
+    from .gguf.lora import check_expressible, write_gguf_lora
+
+    config, general = inputs.config(), general_keys(inputs)
+    path = _gguf_path(inputs, s, "LoRA")
+    tensors, parameters = adapter_shape(inputs.root)
+    adapter = Adapter.load(inputs.root)
+    check_expressible(adapter)
+    plan = make_plan(
+        path,
+        kind="lora",
+        output_bytes=parameters * 4,
+        tensors=tensors,
+        parameters=parameters,
+        reserve_bytes=reserve,
+        steps=("write the adapter's pairs in llama.cpp's order",),
+    )
+
+    def write(_reference: Any, _tell: Tell, _progress: Progress) -> Written:
+        made = write_gguf_lora(adapter, config, path, general=general)
+        from .gguf.read import GgufFile
+
+        read = GgufFile(path)
+        whole = len(read.tensors) == made.tensors == 2 * len(adapter.modules)
+        if not whole:
+            raise BpError(
+                "RUNTIME_EXPORT_FAILED",
+                f"{path} holds {len(read.tensors)} tensors for {len(adapter.modules)} modules",
+                "report this with the adapter_config.json",
+            )
+        why = "an adapter runs on a base GGUF; compare there: llama-cli -m BASE.gguf --lora FILE"
+        return Written(
+            made.tensors, {"verified": True}, dict.fromkeys(("token_ids_equal", "top1_agreement", "kl"), why)
+        )
+
+    return Job(path, "f32", plan, write, path.with_suffix(".export.json"))
+
+
+def general_keys(inputs: Inputs) -> dict[str, Any]:
+    """`general.*` of a GGUF file: name, licence, base, run."""
+    keys: dict[str, Any] = {"general.name": inputs.name}
+    if inputs.licence.id:
+        keys["general.license"] = inputs.licence.id
+    if inputs.adapters:
+        owner, _, name = inputs.base.ref.replace("\\", "/").rpartition("/")
+        keys["general.base_model.count"] = 1
+        keys["general.base_model.0.name"] = name
+        if inputs.base.source == "hub":
+            keys["general.base_model.0.organization"] = owner
+            keys["general.base_model.0.repo_url"] = f"https://huggingface.co/{inputs.base.ref}"
+        if inputs.base.revision:
+            keys["general.base_model.0.version"] = inputs.base.revision
+    if inputs.info is not None and inputs.info.run_id:
+        keys["backprop.run_id"] = inputs.info.run_id
+    return {k: v for k, v in keys.items() if v not in ("", None)}
+
+
+def write_modelfile(inputs: Inputs, path: Path, *, system: str | None = None) -> Path:
+    """The Modelfile beside a GGUF model: `ollama create NAME -f Modelfile` makes what --ollama makes."""
+    from .gguf.read import GgufFile
+    from .ollama_register import compose, generation_parameters
+
+    file, _ = compose(
+        f"./{path.name}",
+        GgufFile(path).keys,
+        system=system,
+        parameters=generation_parameters(generation_config(inputs)),
+        licence=inputs.licence.id,
+    )
+    target = path.parent / "Modelfile"
+    write_text(target, file.render())
+    return target
+
+
+def _gguf_path(inputs: Inputs, s: ExportSettings, suffix: str) -> Path:
+    out = output_dir(inputs, s)
+    if out.suffix == ".gguf":
+        return out
+    stem = sanitize_file(f"{inputs.name}-{suffix}")
+    return out / f"{stem}.gguf"
+
+
+def sanitize_file(name: str) -> str:
+    """A file name that every system and the Hub take; case is kept.
+
+    >>> sanitize_file("My Model/v2-Q4_K_M")
+    'My-Model-v2-Q4_K_M'
+    """
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name).strip(".-")
+    return kept or sanitize(name)
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def _staging(out: Path) -> Path:
+    return out.with_name(f".{out.name}.partial")
+
+
+def _publish(staging: Path, out: Path) -> None:
+    """Give a finished folder its name; what stood there before is replaced only now."""
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.replace(old)
+    staging.replace(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+__all__ = ["Job", "Written", "adapter_shape", "chat_keys", "prepare", "tree_bytes"]
