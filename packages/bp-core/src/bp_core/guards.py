@@ -8,7 +8,7 @@
   (weight of the newest a = max(1/n, 1 - decay)):
 
       d = x - m;  m ← m + a·d;  σ² ← (1 - a)·(σ² + a·d²)
-      spike  ⇔  n ≥ warmup  and  x > m + factor · max(σ, 0.05·|m|, 0.001)
+      spike  ⇔  n ≥ warmup  and  x > m + factor · max(σ, 0.05·|m|, 0.001),  or  x > ceiling
 
   The floor under σ keeps a smooth curve from calling every wiggle a spike. A spike is not averaged in. One spike is
   noted and forgiven (one odd batch), `patience` in a row stop the run: the optimizer has left the valley.
@@ -83,6 +83,7 @@ class LossGuard:
         patience: spikes in a row that stop.
         warmup: accepted losses before spikes are looked for.
         decay: weight of the past in mean and deviation; 0.98 remembers some 50 steps.
+        ceiling: a loss above it is a spike also during warm-up; several times the ln(vocabulary) of pure chance.
         grad_patience: non-finite gradient norms in a row that stop. 1 is right for fp32 and bf16; with fp16 loss
             scaling an overflow is how the scaler finds its scale, and its step is skipped: give 10.
     """
@@ -92,6 +93,7 @@ class LossGuard:
     warmup: int = 20
     decay: float = 0.98
     grad_patience: int = 1
+    ceiling: float = math.inf
 
     def observe(
         self, state: LossState, step: int, loss: float, grad_norm: float | None = None
@@ -117,7 +119,7 @@ class LossGuard:
                 "watch", "GRADIENT_NOT_FINITE", text, {"step": step, "in_a_row": state.overflows}
             )
         limit = self.limit(state)
-        if state.count >= self.warmup and loss > limit:
+        if (state.count >= self.warmup and loss > limit) or loss > self.ceiling:
             state = dataclasses.replace(state, spikes=state.spikes + 1, overflows=0)
             text = f"the loss of step {step} is {loss:.4g}, its recent level {state.mean:.4g} (limit {limit:.4g})"
             if state.spikes >= self.patience:

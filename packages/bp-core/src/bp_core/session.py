@@ -398,6 +398,7 @@ def _train(
             trackers=tracked,
             answer=lambda prompt: answers(model, encoder, [prompt], max_new_tokens=64)[0],
             fp16=device.fp16,
+            vocabulary=model.config.get_text_config().vocab_size,
         )
         trainer = StepTrainer(
             model,

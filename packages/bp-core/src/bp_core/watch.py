@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 import signal
 import threading
@@ -82,6 +83,7 @@ class Watch:
         trackers: get every number too, or None.
         answer: prompt → greedy answer, for `log_prompts`.
         fp16: whether loss scaling is on.
+        vocabulary: of the model; a loss far above ln of it is a spike from the first step on. 0 is unknown.
 
     Attributes:
         status: how the run stands: running, completed, stopped, interrupted.
@@ -102,6 +104,7 @@ class Watch:
         trackers: Trackers | None = None,
         answer: Callable[[str], str] | None = None,
         fp16: bool = False,
+        vocabulary: int = 0,
     ) -> None:
         self.run, self.settings, self.steps, self.heldout = run, settings, steps, heldout
         self.callbacks = list(callbacks)
@@ -114,7 +117,11 @@ class Watch:
         self.best: tuple[float, int] | None = None
         self.losses: dict[int, float] = {}
         self._since_best = 0
-        self._loss_guard = LossGuard(factor=safety.spike_factor, grad_patience=FP16_OVERFLOWS if fp16 else 1)
+        self._loss_guard = LossGuard(
+            factor=safety.spike_factor,
+            grad_patience=FP16_OVERFLOWS if fp16 else 1,
+            ceiling=4 * math.log(vocabulary) if vocabulary > 1 else math.inf,
+        )
         self._loss_state = LossState()
         self._disk_guard = DiskGuard(safety.min_free_disk_gb * 1e9)
         self._checkpoint_bytes = 0.0

@@ -1,0 +1,90 @@
+"""Masks on the templates that real models carry."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+import real
+from bp_core.encode import Encoder, segments
+from bp_data.example import Example, Turn
+from transformers import AutoTokenizer
+
+pytestmark = pytest.mark.real
+NOW = dt.datetime(2026, 3, 4)
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+
+
+def chat(*turns: Turn, tools=()) -> Example:
+    return Example("x:1", "x", 1, "chat", turns, tools=tools)
+
+
+TWO = chat(
+    Turn("system", "Be brief."),
+    Turn("user", "Hi"),
+    Turn("assistant", "Hello."),
+    Turn("user", "2+2?"),
+    Turn("assistant", "4"),
+)
+TOOLS = chat(
+    Turn("user", "Weather in Oslo?"),
+    Turn("assistant", "", tool_calls=(CALL,)),
+    Turn("tool", "rain", name="weather"),
+    Turn("assistant", "It rains."),
+    tools=(TOOL,),
+)
+
+
+def learnt(tokenizer, example: Example):
+    encoder = Encoder(tokenizer, now=NOW, max_length=4096)
+    pieces = list(encoder.encode([example]))
+    return encoder, pieces, [[text for text, on in segments(tokenizer, p) if on] for p in pieces]
+
+
+def test_qwen3():
+    tokenizer = AutoTokenizer.from_pretrained(real.qwen3_tokenizer_dir())
+    encoder, pieces, texts = learnt(tokenizer, TWO)
+    assert encoder.bos_id is None
+    assert texts == [
+        ["<think>\n\n</think>\n\nHello.<|im_end|>"],
+        ["<think>\n\n</think>\n\n4<|im_end|>"],
+    ]  # it rewrites earlier turns: one piece per answer
+    assert encoder.split_rows == 1
+    assert encoder.stops == {tokenizer.convert_tokens_to_ids("<|im_end|>")}
+    thinking = chat(Turn("user", "2+2?"), Turn("assistant", "4", reasoning="easy"))
+    assert learnt(tokenizer, thinking)[2] == [["<think>\neasy\n</think>\n\n4<|im_end|>"]]
+    _, _, (calling, answering) = learnt(tokenizer, TOOLS)
+    assert '"name": "weather"' in calling[0]
+    assert calling[0].endswith("</tool_call><|im_end|>")
+    assert answering == ["<think>\n\n</think>\n\nIt rains.<|im_end|>"]
+    for piece in pieces:
+        assert piece.ids[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_llama31():
+    tokenizer = AutoTokenizer.from_pretrained(real.llama31_tokenizer_dir())
+    encoder, pieces, texts = learnt(tokenizer, TWO)
+    bos = tokenizer.convert_tokens_to_ids("<|begin_of_text|>")
+    assert texts == [["Hello.<|eot_id|>", "4<|eot_id|>"]]
+    (piece,) = pieces
+    assert piece.ids[0] == bos
+    assert piece.ids.count(bos) == 1
+    assert encoder.stops == {tokenizer.convert_tokens_to_ids("<|eot_id|>")}
+
+
+@pytest.mark.parametrize("directory", ["qwen3_tokenizer_dir", "llama31_tokenizer_dir"])
+def test_what_is_learnt_follows_the_prompt_of_generation(directory):
+    tokenizer = AutoTokenizer.from_pretrained(getattr(real, directory)())
+    encoder, pieces, _ = learnt(tokenizer, TWO)
+    prompt = encoder.prompt_ids(TWO.turns[:4])
+    last = pieces[-1]
+    assert list(last.ids[: len(prompt)]) == prompt
+    assert all(last.mask[len(prompt) :])

@@ -1,0 +1,270 @@
+"""Every option changes what happens, or is refused with what to do instead."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from bp_core import Callback, RunStore, Trainer
+from bp_core.config import GROUPS
+from bp_core.tuned import Tuned
+from bp_data.example import Example, Turn
+from bp_merge.common import BpError, knobs
+from safetensors.torch import load_file
+from stones import quiet, stones
+
+BASE = {
+    "preview": 0,
+    "eval_steps": 0,
+    "save_steps": 0,
+    "batch_size": 4,
+    "gradient_accumulation": 1,
+    "max_seq_length": 256,
+}
+
+
+def train(folder: Path, rows=None, steps=4, **settings):
+    trainer = Trainer("tiny", output=folder, tell=quiet, **{**BASE, **settings})
+    return trainer.train(rows or stones(20), steps=steps if "epochs" not in settings else None)
+
+
+def outcome(folder: Path, **settings):
+    result = train(folder, **settings)
+    store = RunStore(folder)
+    config = json.loads((result.adapter_path / "adapter_config.json").read_text())
+    names = ("loss", "grad_norm", "learning_rate", "tokens", "heldout_loss")
+    return {
+        "weights": load_file(result.adapter_path / "adapter_model.safetensors"),
+        "config": {
+            k: config[k]
+            for k in (
+                "r",
+                "lora_alpha",
+                "lora_dropout",
+                "target_modules",
+                "use_rslora",
+                "use_dora",
+                "init_lora_weights",
+            )
+        },
+        "metrics": {n: store.metrics(result.run_id, n) for n in names},
+        "checkpoints": sorted(p.name for p in (result.path / "checkpoints").iterdir()),
+        "events": [e.code for e in store.events(result.run_id)],
+        "steps": result.steps,
+    }
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return outcome(tmp_path_factory.mktemp("plain"))
+
+
+def differs(one, other, *keys):
+    return any(one[k] != other[k] for k in keys if k != "weights") or (
+        "weights" in keys
+        and (
+            one["weights"].keys() != other["weights"].keys()
+            or any(not torch.equal(t, other["weights"][k]) for k, t in one["weights"].items())
+        )
+    )
+
+
+CHANGES = {  # option → (value, where the change shows)
+    "rank": (4, "config"),
+    "alpha": (7, "config"),
+    "dropout": (0.3, "config"),
+    "target_modules": (("q_proj", "v_proj"), "config"),
+    "use_rslora": (True, "config"),
+    "use_dora": (True, "config"),
+    "init_lora_weights": ("gaussian", "config"),
+    "preset": ("fast", "config"),
+    "epochs": (2, "steps"),
+    "batch_size": (2, "metrics"),
+    "gradient_accumulation": (2, "metrics"),
+    "learning_rate": (1e-3, "metrics"),
+    "scheduler": ("constant", "metrics"),
+    "warmup_steps": (3, "metrics"),
+    "warmup_ratio": (0.8, "metrics"),
+    "weight_decay": (0.5, "weights"),
+    "max_grad_norm": (0.1, "weights"),
+    "optim": ("sgd", "weights"),
+    "seed": (5, "metrics"),
+    "batching": ("random", "metrics"),
+    "eval_steps": (2, "metrics"),
+    "save_steps": (2, "checkpoints"),
+    "keep_last": (1, "checkpoints"),
+    "samples": (8, "metrics"),
+    "heldout_ratio": (0.4, "metrics"),
+    "preflight": (False, "events"),
+    "log_prompts": (("Hello?",), "events"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_option_changes_what_happens(tmp_path, plain, name):
+    value, where = CHANGES[name]
+    extra = {"save_steps": 1} if name == "keep_last" else {"eval_steps": 1} if name == "log_prompts" else {}
+    base = plain if not extra else outcome(tmp_path / "base", **extra)
+    if name in ("preset",):
+        extra["rank"] = None
+    assert differs(outcome(tmp_path / "changed", **{**extra, name: value}), base, where)
+
+
+REFUSED = {
+    "fp8": ({"fp8": True}, "DEP_FP8_UNAVAILABLE"),
+    "mlx": ({"backend": "mlx"}, "DEP_MLX_UNAVAILABLE"),
+    "cuda": ({"backend": "cuda"}, "DEP_GPU_NOT_AVAILABLE"),
+    "fp16 on the CPU": ({"dtype": "float16"}, "CONFIG_INVALID_SETTING"),
+    "steps and epochs": ({"epochs": 1.0, "steps": 3}, "CONFIG_CONFLICT"),
+    "temperatures": ({"pause_temperature": 99.0}, "CONFIG_CONFLICT"),
+    "tracker": ({"trackers": ("nothing",)}, "INPUT_TRACKER_UNKNOWN"),
+    "targets": ({"target_modules": ("nope",)}, "CONFIG_TARGET_MODULES"),
+    "template": ({"chat_template": "nope"}, "CONFIG_TEMPLATE_UNKNOWN"),
+    "labels": ({"min_trainable": 0.999}, "INPUT_TOO_FEW_TRAINABLE"),
+    "hours": ({"max_cpu_hours": 1e-9}, "DEP_GPU_NOT_AVAILABLE"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_work_is_refused_and_nothing_is_written(tmp_path, name):
+    settings, code = REFUSED[name]
+    if code == "DEP_GPU_NOT_AVAILABLE" and torch.cuda.is_available():
+        pytest.skip("there is a card")
+    with pytest.raises(BpError) as error:
+        Trainer("tiny", output=tmp_path / "out", tell=quiet, **{**BASE, **settings}).train(stones(20))
+    assert error.value.code == code
+    assert error.value.hint
+    if code != "CONFIG_TARGET_MODULES":  # known only once the model is there; recorded as a failed run then
+        assert not (tmp_path / "out").exists()
+
+
+def test_allow_cpu_insists(tmp_path):
+    assert train(tmp_path, steps=1, max_cpu_hours=1e-9, allow_cpu=True).steps == 1
+
+
+def test_too_long_is_rejected_or_cut(tmp_path):
+    rows = [
+        *stones(10),
+        Example("long", "x", 99, "chat", (Turn("user", "Go"), Turn("assistant", "word " * 300))),
+    ]
+    assert train(tmp_path / "a", rows, heldout_ratio=0.0).rejections == {"too_long": 1}
+    result = train(tmp_path / "b", rows, heldout_ratio=0.0, truncate=True)
+    assert result.rejections == {}
+    assert RunStore(tmp_path / "b").get(result.run_id).dataset["truncated_tokens"] > 0
+
+
+def test_an_adapter_can_be_continued(tmp_path):
+    first = train(tmp_path, steps=12)
+    second = train(tmp_path, steps=1, init_adapter=first.adapter_path)
+    losses = [RunStore(tmp_path).metrics(r.run_id, "loss")[0][1] for r in (first, second)]
+    assert losses[1] < 0.5 * losses[0]
+    with pytest.raises(BpError) as error:
+        train(tmp_path, init_adapter=first.adapter_path, rank=4)
+    assert error.value.code == "STATE_ADAPTER_MISMATCH"
+
+
+def test_early_stopping_and_the_best_weights(tmp_path):
+    # a rate that overshoots: the held-out loss rises after the first evaluations
+    result = train(
+        tmp_path,
+        stones(20),
+        steps=30,
+        learning_rate=0.3,
+        eval_steps=1,
+        patience=2,
+        keep="best",
+        heldout_ratio=0.3,
+    )
+    store = RunStore(tmp_path)
+    held = dict(store.metrics(result.run_id, "heldout_loss"))
+    assert result.reason == "EARLY_STOPPED"
+    assert result.steps < 30
+    assert result.best_step is not None
+    if result.best_step:
+        assert result.heldout_loss_after == pytest.approx(min(held.values()))
+
+
+def test_a_diverged_run_fails_and_keeps_the_last_good_state(tmp_path):
+    with pytest.raises(BpError) as error:
+        train(tmp_path, steps=40, learning_rate=1e8, save_steps=1, max_grad_norm=0.0, optim="sgd")
+    assert error.value.code in ("RUNTIME_LOSS_NOT_FINITE", "RUNTIME_LOSS_SPIKE")
+    assert error.value.exit_code == 2
+    store = RunStore(tmp_path)
+    run = store.get(error.value.details["run_id"])
+    assert run.status == "failed"
+    for folder in (run.path / "checkpoints").glob("step-*"):
+        assert all(torch.isfinite(t).all() for t in load_file(folder / "adapter_model.safetensors").values())
+    assert not (run.path / "adapter").exists()
+
+
+def test_a_callback_that_raises_is_switched_off(tmp_path):
+    seen = []
+
+    class Bad(Callback):
+        def on_step(self, info):
+            seen.append(info.step)
+            raise RuntimeError("mine")
+
+    trainer = Trainer("tiny", output=tmp_path, tell=quiet, callbacks=[Bad()], **BASE)
+    result = trainer.train(stones(20), steps=3)
+    assert (result.steps, seen) == (3, [1])
+    assert "CALLBACK_FAILED" in [e.code for e in RunStore(tmp_path).events(result.run_id)]
+
+
+def test_the_adapter_is_plain_peft_and_answers_alike(tmp_path):
+    trainer = Trainer("tiny", output=tmp_path, tell=quiet, **BASE)
+    result = trainer.train(stones(20), steps=30, learning_rate=5e-3)
+    question = stones(20)[3].turns[0].content
+    mine = trainer.generate(question, max_new_tokens=16)
+    assert Tuned.load(result.adapter_path).answer(question, max_new_tokens=16) == mine
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer
+
+    model = AutoPeftModelForCausalLM.from_pretrained(result.adapter_path).eval()
+    tokenizer = AutoTokenizer.from_pretrained(result.adapter_path)
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    made = model.generate(**ids, max_new_tokens=16, do_sample=False)
+    assert tokenizer.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True).strip() == mine
+
+
+def test_save_copies_and_never_overwrites(tmp_path):
+    trainer = Trainer("tiny", output=tmp_path / "out", tell=quiet, **BASE)
+    with pytest.raises(BpError, match="nothing was trained"):
+        trainer.save()
+    result = trainer.train(stones(20), steps=1)
+    assert trainer.save() == result.adapter_path
+    copy = trainer.save(tmp_path / "mine")
+    assert sorted(p.name for p in copy.iterdir()) == sorted(p.name for p in result.adapter_path.iterdir())
+    with pytest.raises(BpError) as error:
+        trainer.save(tmp_path / "mine")
+    assert error.value.code == "INPUT_PATH_EXISTS"
+
+
+def test_every_knob_has_a_test():
+    here = "\n".join(p.read_text(encoding="utf-8") for p in Path(__file__).parent.glob("test_*.py"))
+    named = {k.name for cls in GROUPS.values() for k in knobs(cls)}
+    untested = {n for n in named if f'"{n}"' not in here and f"{n}=" not in here}
+    assert untested <= {
+        "revision",  # Hub downloads: tests of resolve_base
+        "trust_remote_code",
+        "data",
+        "data_format",
+        "map",
+        "heldout",
+        "monitor",
+        "resume_temperature",
+        "abort_temperature",
+        "min_free_disk_gb",
+        "spike_factor",
+        "keep_best",
+        "max_checkpoint_gb",
+        "log_json",
+        "log_file",
+    }
