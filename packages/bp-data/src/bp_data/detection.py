@@ -101,6 +101,8 @@ class Detection:
         if self.mixed:
             parts = ", ".join(f"{c.format} {c.share:.0%}" for c in self.candidates if c.share > 0)
             return f"{self.source}: mixed file ({parts}), read row by row"
+        if not self.candidates:
+            return f"{self.source}: no known format fits"
         best = self.candidates[0]
         return f"{self.source}: {best.format} ({best.confidence:.2f}): {best.rationale}"
 
@@ -175,6 +177,10 @@ def detect_rows(rows: Sequence[dict[str, Any]], name: str, notes: tuple[str, ...
     candidates.sort(key=lambda c: (-c.share, -c.confidence, c.format))
     mixed = sum(c.share >= 0.01 for c in candidates) > 1
     proposal = propose(rows) if rows and known < len(rows) / 2 else None
+    if proposal and candidates and candidates[0].confidence >= 0.5:
+        reason = f"the row could also be {candidates[0].format}: {candidates[0].rationale}"
+        unsure = min(proposal.confidence, 0.7)
+        proposal = dataclasses.replace(proposal, confidence=unsure, reasons=(*proposal.reasons, reason))
     return Detection(name, len(rows), tuple(candidates), round(known / total, 4), mixed, proposal, notes)
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import orjson
 
 from bp_data.errors import BpError, RowError
+from bp_data.formats.base import to_json
 
 GROUP = "bp_data.mappers"
 ENV = "BP_DATA_MAPPERS"
@@ -143,7 +144,7 @@ class _Template(string.Formatter):
         value = _dig(kwargs, field_name)
         if value is None:
             raise KeyError(f"the row has no {field_name}")
-        return (value if isinstance(value, str) else orjson.dumps(value, default=str).decode()), field_name
+        return (value if isinstance(value, str) else to_json(value)), field_name
 
 
 def _dig(row: Mapping[str, Any], path: str) -> Any:
@@ -276,7 +277,7 @@ def propose(rows: Sequence[Mapping[str, Any]]) -> Proposal | None:
             mapping[system] = "system"
         return Proposal(mapping, round(max(confidence, 0.0), 2), tuple(reasons))
     t, name = ranked["text"][0]
-    if t and not p and not c:
+    if t > max(p, c):
         return Proposal(
             {name: "text"},
             round(t - 0.1 * (len(texts) > 1), 2),

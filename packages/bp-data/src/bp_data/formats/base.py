@@ -83,6 +83,14 @@ def from_json(value: Any, key: str, reason: str = "mistyped_field") -> Any:
     return value
 
 
+def to_json(value: Any) -> str:
+    """A value as compact JSON; integers beyond 64 bits stay exact."""
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
 def kind_of(value: Any) -> str:
     """The JSON type of a value, for messages."""
     if value is None:

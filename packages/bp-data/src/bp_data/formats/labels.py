@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from bp_data.errors import RowError
 from bp_data.example import Example, Turn
 from bp_data.formats.base import (
@@ -24,6 +22,7 @@ from bp_data.formats.base import (
     rest,
     system_turn,
     text_field,
+    to_json,
 )
 
 TEXTS = ("text", "sentence", "document", "content", "review", "tweet")
@@ -157,7 +156,7 @@ def _ner(row: dict[str, Any], source: str, line: int, id: str) -> Example:
                 hint = f"0 ≤ start < end ≤ {len(text)} code points and a label are needed"
                 raise RowError("bad_span", where, hint)
             spans.append({"start": start, "end": end, "label": str(label)})
-    answer = orjson.dumps([{**span, "text": text[span["start"] : span["end"]]} for span in spans]).decode()
+    answer = to_json([{**span, "text": text[span["start"] : span["end"]]} for span in spans])
     turns = (*_user(row, text), Turn("assistant", answer))
     meta = rest(row, (*used, "system", "instruction"))
     return Example(id, source, line, "chat", turns, text=text, reference=spans, task="ner", meta=meta)
@@ -185,7 +184,7 @@ def _structured(row: dict[str, Any], source: str, line: int, id: str) -> Example
         )
     if not value:
         raise RowError("empty_target", key, f"{key} must hold at least one key")
-    turns = (*_user(row, text), Turn("assistant", orjson.dumps(value, default=str).decode()))
+    turns = (*_user(row, text), Turn("assistant", to_json(value)))
     meta = rest(row, (key, name, "system", "instruction"))
     return Example(id, source, line, "chat", turns, reference=dict(value), task="structured", meta=meta)
 

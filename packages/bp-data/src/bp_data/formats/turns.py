@@ -16,7 +16,7 @@ import orjson
 
 from bp_data.errors import RowError
 from bp_data.example import Turn, new_turn
-from bp_data.formats.base import from_json, kind_of
+from bp_data.formats.base import from_json, kind_of, to_json
 
 ROLES: dict[str, str] = {
     "system": "system",
@@ -39,7 +39,6 @@ ROLES: dict[str, str] = {
     "function_call": "assistant",
     "tool_call": "assistant",
 }
-_PLAIN = {"system": "system", "user": "user", "assistant": "assistant"}
 _CALLING = ("function_call", "tool_call")
 _EXAMPLE = '{"role": "user", "content": "…"}'
 
@@ -60,8 +59,8 @@ def to_turns(messages: Any, path: str) -> tuple[Turn, ...]:
     turns = []
     for index, message in enumerate(messages):
         if type(message) is dict and len(message) == 2:  # the common message, at half the cost
-            role, content = _PLAIN.get(message.get("role")), message.get("content")  # pyright: ignore
-            if role is not None and type(content) is str:
+            role, content = message.get("role"), message.get("content")
+            if type(content) is str and (role == "user" or role == "assistant" or role == "system"):
                 turns.append(new_turn(role, content))
                 continue
         turns.append(_turn(message, f"{path}[{index}]"))
@@ -134,9 +133,9 @@ def content_text(value: Any, path: str) -> str:
     if value is None:
         raise RowError("missing_field", path, f"a turn needs a content: {_EXAMPLE}")
     if isinstance(value, bool | int | float):
-        return orjson.dumps(value).decode()
+        return to_json(value)
     if isinstance(value, Mapping):  # a tool result given as an object
-        return orjson.dumps(value, default=str).decode()
+        return to_json(value)
     raise RowError("mistyped_field", path, f"content must be a text, not {kind_of(value)}")
 
 

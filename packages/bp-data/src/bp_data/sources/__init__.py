@@ -49,19 +49,16 @@ class Source:
                 raise _missing(self.spec)
             yield from remote.batches(opener(rest), self.name)
             return
-        stream, kind = open_bytes(self.spec, self.counts)
-        try:
-            yield from self._parsed(stream, kind, limits)
-        except (EOFError, OSError, zlib.error) as error:
-            hint = f"{self.name} cannot be read further: {error}"
-            yield [Rejected(self.name, 0, "source_failed", "", hint, "")]
-        except Exception as error:
-            if type(error).__module__.startswith("zstandard"):
-                raise damaged(self.name, error) from None
-            raise
-        finally:
-            if self.spec != "-":
-                stream.close()
+        with open_bytes(self.spec, self.counts) as (stream, kind):
+            try:
+                yield from self._parsed(stream, kind, limits)
+            except (EOFError, OSError, zlib.error) as error:
+                hint = f"{self.name} cannot be read further: {error}"
+                yield [Rejected(self.name, 0, "source_failed", "", hint, "")]
+            except Exception as error:
+                if type(error).__module__.startswith("zstandard"):
+                    raise damaged(self.name, error) from None
+                raise
 
     def _parsed(self, stream, kind: str, limits: Limits) -> Iterator[Batch]:  # noqa: ANN001
         if kind == "json":

@@ -76,7 +76,7 @@ def batches(stream: BinaryIO, name: str, limits: Limits, counts: Counts) -> Iter
     scanner = _Scanner(stream, limits.max_row_bytes)
     opening = scanner.token()
     if opening == b"[":
-        yield from _elements(scanner, name, limits)
+        yield from _elements(scanner, name, limits, counts)
     elif opening == b"{":
         yield from _object(scanner, name, limits, counts)
     elif opening or scanner.buffer.strip():
@@ -84,7 +84,7 @@ def batches(stream: BinaryIO, name: str, limits: Limits, counts: Counts) -> Iter
         yield [Rejected(name, 1, "invalid_json", "", hint, excerpt(scanner.buffer))]
 
 
-def _elements(scanner: _Scanner, name: str, limits: Limits) -> Iterator[Batch]:
+def _elements(scanner: _Scanner, name: str, limits: Limits, counts: Counts) -> Iterator[Batch]:
     scanner.mark, depth, number, out = scanner.at, 0, 0, []
     held = 0
     while True:
@@ -103,12 +103,12 @@ def _elements(scanner: _Scanner, name: str, limits: Limits) -> Iterator[Batch]:
                 number += 1
                 held += len(data)
                 out.append(_element(data, name, number, dropped, limits, ended=token == b""))
-            if token == b"}" or (token == b"" and not (data.strip() or dropped)):
+            if token == b"}":
                 number += 1
-                reason, hint = ("truncated_last_line", "the array is never closed") if not token else (
-                    "invalid_json", "a brace is closed that was never opened; nothing after it was read"
-                )  # fmt: skip
-                out.append(Rejected(name, number, reason, "", hint, ""))
+                hint = "a brace is closed that was never opened; nothing after it was read"
+                out.append(Rejected(name, number, "invalid_json", "", hint, ""))
+            elif not token:
+                counts.notes.append(f"{name}: the array is never closed; the file may have been cut off")
             if closed or token in (b"", b"}"):
                 if out:
                     yield out
@@ -136,10 +136,9 @@ def _element(data: bytes, name: str, number: int, dropped: bool, limits: Limits,
 
 def _object(scanner: _Scanner, name: str, limits: Limits, counts: Counts) -> Iterator[Batch]:
     scanner.mark = scanner.at - 1
-    whole_from, depth, key, found = scanner.mark, 1, "", ""
+    depth, key, found = 1, "", ""
     expecting_key = True
     while depth:
-        before = scanner.at
         token = scanner.token()
         if token == b"":
             break
@@ -157,7 +156,7 @@ def _object(scanner: _Scanner, name: str, limits: Limits, counts: Counts) -> Ite
             wanted = key == limits.data_field if limits.data_field else not found and _opens_object(scanner)
             if wanted:
                 found = key
-                yield from _elements(scanner, name, limits)
+                yield from _elements(scanner, name, limits, counts)
                 scanner.mark = scanner.at
                 continue
             if found and _opens_object(scanner):
@@ -169,7 +168,7 @@ def _object(scanner: _Scanner, name: str, limits: Limits, counts: Counts) -> Ite
             depth += 1
         elif token in (b"}", b"]"):
             depth -= 1
-        if found and before:
+        if found:
             scanner.mark = scanner.at
     if found:
         return
@@ -180,7 +179,6 @@ def _object(scanner: _Scanner, name: str, limits: Limits, counts: Counts) -> Ite
     dropped = scanner.dropped
     data = scanner.take(scanner.at)
     yield [_element(data, name, 1, dropped, limits, ended=depth > 0)]
-    del whole_from
 
 
 def _opens_object(scanner: _Scanner) -> bool:

@@ -76,8 +76,11 @@ def batches(stream: BinaryIO, name: str, limits: Limits, counts: Counts) -> Iter
                 append(Rejected(name, number, "not_an_object", "", hint, excerpt(line)))
                 continue
             for item in value.values():
-                if type(item) is float and not -_BIG < item < _BIG:
-                    value = json.loads(line)
+                kind = type(item)
+                if kind is str:
+                    continue
+                if inexact([m for m in item if type(m) is not dict or len(m) != 2] if kind is list else item):
+                    value = exactly(line, value)
                     break
             append((number, value))
         if out:
@@ -99,9 +102,28 @@ def parse(data: bytes) -> Any:
         RowError: with the reason of `diagnose`.
     """
     try:
-        return orjson.loads(data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise diagnose(data, error) from None
+    return exactly(data, value) if inexact(value) else value
+
+
+def inexact(value: Any) -> bool:
+    """Whether a value holds a float so large that it may be an integer that lost digits."""
+    kind = type(value)
+    if kind is float:
+        return not -_BIG < value < _BIG
+    if kind is dict:
+        return any(inexact(item) for item in value.values())
+    return kind is list and any(inexact(item) for item in value)
+
+
+def exactly(data: bytes, value: Any) -> Any:
+    """The value parsed again with exact integers; as it was where that parser is stricter about nesting."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return value
 
 
 def refuse(

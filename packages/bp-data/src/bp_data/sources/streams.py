@@ -9,9 +9,11 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import gzip
 import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -39,26 +41,32 @@ def kind_by_name(name: str) -> str:
     return SUFFIXES.get(suffix, "")
 
 
-def open_bytes(path: str, counts: Counts) -> tuple[BinaryIO, str]:
-    """Open a file or stdin ("-"), decompressed and in UTF-8, with its kind.
+@contextlib.contextmanager
+def open_bytes(path: str, counts: Counts) -> Iterator[tuple[BinaryIO, str]]:
+    """Open a file or stdin ("-"), decompressed and in UTF-8, with its kind; everything opened is closed again.
 
-    Returns:
+    Yields:
         The stream, and one of jsonl, json, csv, tsv, parquet, text, markdown.
 
     Raises:
         BpError: `INPUT_DATASET_NOT_FOUND`, `INPUT_DATASET_UNREADABLE`, `DEP_ZSTANDARD_MISSING`.
     """
     if path == "-":
-        raw: BinaryIO = sys.stdin.buffer
-    else:
-        try:
-            raw = Path(path).open("rb")  # noqa: SIM115 - the caller closes it
-        except FileNotFoundError:
-            raise BpError(
-                "INPUT_DATASET_NOT_FOUND", f"there is no file {path}", "check the path with ls"
-            ) from None
-        except OSError as error:
-            raise BpError("INPUT_DATASET_UNREADABLE", f"{path}: {error.strerror}", f"ls -l {path}") from None
+        yield _opened(sys.stdin.buffer, path, counts)
+        return
+    try:
+        raw = Path(path).open("rb")  # noqa: SIM115 - closed by the block below
+    except FileNotFoundError:
+        raise BpError(
+            "INPUT_DATASET_NOT_FOUND", f"there is no file {path}", "check the path with ls"
+        ) from None
+    except OSError as error:
+        raise BpError("INPUT_DATASET_UNREADABLE", f"{path}: {error.strerror}", f"ls -l {path}") from None
+    with raw:
+        yield _opened(raw, path, counts)
+
+
+def _opened(raw: BinaryIO, path: str, counts: Counts) -> tuple[BinaryIO, str]:
     stream = _buffered(raw)
     head = stream.peek(4)[:4]
     if head.startswith(b"\x1f\x8b"):
@@ -70,7 +78,8 @@ def open_bytes(path: str, counts: Counts) -> tuple[BinaryIO, str]:
             raise BpError(
                 "DEP_ZSTANDARD_MISSING", f"{path} is zstd-compressed", 'pip install "bp-data[zstd]"'
             ) from None
-        stream = _buffered(zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True))
+        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+        stream = _buffered(cast(BinaryIO, reader))
     head = _peek(stream, path)
     if head.startswith(b"PAR1"):
         return stream, "parquet"

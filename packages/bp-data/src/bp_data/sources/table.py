@@ -61,9 +61,8 @@ def _header(data: bytes, name: str, delimiter: str) -> tuple[list[str], str]:
     if not delimiter:
         bare = "".join(text.split('"')[::2])
         delimiter = max(DELIMITERS, key=bare.count)
-    columns = [
-        column.strip() for column in next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
-    ]
+    cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [""])
+    columns = [column.strip() for column in cells]
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice or not all(columns):
         what = f"names {twice[0]!r} twice" if twice and twice[0] else "has a column without a name"
