@@ -1,20 +1,33 @@
-"""From a LoRA adapter to merged weights, GGUF, Ollama and the Hub, streaming and verified.
-
-The main function is `bp_export.export.export`; it stays in its module, whose name it shares.
-"""
+"""From a LoRA adapter to merged weights, GGUF, Ollama and the Hub, streaming and verified."""
 
 from __future__ import annotations
 
 from typing import Any
 
+# public name → the module that holds it; imported on first use
 _HOMES = {
     "AdapterInfo": "adapter_dir",
+    "ExportPlan": "plan",
     "ExportResult": "export",
+    "ExportSettings": "settings",
+    "GgufResult": "gguf.write",
+    "Ollama": "ollama",
+    "PushResult": "hub",
+    "RegisterResult": "ollama_register",
     "ResolvedBase": "base",
+    "VerifyResult": "verify",
+    "export": "export",
+    "open_runtime": "runtime",
+    "pull": "hub",
+    "push": "hub",
+    "register": "ollama_register",
     "resolve_base": "base",
+    "shelf": "ollama_register",
+    "write_gguf": "gguf.write",
+    "write_gguf_lora": "gguf.lora",
 }
 
-__all__ = ["AdapterInfo", "ExportResult", "ResolvedBase", "resolve_base"]
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -77,11 +77,12 @@ def check_gguf(
     unchecked = dict(found.unchecked)
     if not s.verify:
         unchecked |= dict.fromkeys(_RUNTIME_FIELDS, "not asked for: add --verify")
-    delta, warning = None, ""
+    delta, warnings = None, list(getattr(source, "notes", ()))
     if inputs.adapters:
-        survived = survival(source.base, source, _types(config, found, source, path))
+        survived = survival(source.base, source, _types(config, source, path))
         if survived is not None:
-            delta, warning = survived.to_dict(), survived.warning()
+            delta = survived.to_dict()
+            warnings += [survived.warning()] if survived.warning() else []
     return Written(
         found.tensors,
         {
@@ -93,11 +94,11 @@ def check_gguf(
         },
         {k: v for k, v in unchecked.items() if k in _RUNTIME_FIELDS},
         delta,
-        (warning,) if warning else (),
+        tuple(warnings),
     )
 
 
-def _types(config: dict[str, Any], _found: Any, source: Any, path: Path) -> dict[str, str]:
+def _types(config: dict[str, Any], source: Any, path: Path) -> dict[str, str]:
     """Number type of each touched tensor, under its name in the checkpoint."""
     from .gguf.arch import family, rename
     from .gguf.read import GgufFile

@@ -61,7 +61,7 @@ def survival(base: Any, baked: Any, types: Mapping[str, str], *, rows: int = ROW
     Returns:
         Survival | None: None where nothing was changed.
     """
-    names = [n for n in baked.touched if n in types and len(base.info(n).shape) == 2]
+    names = [n for n in baked.touched if n in types and n in base and len(base.info(n).shape) == 2]
     if not names:
         return None
     chosen = [

@@ -3,7 +3,7 @@
 - `prepare` decides everything without reading weights and returns a `Job`; `Job.write` does it.
 - lora: PEFT's files, the tokenizer and the records, nothing else (no optimizer state, no checkpoints), each file
   compared by digest with its source.
-- merged: bp-merge's bake into a hidden folder, then tokenizer, template and generation settings, then one rename.
+- merged: bp-merge's bake (weights, tokenizer, template, licence) into a hidden folder, then one rename.
 - gguf: one pass from base and adapters; a Modelfile lies beside it. gguf-lora: the adapter alone.
 """
 
@@ -33,7 +33,6 @@ _ADAPTER_FILES = (
     "README.md",
     "generation_config.json",
 )
-_LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 
 Tell = Callable[[str], None]
 Progress = Callable[[int, int], None] | None
@@ -223,34 +222,20 @@ def _merged(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
 
     def write(_reference: Any, tell: Tell, progress: Progress) -> Written:
         made = write_merged(inputs, staging, s.dtype, progress)
-        carry_over(inputs, staging)
+        own = inputs.root / "generation_config.json"  # as trained: it knows where answers end
+        if inputs.adapters and own.is_file():
+            write_text(staging / own.name, own.read_text("utf-8"))
         _publish(staging, out)
         why = "merged weights run in transformers; bp-core compares them there"
-        warnings = (made["warning"],) if made["warning"] else ()
         return Written(
             figures["tensors"],
             {"verified": made["verified"]},
             dict.fromkeys(("token_ids_equal", "top1_agreement", "kl"), why),
             made["delta"],
-            warnings,
+            tuple(made["notices"]),
         )
 
     return Job(out, figures["dtype"], plan, write, out / "export.json")
-
-
-def carry_over(inputs: Inputs, folder: Path) -> None:
-    """Tokenizer and template as trained, generation settings and licence texts into a merged folder."""
-    for file in tokenizer_files(inputs.tokenizer):
-        target = folder / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(inputs.tokenizer / file, target)
-    generation = generation_config(inputs)
-    if generation:
-        write_text(folder / "generation_config.json", json.dumps(generation, indent=2) + "\n")
-    for pattern in _LICENCE_FILES:
-        for file in inputs.base.path.glob(pattern):
-            if file.is_file():
-                shutil.copyfile(file, folder / file.name)
 
 
 # ------------------------------------------------------------------------------------------------ gguf
@@ -259,9 +244,10 @@ def carry_over(inputs: Inputs, folder: Path) -> None:
 def _gguf(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
     from .gguf.plan import plan_gguf
 
-    config, general = inputs.config(), general_keys(inputs)
+    general = general_keys(inputs)
     path = _gguf_path(inputs, s, s.quantization.upper())
     with inputs.weights() as source:
+        config = dict(source.config)
         planned = plan_gguf(source, config, inputs.tokenizer, s.quantization, general=general)
     vocabulary = 40 * len(planned.keys.get("tokenizer.ggml.tokens") or ())
     reference_bytes = planned.parameters * 4 if s.verify and s.quantization != "f32" else 0

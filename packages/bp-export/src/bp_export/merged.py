@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .adapter_dir import write_json
-from .delta import rounded, survival
+from .delta import rounded
 from .errors import BpError
 from .sources import Inputs
 
@@ -46,28 +48,32 @@ def write_merged(
     """Bake into the staging folder (going on where a killed call stopped) and compare samples with the sum."""
     from bp_merge.adapter import Adapter
     from bp_merge.bake import bake
-    from bp_merge.checkpoint import Checkpoint
 
-    identity = inputs.identity("merged", dtype)
-    mark = staging / _MARK
-    with Checkpoint.open(inputs.base.path) as base:
+    mark, identity = staging / _MARK, inputs.identity("merged", dtype)
+    if mark.is_file() and json.loads(mark.read_text("utf-8"))["identity"] == identity:
+        made = json.loads(mark.read_text("utf-8"))
+    else:
         adapters = [Adapter.load(a.path) for a in inputs.adapters]
-        if not (mark.is_file() and identity in mark.read_text("utf-8")):
-            bake(base, adapters, staging, dtype=dtype, progress=progress)
-            write_json(mark, {"identity": identity})
+        try:
+            result = bake(inputs.base.path, adapters, staging, dtype=dtype, untie=True, progress=progress)
+        except BpError as error:
+            if error.code not in ("STATE_RESUME_MISMATCH", "INPUT_PATH_EXISTS"):
+                raise
+            shutil.rmtree(staging)  # ours, and begun from other inputs
+            result = bake(inputs.base.path, adapters, staging, dtype=dtype, untie=True, progress=progress)
+        left = result.survival
+        made = {
+            "identity": identity,
+            "delta": None
+            if left.coefficient is None
+            else {"share": left.coefficient, "relative_rms": left.ratio, "tensors": result.touched},
+            "notices": [*result.notes, *result.warnings],
+        }
+        write_json(mark, made)
     with inputs.weights() as source:
         verified = _same(source, staging)
-        base_of = getattr(source, "base", None)
-        survived = None
-        if base_of is not None:
-            types = {n: (dtype or source.info(n).dtype).lower() for n in source.touched}
-            survived = survival(base_of, source, types)
     mark.unlink()
-    return {
-        "verified": verified,
-        "delta": survived.to_dict() if survived is not None else None,
-        "warning": survived.warning() if survived is not None else "",
-    }
+    return {**made, "verified": verified}
 
 
 def _same(source: Any, folder: Path, rows: int = 64) -> bool:

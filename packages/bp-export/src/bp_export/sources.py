@@ -77,7 +77,7 @@ class Inputs:
             from bp_merge.adapter import Adapter
             from bp_merge.baked import Baked
 
-            yield Baked(base, [Adapter.load(a.path) for a in self.adapters])
+            yield Baked(base, [Adapter.load(a.path) for a in self.adapters], untie=True)
 
     def identity(self, *settings: object) -> str:
         """Names these inputs and settings: adapters by content, the base's weights by name, size and time."""

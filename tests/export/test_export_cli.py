@@ -1,0 +1,186 @@
+"""The commands as a user types them: streams, exit codes, JSON keys, secrets, and what is imported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import bp_export
+import pytest
+from adapters import write_adapter
+from bp_export.cli import cli, main
+from bp_merge.common import run_command
+from fakes.fake_ollama import fake_ollama
+from test_export_ollama import write_gguf
+
+
+@pytest.fixture
+def base(tmp_path):
+    from bp_export.base import resolve_base
+
+    return Path(shutil.copytree(resolve_base("tiny").path, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def adapter(tmp_path, base):
+    return write_adapter(tmp_path / "law", base_ref=str(base), base_path=base)
+
+
+def run(capsys, *argv: object) -> tuple[int, str, str]:
+    code = main([str(a) for a in argv])
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def test_export_prints_one_json_object(capsys, adapter):
+    code, out, err = run(capsys, "export", adapter, "--json")
+    data = json.loads(out)
+    assert code == 0
+    assert data["schema_version"] == 1
+    assert set(data) >= {
+        "format", "path", "quantization", "size_bytes", "tensors", "verified",
+        "token_ids_equal", "top1_agreement", "kl", "seconds", "peak_rss_mb", "unchecked",
+    }  # fmt: skip
+    assert data["kl"] is None
+    assert "kl" in data["unchecked"]
+    assert "writing" in err
+
+
+def test_quiet_prints_the_path_alone(capsys, adapter):
+    code, out, err = run(capsys, "export", adapter, "-q")
+    assert (code, out, err) == (0, f"{adapter / 'lora'}\n", "")
+
+
+def test_dry_run_tells_the_figures(capsys, adapter):
+    code, out, _ = run(capsys, "export", adapter, "--dry-run")
+    assert code == 0
+    assert "would write" in out
+    assert "disk:" in out
+    assert not (adapter / "lora").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "told"),
+    [
+        (("export", "none"), 1, "[INPUT_ADAPTER_INVALID]"),
+        (("export", "{adapter}", "--ollama"), 1, "--format gguf --ollama"),
+        (("export", "{adapter}", "-f", "ollama-adapter"), 1, "--base-model"),
+        (("export", "{adapter}", "--formt", "gguf"), 1, "--format"),
+        (("export", "{adapter}", "--base-model", "./none"), 1, "[DEP_MODEL_LOAD_FAILED]"),
+        (("export", "{adapter}", "--hub-token-file", "none"), 1, "[INPUT_TOKEN_FILE_INVALID]"),
+        (("push", "{adapter}", "--repo", "bad name"), 1, "[INPUT_REPO_ID_INVALID]"),
+        (("push", "{adapter}"), 1, "--repo"),
+        (("ollama", "list", "--host", "127.0.0.1:9"), 69, "[DEP_OLLAMA_UNREACHABLE]"),
+        (("ollama", "register", "none"), 1, "[INPUT_VALIDATION_FAILED]"),
+    ],
+)
+def test_errors_are_coded_hinted_and_without_traceback(capsys, adapter, argv, code, told):
+    got, out, err = run(capsys, *(a.format(adapter=adapter) for a in argv))
+    assert got == code
+    assert told in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_json_errors_go_to_stdout_as_one_object(capsys):
+    code, out, err = run(capsys, "export", "none", "--json")
+    assert code == 1
+    assert json.loads(out)["error"]["code"] == "INPUT_ADAPTER_INVALID"
+    assert "hint:" in err
+
+
+def test_a_token_on_the_command_line_is_warned_of_and_hidden(capsys, adapter):
+    code, out, err = run(
+        capsys, "push", adapter, "--repo", "a/b", "--token", "hf_secretsecretsecret", "--dry-run"
+    )
+    assert code == 0
+    assert "warning" in err
+    assert "hf_secret" not in out + err
+    code, out, err = run(capsys, "export", adapter, "--hub-token", "hf_secretsecretsecret", "--dry-run")
+    assert code == 0
+    assert "--hub-token-file" in err
+    assert "hf_secret" not in out + err
+
+
+def test_push_dry_run_lists_the_files(capsys, adapter):
+    code, out, _ = run(capsys, "push", adapter, "--repo", "alice/x", "-n", "--json")
+    data = json.loads(out)
+    assert code == 0
+    assert {"path": "adapter_model.safetensors"}.items() <= data["files"][3].items() or any(
+        f["path"] == "adapter_model.safetensors" for f in data["files"]
+    )
+    assert data["dry_run"] is True
+
+
+def test_the_ollama_verbs(capsys, tmp_path, monkeypatch):
+    file = write_gguf(tmp_path / "m.gguf")
+    with fake_ollama() as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.url.removeprefix("http://"))
+        assert run(capsys, "ollama", "register", file, "--name", "my-model", "-q")[:2] == (
+            0,
+            "my-model:latest\n",
+        )
+        code, out, _ = run(capsys, "ollama", "register", file, "--name", "my-model", "--no-overwrite")
+        assert (code, out) == (1, "")
+        code, out, _ = run(capsys, "ollama", "list")
+        assert "my-model:latest" in out
+        assert (
+            json.loads(run(capsys, "ollama", "list", "--json")[1])["models"][0]["name"] == "my-model:latest"
+        )
+        assert "TEMPLATE" in run(capsys, "ollama", "show", "my-model")[1]
+        assert run(capsys, "ollama", "ps")[1] == "no model is loaded\n"
+        assert run(capsys, "ollama", "shelf", "my-model")[1] == "no adapters on my-model\n"
+        assert run(capsys, "ollama", "rm", "my-model")[0] == 0
+        assert run(capsys, "ollama", "rm", "my-model")[0] == 1
+
+
+def test_verify_checks_any_file(capsys, tmp_path):
+    file = tmp_path / "bad.gguf"
+    file.write_bytes(b"GGUF" + b"\x00" * 10)
+    code, _, err = run(capsys, "export", file, "--verify")
+    assert code != 0
+    assert "INPUT_GGUF_INVALID" in err
+    code, _, err = run(capsys, "export", file)
+    assert (code, "--verify" in err) == (1, True)
+
+
+def test_commands_are_where_they_are_mounted():
+    from bp_export import cli as module
+
+    assert set(cli.commands) == {"export", "ollama", "push", "pull"}
+    assert set(module.ollama_group.commands) == {"register", "list", "ps", "show", "rm", "shelf"}
+    assert run_command(module.register_command, ["--help"]) == 0
+
+
+_IMPORTS = """
+import sys
+import bp_export, bp_export.cli, bp_export.base, bp_export.adapter_dir, bp_export.export, bp_export.hub
+import bp_export.ollama_register, bp_export.card, bp_export.checks, bp_export.merged, bp_export.templates
+heavy = {"torch", "transformers", "peft", "huggingface_hub", "jinja2", "tokenizers"} & set(sys.modules)
+assert not heavy, heavy
+sockets = []
+sys.addaudithook(lambda name, args: sockets.append(args) if name == "socket.connect" else None)
+from bp_export.cli import main
+assert main(["export", sys.argv[1], "--json"]) == 0
+assert main(["push", sys.argv[1], "--repo", "a/b", "--dry-run"]) == 0
+assert main(["export", sys.argv[1], "-f", "merged", "--dry-run"]) == 0
+assert not sockets, sockets
+assert not {"torch", "transformers", "peft"} & set(sys.modules)
+"""
+
+
+def test_nothing_heavy_is_imported_and_no_socket_opened(adapter):
+    done = subprocess.run([sys.executable, "-c", _IMPORTS, str(adapter)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names():
+    assert bp_export.__all__ == sorted(bp_export.__all__)
+    for name in bp_export.__all__:
+        assert getattr(bp_export, name) is not None
+    stub = (Path(bp_export.__file__).with_suffix(".pyi")).read_text()
+    assert {line.rsplit(" ", 1)[1] for line in stub.splitlines()} == set(bp_export.__all__)
+    assert callable(bp_export.export)
