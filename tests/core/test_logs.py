@@ -11,6 +11,7 @@ import warnings
 import pytest
 from bp_core import logs
 from bp_core.errors import CODES, BpError
+from bp_core.runs import RunStore
 
 SECRET = "hf_" + "AbCdEfGhIj" * 3
 
@@ -134,6 +135,20 @@ def test_a_run_has_its_own_log_file(tmp_path):
     logs.get().info("outside")
     (line,) = [json.loads(x) for x in path.read_text().splitlines()]
     assert (line["event"], line["run_id"], line["n"]) == ("inside", "run-1", 1)
+
+
+def test_the_log_of_a_run_has_its_events_also_where_the_console_is_quiet(tmp_path):
+    stream = io.StringIO()
+    logs.configure("ERROR", "json", stream=stream)
+    with RunStore(tmp_path).create() as run, logs.run_log(run.run_id, run.path) as path:
+        run.event("HEAT_PAUSED", "the card is hot 100%", temperature=90)
+        logging.getLogger("transformers").info("theirs")
+    told = [json.loads(x) for x in path.read_text().splitlines()]
+    assert [(x["code"], x["event"], x["run_id"]) for x in told] == [
+        ("HEAT_PAUSED", "the card is hot 100%", run.run_id)
+    ]
+    assert stream.getvalue() == ""
+    assert logging.getLogger().level == logging.ERROR
 
 
 def test_as_a_library_nothing_is_taken_over():

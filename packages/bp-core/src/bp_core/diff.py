@@ -96,10 +96,11 @@ def diff(store: RunStore, a: str, b: str) -> RunDiff:
 
 
 def _figures(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a result, without what differs between any two runs: id and folders."""
     return {
         k: v
         for k, v in result.items()
-        if isinstance(v, (int, float, str, bool)) and k not in ("run_id", "status")
+        if isinstance(v, (int, float, str, bool)) and k not in ("run_id", "status") and not k.endswith("path")
     }
 
 

@@ -139,21 +139,27 @@ def settings() -> dict[str, Any]:
 def run_log(run_id: str, folder: Path) -> Iterator[Path]:
     """For the time of a run: its id on every line, and all lines as JSON in `<folder>/run.log`.
 
-    The level is the one in force: that of `configure`, or of the program that uses bp-core as a library.
+    The file has INFO and above, whatever the console shows; where bp-core is used as a library, the level of the
+    program that uses it.
 
     Raises:
         BpError: `STATE_LOG_UNWRITABLE`.
     """
     path = folder / "run.log"
     handler = _file_handler(path)
+    handler.addFilter(_Keep(logging.INFO))
     root, before = logging.getLogger(), _run_id
+    level = root.level
     bind_run(run_id)
     root.addHandler(handler)
+    if _handlers:  # ours: they keep to the level of `configure` by their own filter
+        root.setLevel(min(level, logging.INFO))
     try:
         yield path
     finally:
         root.removeHandler(handler)
         handler.close()
+        root.setLevel(level)
         bind_run(before)
 
 

@@ -322,7 +322,13 @@ def loss_chart(store: RunStore, run_id: str) -> Chart:
     loss, heldout = store.metrics(run_id, "loss"), store.metrics(run_id, "heldout_loss")
     series = []
     if len(loss) > 30:
-        series += [Series("", loss, "faint", 0), Series("training loss, smoothed", smooth(loss), "line", 0)]
+        weight = max(
+            0.0, 1 - 25 / len(loss)
+        )  # over a 25th of the run: more would lag behind the curve it shows
+        series += [
+            Series("", loss, "faint", 0),
+            Series("training loss, smoothed", smooth(loss, weight), "line", 0),
+        ]
     elif loss:
         series.append(Series("training loss", loss, "line", 0))
     if heldout:

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import re
 import sqlite3
@@ -24,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from bp_core import runs_db
+from bp_core import logs, runs_db
 from bp_core.errors import BpError
 from bp_core.plain import plain, write_json
 from bp_core.redact import redact, redact_text
@@ -40,7 +39,7 @@ LOCK_WAIT = 0.5  # seconds that one background commit waits for another process'
 MAX_WAITING = 500_000  # rows
 _CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 
-log = logging.getLogger("bp_core.runs")
+log = logs.get("bp_core.runs")
 
 _Op = tuple[str, Callable[[sqlite3.Connection], object]]
 
@@ -103,7 +102,7 @@ class Run:
         )
 
     def event(self, code: str, message: str, **details: Any) -> None:
-        """Record what happened and why, under a stable reason code (`HEAT_PAUSED`, `CHECKPOINT_SAVED`, …).
+        """Record and log what happened and why, under a stable reason code of `errors.EVENTS`.
 
         Raises:
             ValueError: the code is not made of capitals, digits and underscores.
@@ -111,6 +110,7 @@ class Run:
         if not _CODE.fullmatch(code):
             raise ValueError(f"an event's code is made of capitals, digits and underscores, not {code!r}")
         step, now, kept = self.step, time.time(), plain(details)
+        log.info(message, code=code, step=step)
         self._add("event", lambda db: insert_event(db, self.run_id, step, code, message, now, kept))
 
     def artifact(self, kind: str, path: str | Path, **meta: Any) -> None:
