@@ -23,3 +23,10 @@ def number(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def size(value: int | None) -> str:
+    """Bytes as MB or GB; "?" for none."""
+    if value is None:
+        return "?"
+    return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"

@@ -26,6 +26,7 @@ from bp_core.config import Settings
 from bp_core.encode import Encoded, Encoder
 
 KEPT_REJECTIONS = 1000  # rejections listed in the record; all are counted
+SHOWN_REJECTIONS = 5  # told one by one before training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,11 @@ def prepare(
             examples.append(row)
 
     for index, name in enumerate(names):
-        rows = sources if sources is not None else read(name, format=data.data_format, mapping=data.map)
+        rows = (
+            sources
+            if sources is not None
+            else read(name, format=data.data_format, mapping=data.map, note=tell)
+        )
         for row in rows:
             account(row, index)
     rows_accepted, rows_rejected = len(examples), sum(counts.values())
@@ -157,6 +162,7 @@ def prepare(
             f"only {share:.2%} of the tokens carry a label (at least {data.min_trainable:.2%} is asked for)",
             "look at the loss mask: backprop train --preview 5 …, or lower --min-trainable",
         )
+    _tell_rejections(rejections, sum(counts.values()), names[0], tell)
     cut = sum(p.cut for p in train_pieces)
     record = {
         "sources": [_fingerprint(name) for name in names] if sources is None else [{"source": "in memory"}],
@@ -187,6 +193,16 @@ def prepare(
         tuple(dict.fromkeys(e.id for e in held_rows)),
         tuple(sorted(encoder.stops)),
     )
+
+
+def _tell_rejections(
+    rejections: Sequence[Rejected], total: int, source: str, tell: Callable[[str], None]
+) -> None:
+    for row in rejections[:SHOWN_REJECTIONS]:
+        where = f" in {row.field}" if row.field else ""
+        tell(f"{row.source}:{row.line} cannot be used: {row.reason}{where}; {row.hint}")
+    if total > SHOWN_REJECTIONS:
+        tell(f"{total - SHOWN_REJECTIONS} more rows cannot be used: backprop validate {source}")
 
 
 def _hold_out(

@@ -118,10 +118,7 @@ def _advice(here: dict[str, Any]) -> list[str]:
 
 
 def _human(data: dict[str, Any]) -> str:
-    from bp_cli.text import table
-
-    def size(value: int | None) -> str:
-        return "?" if value is None else f"{value / 1e9:.1f} GB"
+    from bp_cli.text import size, table
 
     rows = [
         ("python", f"{data['python']} on {data['system']} {data['machine']}"),

@@ -150,14 +150,14 @@ def _print(sink: Sink, session: Any, **more: Any) -> None:
 
 
 def _plan_text(plan: dict[str, Any]) -> str:
-    from bp_cli.text import table
+    from bp_cli.text import size, table
 
     data = plan["data"]
     seconds = plan["cpu_seconds"]
     rows = [
         (
             "model",
-            f"{plan['base_model']}, {plan['parameters']:,} parameters, {plan['base_weights_bytes'] / 1e9:.2f} GB of weights",
+            f"{plan['base_model']}, {plan['parameters']:,} parameters, {size(plan['base_weights_bytes'])} of weights",
         ),
         ("device", plan["device"] + (f", about {seconds:,.0f} s" if seconds is not None else "")),
         ("rows", f"{data['accepted']} of {data['rows']} can be used"),
