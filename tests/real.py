@@ -122,6 +122,33 @@ def gemma3_dir() -> Path:
     return folder
 
 
+def gemma3_model_dir() -> Path:
+    """Gemma 3 270M as a transformers folder in bf16, made once from the GGUF file (536 MB, some 20 s)."""
+    source = gemma3_dir()
+    folder = cache() / "gemma3-270m-hf"
+    if folder.is_dir():
+        return folder
+    import torch
+    import transformers
+
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=GEMMA_FILE, dtype=torch.float32
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, gguf_file=GEMMA_FILE)
+    config = loaded.config
+    if hasattr(config, "quantization_config"):  # it forbids saving, though the weights are plain by now
+        del config.quantization_config
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.load_state_dict(loaded.state_dict())
+    model.tie_weights()
+    with tempfile.TemporaryDirectory(dir=cache()) as scratch:
+        ready = Path(scratch) / "ready"
+        model.save_pretrained(ready)
+        tokenizer.save_pretrained(ready)
+        _publish(ready, folder)
+    return folder
+
+
 def main() -> int:
     """Fill the cache."""
     parser = argparse.ArgumentParser(description=main.__doc__)
