@@ -33,7 +33,7 @@ def run(capsys, *argv):
 def test_validate(data, capsys):
     code, out, _ = run(capsys, "validate", "good.jsonl")
     assert (code, "ok" in out) == (0, True)
-    code, out, err = run(capsys, "validate", "bad.jsonl", "--json")
+    code, out, _ = run(capsys, "validate", "bad.jsonl", "--json")
     found = json.loads(out)
     assert code == 65
     assert (found["schema_version"], found["dataset"], found["format_detected"]) == (

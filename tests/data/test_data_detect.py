@@ -51,9 +51,9 @@ def test_below_080_nothing_is_read_without_a_mapping_a_format_or_force(tmp_path)
     assert caught.value.exit_code == 1
     assert "--map" in caught.value.hint
     kinds = {
-        "force": list(bp_data.read(path, force=True))[0].kind,
-        "format": list(bp_data.read(path, format="rl"))[0].kind,
-        "mapping": list(bp_data.read(path, mapping="prompt=prompt,answer=completion"))[0].kind,
+        "force": next(iter(bp_data.read(path, force=True))).kind,
+        "format": next(iter(bp_data.read(path, format="rl"))).kind,
+        "mapping": next(iter(bp_data.read(path, mapping="prompt=prompt,answer=completion"))).kind,
     }
     assert kinds["format"] == "prompt"
     assert kinds["mapping"] == "chat"

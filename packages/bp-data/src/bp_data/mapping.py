@@ -17,7 +17,6 @@ import os
 import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +337,8 @@ def load_mappers(modules: Iterable[str] = ()) -> tuple[dict[str, Mapper], list[s
     """
     found: dict[str, Mapper] = {}
     failed: list[str] = []
+    from importlib.metadata import entry_points
+
     for point in entry_points(group=GROUP):
         try:
             found[point.name] = point.load()

@@ -79,7 +79,7 @@ def batches(stream: BinaryIO, name: str, limits: Limits, counts: Counts) -> Iter
                 kind = type(item)
                 if kind is str:
                     continue
-                if inexact([m for m in item if type(m) is not dict or len(m) != 2] if kind is list else item):
+                if (kind is list or kind is dict or kind is float) and inexact(item):
                     value = exactly(line, value)
                     break
             append((number, value))
@@ -105,7 +105,7 @@ def parse(data: bytes) -> Any:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise diagnose(data, error) from None
-    return exactly(data, value) if inexact(value) else value
+    return exactly(data, value) if type(value) in (dict, list, float) and inexact(value) else value
 
 
 def inexact(value: Any) -> bool:
@@ -113,9 +113,11 @@ def inexact(value: Any) -> bool:
     kind = type(value)
     if kind is float:
         return not -_BIG < value < _BIG
-    if kind is dict:
-        return any(inexact(item) for item in value.values())
-    return kind is list and any(inexact(item) for item in value)
+    for item in value.values() if kind is dict else value:
+        inner = type(item)
+        if (inner is dict or inner is list or inner is float) and inexact(item):
+            return True
+    return False
 
 
 def exactly(data: bytes, value: Any) -> Any:

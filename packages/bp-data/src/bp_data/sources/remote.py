@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import entry_points
 from typing import Any
 
 from bp_data.errors import BpError
@@ -56,6 +55,8 @@ def scheme(name: str) -> Callable[[str], Iterable[Any]] | None:
     Raises:
         BpError: `INPUT_SOURCE_FAILED` where its module cannot be loaded.
     """
+    from importlib.metadata import entry_points
+
     for point in entry_points(group=GROUP, name=name):
         try:
             return point.load()
