@@ -26,6 +26,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -264,6 +265,33 @@ def config_sha256(base: str | os.PathLike[str]) -> str:
             "INPUT_BASE_INCOMPLETE", f"{file} cannot be read: {error}", "name the base model's folder"
         ) from None
     return text_sha256(json.dumps(_stable(config), sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+
+
+def weights_shape(folder: Path) -> tuple[int, int]:
+    """(tensors, parameters) of an adapter's weights, from the header.
+
+    Raises:
+        BpError: `INPUT_ADAPTER_INVALID` where the file is cut or no safetensors file.
+    """
+    file = folder / "adapter_model.safetensors"
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            size = file.stat().st_size
+            if not 2 <= length <= min(size - 8, 100 << 20):
+                raise ValueError(f"its header claims {length} bytes")
+            header = json.loads(opened.read(length))
+        header.pop("__metadata__", None)
+        end = max((t["data_offsets"][1] for t in header.values()), default=0)
+        if end != size - 8 - length:
+            raise ValueError(f"it should have {end + 8 + length} bytes and has {size}")
+        return len(header), sum(math.prod(t["shape"]) for t in header.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _invalid(
+            folder,
+            f"{file} is no whole safetensors file: {error}",
+            "restore it from the run's checkpoint, or train again",
+        ) from None
 
 
 def text_sha256(text: str) -> str:

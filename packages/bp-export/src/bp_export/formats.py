@@ -12,16 +12,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .adapter_dir import FILE, write_text
+from .adapter_dir import FILE, weights_shape, write_text
+from .base import has_weights
 from .errors import BpError
 from .ollama_names import sanitize
-from .plan import ExportPlan, make_plan, tree_bytes
+from .plan import ExportPlan, make_plan
 from .settings import ExportSettings
 from .sources import Inputs
 from .tokenizer_files import chat_template, special_tokens, tokenizer_files
@@ -130,7 +131,7 @@ def _lora(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
     out, root = output_dir(inputs, s), inputs.root
     files = [Path(f) for f in _ADAPTER_FILES if (root / f).is_file()] + tokenizer_files(root)
     total = sum((root / f).stat().st_size for f in files)
-    tensors, parameters = adapter_shape(root)
+    tensors, parameters = weights_shape(root)
     plan = make_plan(
         out,
         kind="lora",
@@ -167,34 +168,6 @@ def _lora(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
         )
 
     return Job(out, None, plan, write)
-
-
-def adapter_shape(root: Path) -> tuple[int, int]:
-    """(tensors, parameters) of an adapter, from its header.
-
-    Raises:
-        BpError: `INPUT_ADAPTER_INVALID` where the file is cut or no safetensors file.
-    """
-    file = root / "adapter_model.safetensors"
-    try:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            size = file.stat().st_size
-            if not 2 <= length <= min(size - 8, 100 << 20):
-                raise ValueError(f"its header claims {length} bytes")
-            header = json.loads(opened.read(length))
-        header.pop("__metadata__", None)
-        end = max((t["data_offsets"][1] for t in header.values()), default=0)
-        if end != size - 8 - length:
-            raise ValueError(f"it should have {end + 8 + length} bytes and has {size}")
-        return len(header), sum(math.prod(t["shape"]) for t in header.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BpError(
-            "INPUT_ADAPTER_INVALID",
-            f"{file} is no whole safetensors file: {error}",
-            "restore it from the run's checkpoint, or train again",
-            details={"path": str(root)},
-        ) from None
 
 
 # ------------------------------------------------------------------------------------------------ merged
@@ -305,9 +278,10 @@ def _gguf_lora(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
 
     config, general = inputs.config(), general_keys(inputs)
     path = _gguf_path(inputs, s, "LoRA")
-    tensors, parameters = adapter_shape(inputs.root)
+    tensors, parameters = weights_shape(inputs.root)
     adapter = Adapter.load(inputs.root)
     check_expressible(adapter)
+    _check_modules(inputs, adapter, int(config.get("num_hidden_layers") or 0))
     plan = make_plan(
         path,
         kind="lora",
@@ -336,6 +310,37 @@ def _gguf_lora(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
         )
 
     return Job(path, "f32", plan, write, path.with_suffix(".export.json"))
+
+
+def _check_modules(inputs: Inputs, adapter: Any, layers: int) -> None:
+    """Every module must be one of the base, of the same shape where the base's weights lie here.
+
+    Raises:
+        BpError: `INPUT_WRONG_BASE`.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    if has_weights(inputs.base.path):
+        from bp_merge.checkpoint import Checkpoint
+
+        with Checkpoint.open(inputs.base.path) as base:
+            shapes = {n.removesuffix(".weight"): tuple(base.info(n).shape) for n in base.names}
+    for name, module in adapter.modules.items():
+        layer = re.search(r"\.layers\.(\d+)\.", f".{name}")
+        beyond = layer is not None and 0 < layers <= int(layer.group(1))
+        tail = name.rsplit("layers.", 1)[-1]
+        here = next((s for n, s in shapes.items() if n == name or n.endswith(f".{tail}")), None)
+        wanted = (module.b.shape[0], module.a.shape[1])
+        if beyond or (shapes and (here is None or sorted(here) != sorted(wanted))):
+            told = (
+                f"has no {name}"
+                if beyond or here is None
+                else f"has {name} as {here}, the adapter as {wanted}"
+            )
+            raise BpError(
+                "INPUT_WRONG_BASE",
+                f"the base {inputs.base.ref} {told}",
+                f"name the model that the adapter was trained on: --base-model {inputs.base.ref}",
+            )
 
 
 def general_keys(inputs: Inputs) -> dict[str, Any]:
@@ -412,6 +417,3 @@ def _publish(staging: Path, out: Path) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-__all__ = ["Job", "Written", "adapter_shape", "chat_keys", "prepare", "tree_bytes"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .adapter_dir import AdapterInfo, text_sha256
+from .adapter_dir import AdapterInfo, text_sha256, weights_shape
 from .base import ResolvedBase, has_weights, resolve_base
 from .errors import BpError
 from .licences import Licence, licence_of
@@ -122,6 +122,8 @@ def open_inputs(
         base = resolve_base(first, weights=weights)
         return Inputs(base.path, (), base, base.path, licence_of(base.path, str(first)), ())
     infos = tuple(AdapterInfo.read(path) for path in paths)
+    for info in infos:
+        weights_shape(info.path)  # a cut file is told before anything is fetched
     ref = base_model or infos[0].base_ref
     if not ref:
         raise BpError(
