@@ -94,6 +94,26 @@ def test_overflow_of_scaled_gradients_is_watched_before_it_stops():
     assert verdicts[-1].code == "GRADIENT_NOT_FINITE"
 
 
+def test_a_loss_far_above_chance_counts_during_warmup_too():
+    _, verdicts = walk(LossGuard(ceiling=30.0, patience=3), [7.0, 29.0, 31.0, 31.0, 31.0])
+    assert [v.action for v in verdicts] == ["go", "go", "watch", "watch", "stop"]
+    assert verdicts[-1].error_code == "RUNTIME_LOSS_SPIKE"
+
+
+@given(st.integers(1, 4))
+def test_a_gradient_of_zero_is_forgiven_a_few_times(zeros):
+    state, verdicts = walk(LossGuard(patience=5), [1.0] * (zeros + 2), [1.0, *[0.0] * zeros, 1.0])
+    assert [v.action for v in verdicts] == ["go", *["watch"] * zeros, "go"]
+    assert (state.spikes, state.last_good) == (0, zeros + 2)
+
+
+def test_a_run_whose_gradient_stays_zero_stops():
+    _, verdicts = walk(LossGuard(patience=3), [1.0] * 9, [1.0, *[0.0] * 8])
+    assert [v.action for v in verdicts] == ["go", "watch", "watch", "stop"]
+    assert (verdicts[-1].code, verdicts[-1].error_code) == ("GRADIENT_ZERO", "RUNTIME_GRADIENT_ZERO")
+    assert verdicts[-1].details["last_good"] == 1
+
+
 @given(st.lists(finite, max_size=80), st.integers(0, 80))
 def test_a_state_that_went_through_a_checkpoint_judges_the_same(losses, cut):
     guard = LossGuard(factor=3, patience=2)

@@ -61,6 +61,7 @@ CODES: dict[str, str] = {
     "RUNTIME_GPU_TEMPERATURE_CRITICAL": "the card reached its emergency temperature; state was saved, training ended",
     "RUNTIME_GPU_MONITORING_FAILED": "neither NVML nor nvidia-smi gives a reading of the card",
     "RUNTIME_LOSS_NOT_FINITE": "the loss or the gradient norm became NaN or infinite; the last good state was kept",
+    "RUNTIME_GRADIENT_ZERO": "no gradient reached the weights for several steps; the run had saturated",
     "RUNTIME_LOSS_SPIKE": "the loss stayed far above its recent level; the last good state was kept",
     # trackers
     "DEP_TRACKER_MISSING": "a tracker was named whose package is not installed",
@@ -86,6 +87,7 @@ EVENTS: dict[str, str] = {
     "GPU_MONITORING_LOST": "the card no longer gives readings",
     "LOSS_NOT_FINITE": "the loss became NaN or infinite; the run ended",
     "GRADIENT_NOT_FINITE": "the gradient norm became NaN or infinite",
+    "GRADIENT_ZERO": "the gradient of a step was exactly zero: nothing was learnt from it",
     "LOSS_SPIKE": "the loss rose far above its recent level",
     "DISK_LOW": "little disk is left",
     "EARLY_STOPPED": "the held-out loss no longer fell",

@@ -13,6 +13,8 @@
   The floor under σ keeps a smooth curve from calling every wiggle a spike. A spike is not averaged in. One spike is
   noted and forgiven (one odd batch), `patience` in a row stop the run: the optimizer has left the valley.
 - A loss that is NaN or infinite stops at once, before it is saved over the last good state.
+- A gradient that is exactly zero counts like a spike: weights so large that everything after them saturates give a
+  finite loss that never moves again.
 """
 
 from __future__ import annotations
@@ -118,6 +120,13 @@ class LossGuard:
             return state, Verdict(
                 "watch", "GRADIENT_NOT_FINITE", text, {"step": step, "in_a_row": state.overflows}
             )
+        if grad_norm == 0.0:
+            state = dataclasses.replace(state, spikes=state.spikes + 1, overflows=0)
+            text = f"no gradient reaches the weights at step {step}: what they feed is saturated"
+            if state.spikes >= self.patience:
+                text = f"{text}, {state.spikes} steps in a row"
+                return state, self._stop("GRADIENT_ZERO", text, step, loss, state, "RUNTIME_GRADIENT_ZERO")
+            return state, Verdict("watch", "GRADIENT_ZERO", text, {"step": step, "in_a_row": state.spikes})
         limit = self.limit(state)
         if (state.count >= self.warmup and loss > limit) or loss > self.ceiling:
             state = dataclasses.replace(state, spikes=state.spikes + 1, overflows=0)
