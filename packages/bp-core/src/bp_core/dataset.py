@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bp_data import read, split
+from bp_data import read
 from bp_data.example import Example, Rejected
+from bp_data.split import split
 from bp_merge.common import BpError
 
 from bp_core.batches import Tokens, describe
