@@ -140,7 +140,7 @@ def run(
     progress: Progress | None = None,
 ) -> ExportResult:
     """Like `export`, with the settings built already."""
-    from .layouts import commands_for
+    from .layouts import commands_for, lm_studio
     from .tokens import read_token
 
     began, tell = time.perf_counter(), note or (lambda _text: None)
@@ -187,6 +187,8 @@ def run(
         registered = None
         if client is not None:
             registered = _register(client, inputs, s, job.path, tell)
+        if s.lm_studio:
+            tell(f"in LM Studio as {lm_studio(job.path)}")
     finally:
         if client is not None:
             client.close()
@@ -200,7 +202,13 @@ def run(
         peak_rss_mb=peak_rss_mb(),
         delta=written.delta,
         notices=(*inputs.notices, *written.notices, *((registered or {}).get("notes") or ())),
-        commands=commands_for(s.format, job.path, inputs.base.ref, name=(registered or {}).get("name")),
+        commands=commands_for(
+            s.format,
+            job.path,
+            inputs.base.ref,
+            name=(registered or {}).get("name"),
+            rank=int(inputs.adapters[0].peft.get("r") or 0) if inputs.adapters else 0,
+        ),
         ollama=registered,
         dry_run=False,
     )

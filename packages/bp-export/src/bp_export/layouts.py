@@ -1,6 +1,6 @@
 """How to run what was made: the layout that each program expects and the command line for it.
 
-- LM Studio looks in `~/.lmstudio/models/OWNER/NAME/FILE.gguf`; `lmstudio` puts (or links) a file there.
+- LM Studio looks in `~/.lmstudio/models/OWNER/NAME/FILE.gguf`; `lm_studio` puts (or links) a file there.
 - llama.cpp takes the file, vLLM and transformers the merged folder; vLLM takes an unmerged adapter beside its base.
 - Quoting is POSIX's on POSIX and the double-quote form on Windows, so that the line can be pasted.
 """
@@ -16,9 +16,12 @@ from pathlib import Path
 from .errors import BpError
 
 LMSTUDIO_HOME = "LMSTUDIO_MODELS"
+_VLLM_RANKS = (32, 64, 128, 256, 320, 512)
 
 
-def commands_for(format: str, path: Path, base: str, *, name: str | None = None) -> dict[str, str]:
+def commands_for(
+    format: str, path: Path, base: str, *, name: str | None = None, rank: int = 0
+) -> dict[str, str]:
     """Command lines that run a result, by program.
 
     Args:
@@ -26,6 +29,7 @@ def commands_for(format: str, path: Path, base: str, *, name: str | None = None)
         path: what was made.
         base: reference of the base model.
         name: of the Ollama model, where one was registered.
+        rank: of the adapter; vLLM must be told of ranks beyond 16.
 
     >>> commands_for("merged", Path("out"), "x/y")["vllm"]
     'vllm serve out'
@@ -51,7 +55,14 @@ def commands_for(format: str, path: Path, base: str, *, name: str | None = None)
         }
     else:
         lines = {
-            "vllm": ["vllm", "serve", base, "--enable-lora", "--lora-modules", f"adapter={path}"],
+            "vllm": [
+                *["vllm", "serve", base, "--enable-lora", "--lora-modules", f"adapter={path}"],
+                *(
+                    ["--max-lora-rank", str(next((r for r in _VLLM_RANKS if r >= rank), rank))]
+                    if rank > 16
+                    else []
+                ),
+            ],
             "transformers": [
                 "python",
                 "-c",
@@ -69,7 +80,7 @@ def line(words: list[str]) -> str:
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
-def lmstudio(gguf: Path, *, owner: str = "backprop", root: Path | None = None) -> Path:
+def lm_studio(gguf: Path, *, owner: str = "backprop", root: Path | None = None) -> Path:
     """Put a GGUF file where LM Studio finds it: a hard link where the disk allows, else a copy.
 
     Args:

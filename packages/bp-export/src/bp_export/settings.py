@@ -55,6 +55,7 @@ class ExportSettings:
     modelfile: Path | None = knob(None, "Your own Modelfile: its values win over the derived ones.")
     system: str | None = knob(None, "System prompt stored with the Ollama model.")
     smoke: bool = knob(True, "Ask the Ollama model for one short answer after creating it.")
+    lm_studio: bool = knob(False, "Put the GGUF model where LM Studio finds it.")
     overwrite: bool = knob(True, "Replace an output or an Ollama model of that name; off refuses.")
     reserve_disk_gb: Annotated[float, Ge(0)] = knob(0.0, "Disk room that must stay free.", unit="GB")
     threads: Annotated[int, Ge(1)] | None = knob(None, "Threads for quantizing; all cores unless given.")
@@ -119,6 +120,8 @@ def _consistent(s: ExportSettings) -> None:
         refuse("--adapter-tag belongs to --format ollama-adapter", "add --format ollama-adapter")
     if s.dtype and s.format != "merged":
         refuse("--dtype belongs to --format merged", "use --quantization for GGUF")
+    if s.lm_studio and s.format != "gguf":
+        refuse("--lm-studio needs a GGUF model", "add --format gguf")
     for name in ("ollama_name", "ollama_host", "modelfile", "system"):
         if getattr(s, name) and not registers:
             refuse(f"--{name.replace('_', '-')} belongs to --ollama", "add --format gguf --ollama")
