@@ -140,3 +140,21 @@ def test_help_lists_every_command(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
     assert {"validate", "map"} <= set(out.split())
+
+
+def test_split_writes_the_rows_of_the_source(data, capsys):
+    rows = [{"question": f"{i} {'x' * i}?", "answer": f"{i * i}", "extra": i} for i in range(40)]
+    (data / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    code, out, _ = run(capsys, "split", "qa.jsonl", "--heldout-ratio", "0.2", "--seed", "7", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["n_train"], found["n_heldout"], found["rows_rejected"]) == (32, 8, 1)
+    assert (found["out_train"], found["exact_across"], found["near_across"]) == ("qa.train.jsonl", 0, 0)
+    train = [json.loads(line) for line in (data / "qa.train.jsonl").read_text().splitlines()]
+    heldout = [json.loads(line) for line in (data / "qa.heldout.jsonl").read_text().splitlines()]
+    assert sorted(train + heldout, key=lambda row: row["extra"]) == rows
+    first = (data / "qa.heldout.jsonl").read_bytes()
+    assert run(capsys, "split", "qa.jsonl")[0] == 1
+    run(capsys, "split", "qa.jsonl", "--heldout-ratio", "0.2", "--seed", "7", "--overwrite", "-q")
+    assert (data / "qa.heldout.jsonl").read_bytes() == first
+    assert run(capsys, "split", "qa.jsonl", "--heldout-ratio", "1.5")[0] == 1

@@ -17,9 +17,11 @@ import click
 from bp_data.common import Exit, Sink, collect, options, output_options, run_command
 from bp_data.errors import BpError
 from bp_data.sources.base import Limits
+from bp_data.split import SplitSettings
 from bp_data.validation import ValidateSettings
 
 EPILOG = {
+    "split": "Example: bp-data split train.jsonl --heldout-ratio 0.1 --seed 0",
     "validate": "Example: bp-data validate train.jsonl --format sharegpt --max-errors 20",
     "map": "Example: bp-data map raw.csv --map question=prompt,answer=completion --output train.jsonl --drop empty_target",
 }
@@ -168,6 +170,68 @@ def map_command(
             sink.note(f"{cause}\n\nhint: repeat with {flags}")
         return Exit.GATE
     return Exit.OK if result.rows_accepted else Exit.GATE
+
+
+@cli.command(epilog=EPILOG["split"])
+@click.argument("dataset")
+@format_option
+@options(SplitSettings)
+@click.option(
+    "--out-train",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Training rows  [default: <stem>.train.jsonl]",
+)
+@click.option(
+    "--out-heldout",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Held-out rows  [default: <stem>.heldout.jsonl]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+@click.option("--dry-run", is_flag=True, help="Print the figures, write nothing.")
+@click.option("--verbose", "-v", is_flag=True, help="Show a traceback with an error.")
+@output_options
+def split(
+    sink: Sink,
+    dataset: str,
+    format_name: str,
+    mapping: str | None,
+    force: bool,
+    out_train: Path | None,
+    out_heldout: Path | None,
+    overwrite: bool,
+    dry_run: bool,
+    verbose: bool,
+    **given: Any,
+) -> int:
+    """Divide DATASET into a training and a held-out file that share no row and no near-duplicate."""
+    from bp_data.conversion import write_sides
+    from bp_data.reader import read
+    from bp_data.split import split as run
+
+    settings = collect(SplitSettings, given)
+    reader = read(dataset, format=format_name, mapping=mapping, force=force, note=sink.note)
+    result = run(reader, settings=settings)
+    stem = "stdin" if dataset == "-" else Path(dataset).name.split(".")[0]
+    folder = Path() if dataset == "-" or ":" in dataset[2:] else Path(dataset).parent
+    train, heldout = (
+        out_train or folder / f"{stem}.train.jsonl",
+        out_heldout or folder / f"{stem}.heldout.jsonl",
+    )
+    if not dry_run:
+        write_sides(reader, {train: result.train, heldout: result.heldout}, overwrite=overwrite)
+    figures = result.to_dict()
+    written = {} if dry_run else {"out_train": str(train), "out_heldout": str(heldout)}
+
+    def human() -> str:
+        lines = [
+            f"{figures['n_train']} rows to train on, {figures['n_heldout']} held out, {figures['rows_rejected']} rejected",
+            f"{figures['groups']} groups, the largest of {figures['largest_group']}; across the sides: "
+            f"{figures['exact_across']} equal rows, {figures['near_across']} similar pairs",
+        ]
+        return "\n".join(lines + [f"wrote {path}" for path in written.values()])
+
+    sink.result({**figures, **written}, human, quiet="\n".join(written.values()))
+    return Exit.OK
 
 
 def main() -> None:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from bp_data.errors import BpError
-from bp_data.example import Rejected
+from bp_data.example import Example, Rejected
 from bp_data.reader import Reader
-from bp_data.render import dumps, rows
+from bp_data.render import dumps, rows, to_row
 
 FIRST_LINES = 5
 
@@ -137,6 +137,44 @@ def convert(
         detection=tuple(found.tell() for found in reader.detections),
         output=str(output) if written else "",
     )
+
+
+def write_sides(reader: Reader, sides: Mapping[Path, Sequence[Example]], *, overwrite: bool) -> None:
+    """Write each list of Examples to its file, as the rows that stood in the source.
+
+    Files are read once more for their rows; stdin and remote sources, which cannot be, give canonical rows. All files
+    appear, or none.
+
+    Args:
+        reader: the reader that gave the Examples.
+        sides: file → rows.
+        overwrite: replace existing files.
+
+    Raises:
+        BpError: `INPUT_OUTPUT_EXISTS`.
+    """
+    inputs = [Path(source.spec) for source in reader.sources if source.is_file]
+    again = {source.name for source in reader.sources if source.is_file}
+    place = {
+        (row.source, row.line): path for path, side in sides.items() for row in side if row.source in again
+    }
+    with contextlib.ExitStack() as stack:
+        files = {
+            path: stack.enter_context(whole_file(path, overwrite=overwrite, inputs=inputs)).file
+            for path in sides
+        }
+        for path, examples in sides.items():
+            for example in examples:
+                if example.source not in again:
+                    files[path].write(dumps(to_row(example)))
+        for source in reader.sources:
+            for batch in source.batches(reader.limits) if source.is_file else ():
+                for item in batch:
+                    if (
+                        not isinstance(item, Rejected)
+                        and (path := place.get((source.name, item[0]))) is not None
+                    ):
+                        files[path].write(dumps(item[1]))
 
 
 @dataclasses.dataclass

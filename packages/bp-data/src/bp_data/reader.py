@@ -83,6 +83,8 @@ class Reader(Iterator[Item]):
     Attributes:
         detections: what the sample of each source said, in order (empty where a format or mapping was given).
         notes: everything that was told.
+        sources: what is read.
+        limits: bounds of reading.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Reader(Iterator[Item]):
         self.detections: list[Detection] = []
         self.notes: list[str] = []
         self._format, self._map, self._mapper, self._force = format, field_map, mapper, force
-        self._limits = limits
+        self.limits = limits
         self._note = note or logging.getLogger("bp_data").info
         rows = chain.from_iterable(map(self._source, sources))
         self._rows: Iterator[Item] = rows if max_samples is None else islice(rows, max_samples)
@@ -121,7 +123,7 @@ class Reader(Iterator[Item]):
         self._note(text)
 
     def _source(self, source: Source) -> Iterator[Item]:
-        batches, told = source.batches(self._limits), 0
+        batches, told = source.batches(self.limits), 0
         convert = self._plan()
         if convert is None:
             head, rows, bad = [], [], 0
