@@ -1,0 +1,420 @@
+"""PEFT LoRA adapters: read, checked, written, without torch.
+
+- The tensors in the file are the truth; the configuration gives scales and must not contradict them.
+- A configuration key that is not known to leave ΔW = s·B·A as it is, or to be carried, is refused (an allow-list).
+- Modules are read from the file when they are asked for, so that memory is a module and not an adapter.
+- s = α/r, or α/√r for rsLoRA; rank and alpha patterns are looked up independently, the first key that matches wins.
+- What is written has plain scaling and reloads in PEFT with the same ΔW (patterns where ranks or scales differ).
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bp_merge.casts import FLOATS, to_f32
+from bp_merge.common import BpError
+from bp_merge.stfile import Reader, TensorInfo, read_header, write_file, write_text
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PREFIX = "base_model.model."
+
+# keys that change nothing, or that this module reads; every other key must be null, false or empty
+_KNOWN = {
+    "alora_invocation_tokens": False,
+    "alpha_pattern": True,
+    "auto_mapping": True,
+    "base_model_name_or_path": True,
+    "bias": True,
+    "corda_config": True,
+    "ensure_weight_tying": True,
+    "eva_config": True,
+    "exclude_modules": True,
+    "fan_in_fan_out": True,
+    "inference_mode": True,
+    "init_lora_weights": True,
+    "layers_pattern": True,
+    "layers_to_transform": True,
+    "loftq_config": True,
+    "lora_alpha": True,
+    "lora_bias": True,
+    "lora_dropout": True,
+    "lora_ga_config": True,
+    "modules_to_save": True,
+    "peft_type": True,
+    "peft_version": True,
+    "qalora_group_size": True,
+    "r": True,
+    "rank_pattern": True,
+    "revision": True,
+    "runtime_config": True,
+    "target_modules": True,
+    "task_type": True,
+    "trainable_token_indices": True,
+    "use_dora": True,
+    "use_rslora": True,
+    "velora_config": True,
+}
+_INITS = (True, False, "gaussian", "orthogonal", "eva", "mica", "lora_ga_converted", None)
+_LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.(?P<what>weight|bias)")
+_EMBEDDING = re.compile(r"(?P<module>.+)\.lora_embedding_(?P<side>[AB])(?:\.[^.]+)?")
+_MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(?:\.[^.]+)*")
+_TOKENS = re.compile(r"(?P<module>.+?)(?:\.token_adapter)?\.trainable_tokens_delta(?:\.[^.]+)?")
+_COPIED = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template*",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoraModule:
+    """One adapted module, ΔW = scale · B·A.
+
+    Attributes:
+        name: path of the module in the model ("model.layers.0.self_attn.q_proj").
+        a: (r, in) f32; for an embedding (r, vocabulary).
+        b: (out, r) f32; for an embedding (hidden, r).
+        scale: s.
+        embedding: ΔE (vocabulary, hidden) is the transpose of ΔW.
+        magnitude: DoRA's norm of each output (out,), or None.
+        bias: of B (`lora_bias`), (out,), added as scale · bias; or None.
+
+    Example:
+        a = [[1, 2]], b = [[3], [4]], scale 0.5: ΔW = [[1.5, 3], [2, 4]].
+    """
+
+    name: str
+    a: np.ndarray
+    b: np.ndarray
+    scale: float = 1.0
+    embedding: bool = False
+    magnitude: np.ndarray | None = None
+    bias: np.ndarray | None = None
+
+    @property
+    def rank(self) -> int:
+        """R."""
+        return self.a.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of ΔW."""
+        return self.b.shape[0], self.a.shape[1]
+
+    def delta(self) -> np.ndarray:
+        """ΔW (out, in) in f64: for tests and small modules."""
+        return self.scale * (self.b.astype(np.float64) @ self.a.astype(np.float64))
+
+
+class LazyModules(Mapping[str, LoraModule]):
+    """Modules that are made when asked for, and not kept."""
+
+    def __init__(self, names: list[str], make: Callable[[str], LoraModule]) -> None:
+        self._names, self._make = dict.fromkeys(names), make
+
+    def __getitem__(self, name: str) -> LoraModule:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _invalid(path: Path, why: str) -> BpError:
+    return BpError(
+        "INPUT_ADAPTER_INVALID", f"{path}: {why}", f"save the adapter again, then: bp-merge inspect {path}"
+    )
+
+
+def _unsupported(path: Path | str, why: str) -> BpError:
+    return BpError(
+        "INPUT_ADAPTER_UNSUPPORTED", f"{path}: {why}", f"see what it holds: bp-merge inspect {path}"
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Adapter:
+    """A LoRA adapter.
+
+    Attributes:
+        modules: module name → `LoraModule`, names sorted.
+        config: adapter_config.json.
+        full: whole tensors by their name in the model (`modules_to_save`, trained biases, an embedding's own weight).
+        tokens: embedding module → trained rows (k, hidden); their indices are `trainable_token_indices` in `config`.
+        path: the folder it came from, or None.
+    """
+
+    modules: Mapping[str, LoraModule]
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    full: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    tokens: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    path: Path | None = None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Adapter:
+        """Open a PEFT adapter folder.
+
+        Raises:
+            BpError: `INPUT_ADAPTER_INVALID` (files missing or contradictory), `INPUT_ADAPTER_UNSUPPORTED` (an unknown
+                key, a base-changing initialisation, expert parameters, convolutions), `INPUT_FILE_INVALID` (a broken
+                file); reading a module: `INPUT_NOT_FINITE`.
+        """
+        return _load(cls, Path(path))
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+        """Write an adapter folder that PEFT reloads with the same ΔW; atomic: it appears whole.
+
+        Args:
+            path: the folder to make.
+            force: replace it where it exists.
+
+        Raises:
+            BpError: `INPUT_PATH_EXISTS`, `INPUT_NOT_FINITE`.
+        """
+        out = Path(path)
+        if out.exists() and not force:
+            raise BpError("INPUT_PATH_EXISTS", f"{out} exists", f"name another folder: --output {out}-2")
+        partial = out.with_name(f".{out.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            tensors, config = _to_peft(self)
+            write_file(partial / WEIGHTS, tensors)
+            write_text(partial / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+            if self.path is not None:
+                for pattern in _COPIED:
+                    for file in sorted(self.path.glob(pattern)):
+                        if file.is_file():
+                            shutil.copyfile(file, partial / file.name)
+            if out.exists():
+                shutil.rmtree(out)
+            partial.replace(out)
+        except OSError as error:
+            raise BpError(
+                "RUNTIME_WRITE_FAILED", f"{out}: {error.strerror or error}", f"ls -ld {out.parent}"
+            ) from None
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return out
+
+
+def scale_of(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """S of a module by the configuration, given the rank of its stored A.
+
+    Example:
+        r 4, lora_alpha 8, alpha_pattern {"q_proj": 16}: "layers.0.q_proj" of rank 4 has s = 4, "layers.0.v_proj" 2.
+    """
+    alpha = float(_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8)))
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _pattern(patterns: Any, module: str, default: Any) -> Any:
+    for key, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return value
+    return default
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _invalid(folder, f"there is no {CONFIG}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _invalid(folder, f"{CONFIG} cannot be read ({error})") from None
+    if not isinstance(config, dict):
+        raise _invalid(folder, f"{CONFIG} is no object")
+    if config.get("peft_type") != "LORA":
+        raise _unsupported(folder, f"peft_type is {config.get('peft_type')!r}, not LORA")
+    for key, value in config.items():
+        if not _KNOWN.get(key, False) and value not in (None, False, {}, [], ""):
+            raise _unsupported(folder, f"{key} = {value!r} changes what the adapter computes, or is unknown")
+    init = config.get("init_lora_weights", True)
+    if isinstance(init, str):
+        init = init.lower()
+    if init not in _INITS:
+        raise _unsupported(
+            folder,
+            f"init_lora_weights = {init!r} changed the base model; convert it when saving: "
+            "save_pretrained(…, path_initial_model_for_weight_conversion=…)",
+        )
+    numbers = [config.get("r", 8), config.get("lora_alpha", 8)]
+    for key in ("rank_pattern", "alpha_pattern"):
+        found = config.get(key) or {}
+        if not isinstance(found, dict):
+            raise _invalid(folder, f"{key} is no object")
+        numbers += found.values()
+        for pattern in found:
+            try:
+                re.compile(pattern)
+            except re.error:
+                raise _invalid(folder, f"{key}: {pattern!r} is no regular expression") from None
+    if not all(isinstance(n, (int, float)) and not isinstance(n, bool) and math.isfinite(n) for n in numbers):
+        raise _invalid(folder, "r, lora_alpha and the patterns must be finite numbers")
+    return config
+
+
+def _load(cls: type[Adapter], folder: Path) -> Adapter:
+    if not folder.is_dir():
+        raise _invalid(folder, "there is no such folder")
+    config = _read_config(folder)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        pickled = (folder / "adapter_model.bin").is_file()
+        raise _invalid(folder, f"there is no {WEIGHTS}" + (" (a pickle is not read)" if pickled else ""))
+    infos, _ = read_header(weights)
+    parts: dict[str, dict[str, TensorInfo]] = collections.defaultdict(dict)
+    full: dict[str, TensorInfo] = {}
+    tokens: dict[str, TensorInfo] = {}
+    for key, info in infos.items():
+        if info.dtype not in FLOATS:
+            raise _unsupported(folder, f"{key} has the number type {info.dtype}")
+        name = key.removeprefix(PREFIX)
+        if found := _LORA.fullmatch(name):
+            slot = found["side"] if found["what"] == "weight" else "bias"
+            if slot == "bias" and found["side"] == "A":
+                raise _unsupported(folder, f"{key}: a bias of A")
+        elif found := _EMBEDDING.fullmatch(name):
+            slot = f"E{found['side']}"
+        elif found := _MAGNITUDE.fullmatch(name):
+            slot = "magnitude"
+        elif found := _TOKENS.fullmatch(name):
+            tokens[found["module"]] = info
+            continue
+        elif "lora_" in name:
+            raise _unsupported(folder, f"{key} is no tensor of plain LoRA")
+        else:
+            full[name.replace(".base_layer.", ".")] = info
+            continue
+        if slot in parts[found["module"]]:
+            raise _invalid(folder, f"{found['module']} has two tensors {slot}")
+        parts[found["module"]][slot] = info
+    for name, slots in parts.items():
+        _check_module(folder, config, name, slots)
+    if not (parts or full or tokens):
+        raise _invalid(folder, "it holds no tensor")
+
+    def read(info: TensorInfo) -> np.ndarray:
+        reader = Reader(weights)
+        try:
+            value = to_f32(reader.rows(info))
+        finally:
+            reader.close()
+        if not np.isfinite(value).all():
+            raise BpError(
+                "INPUT_NOT_FINITE",
+                f"{weights}: {info.name} holds NaN or infinite values",
+                "use an earlier checkpoint of that run",
+                details={"tensor": info.name},
+            )
+        return value
+
+    def make(name: str) -> LoraModule:
+        slots = parts[name]
+        embedding = "EA" in slots
+        a, b = read(slots["EA" if embedding else "A"]), read(slots["EB" if embedding else "B"])
+        return LoraModule(
+            name,
+            a,
+            b,
+            scale_of(config, name, a.shape[0]),
+            embedding,
+            read(slots["magnitude"]).reshape(-1) if "magnitude" in slots else None,
+            read(slots["bias"]) if "bias" in slots else None,
+        )
+
+    return cls(
+        LazyModules(sorted(parts), make),
+        config,
+        {name: read(info) for name, info in sorted(full.items())},
+        {name: read(info) for name, info in sorted(tokens.items())},
+        folder,
+    )
+
+
+def _check_module(
+    folder: Path, config: Mapping[str, Any], name: str, slots: Mapping[str, TensorInfo]
+) -> None:
+    embedding = "EA" in slots or "EB" in slots
+    left, right = ("EB", "EA") if embedding else ("B", "A")
+    if left not in slots or right not in slots or (embedding and {"A", "B"} & set(slots)):
+        raise _invalid(folder, f"{name} lacks one of its two factors")
+    a, b = slots[right].shape, slots[left].shape
+    if len(a) != 2 or len(b) != 2:
+        raise _unsupported(folder, f"{name} is a convolution: factors {b} and {a}")
+    if a[0] != b[1] or 0 in (*a, *b):
+        raise _invalid(folder, f"{name}: B {b} and A {a} do not multiply")
+    rank = _pattern(config.get("rank_pattern"), name, config.get("r", 8))
+    if rank != a[0]:
+        raise _invalid(folder, f"{name} has rank {a[0]}, its configuration says {rank}")
+    for slot in ("magnitude", "bias"):
+        if slot in slots and math.prod(slots[slot].shape) != b[0]:
+            raise _invalid(folder, f"{name}: {slot} has the shape {slots[slot].shape}, outputs are {b[0]}")
+    if bool(config.get("use_dora")) != ("magnitude" in slots):
+        raise _invalid(folder, f"{name}: use_dora and the stored magnitudes contradict each other")
+
+
+def _to_peft(adapter: Adapter) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    tensors: dict[str, np.ndarray] = {}
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    embeddings: set[str] = set()
+    for name, m in adapter.modules.items():
+        ranks[name], alphas[name] = m.rank, m.scale * m.rank
+        if m.embedding:
+            embeddings.add(name)
+        keys = ("lora_embedding_A", "lora_embedding_B") if m.embedding else ("lora_A.weight", "lora_B.weight")
+        tensors[f"{PREFIX}{name}.{keys[0]}"] = to_f32(m.a)
+        tensors[f"{PREFIX}{name}.{keys[1]}"] = to_f32(m.b)
+        if m.bias is not None:
+            tensors[f"{PREFIX}{name}.lora_B.bias"] = to_f32(m.bias)
+        if m.magnitude is not None:
+            tensors[f"{PREFIX}{name}.lora_magnitude_vector"] = to_f32(m.magnitude)
+    for name, value in adapter.full.items():
+        module, _, last = name.rpartition(".")
+        key = f"{module}.base_layer.{last}" if module in embeddings else name
+        tensors[PREFIX + key] = to_f32(value)
+    for name, value in adapter.tokens.items():
+        tensors[f"{PREFIX}{name}.token_adapter.trainable_tokens_delta"] = to_f32(value)
+    for key, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise BpError(
+                "INPUT_NOT_FINITE", f"{key} holds NaN or infinite values", "use other inputs or weights"
+            )
+    config = dict(adapter.config)
+    config.setdefault("task_type", "CAUSAL_LM")
+    config.setdefault("target_modules", sorted(adapter.modules))
+    if isinstance(config["target_modules"], list):
+        config["target_modules"] = sorted(config["target_modules"])
+    rank = collections.Counter(ranks.values()).most_common(1)[0][0] if ranks else int(config.get("r", 8))
+    plain = {n: int(a) if a == int(a) else a for n, a in alphas.items()}
+    alpha = collections.Counter(plain.values()).most_common(1)[0][0] if plain else rank
+    config |= {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": alpha,
+        "use_rslora": False,
+        "init_lora_weights": True,
+        "inference_mode": True,
+        "rank_pattern": {f"^{re.escape(n)}": r for n, r in ranks.items() if r != rank},
+        "alpha_pattern": {f"^{re.escape(n)}": a for n, a in plain.items() if a != alpha},
+    }
+    return tensors, config
