@@ -146,3 +146,22 @@ def test_a_hostile_template_reaches_nothing():
         "{{ ''.__class__.__mro__[1].__subclasses__() }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
     )
     assert probe(hostile) is None
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["qwen3", "llama31"])
+def test_real_templates_are_written_as_go(name):
+    import real
+    from bp_export.tokenizer_files import chat_template, special_tokens
+
+    folder = {"qwen3": real.qwen3_tokenizer_dir, "llama31": real.llama31_tokenizer_dir}[name]()
+    jinja, special = chat_template(folder), special_tokens(folder)
+    assert jinja is not None
+    found = probe(jinja, bos=special.bos, eos=special.eos, adds_bos=bool(special.bos))
+    assert found is not None
+    for texts in (["Hi"], ["What is 2 {{+}} 2?", "4", "Sure?"], ["a", "b", "c", "d", "e"]):
+        for system in (None, "Be brief.\nAlways."):
+            conversation = _conversation(texts, system)
+            wanted = render_jinja(jinja, conversation, bos=special.bos, eos=special.eos)
+            assert wanted is not None
+            assert render_go(found.go_template(), conversation) == wanted.removeprefix(special.bos or "")
