@@ -330,3 +330,32 @@ def test_text_stream_positions_survive_odd_separators(tmp_path):
     items = read(write(tmp_path / "a.jsonl", row + "\n" + row + "\n"))
     assert [i.line for i in items] == [1, 2]
     assert items[0].turns[0].content == text
+
+
+def test_hub_rows_stream_through_datasets(tmp_path, monkeypatch):
+    pytest.importorskip("datasets", reason="the extra bp-data[hf] is not installed")
+    monkeypatch.chdir(tmp_path)  # a folder named like the id stands for the repository
+    (tmp_path / "demo" / "pairs").mkdir(parents=True)
+    write(tmp_path / "demo" / "pairs" / "train.jsonl", JSONL)
+    write(tmp_path / "demo" / "pairs" / "test.jsonl", JSONL[: JSONL.index("\n") + 1])
+    items = read("hf:demo/pairs")
+    assert answers(items) == [row["completion"] for row in ROWS]
+    assert items[2].id == "hf:demo/pairs:3"
+    assert len(read("hf:demo/pairs:test")) == 1
+    with pytest.raises(bp_data.BpError) as caught:
+        read("hf:demo/pairs:validation")
+    assert caught.value.code == "HUB_DATASET_FAILED"
+    assert caught.value.exit_code == 69
+
+
+def test_every_code_raised_is_documented():
+    import re
+    from pathlib import Path
+
+    root = Path(bp_data.__file__).parent
+    text = "".join(
+        path.read_text("utf-8") for path in root.rglob("*.py") if path.name not in ("common.py", "errors.py")
+    )
+    used = set(re.findall(r'"((?:INPUT|DEP|HUB|CONFIG|RUNTIME|STATE)_[A-Z_]+)"', text))
+    assert used <= set(bp_data.CODES)
+    assert [reason for reason in bp_data.REASONS if f'"{reason}"' not in text] == []

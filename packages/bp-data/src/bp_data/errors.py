@@ -18,7 +18,6 @@ CODES: dict[str, str] = {
     "INPUT_DATASET_NOT_FOUND": "no file, directory, glob match or known scheme stands behind the name given",
     "INPUT_DATASET_EMPTY": "the dataset holds no row at all",
     "INPUT_DATASET_UNREADABLE": "the file exists but cannot be opened or decoded as what it claims to be",
-    "INPUT_DATASET_NO_ROWS": "rows were read, but none could be used",
     "INPUT_DATASET_TOO_SMALL": "a split needs at least two rows that are not duplicates of each other",
     "INPUT_SPLIT_IMPOSSIBLE": "rows that must stay together fill more than one side of the split holds",
     "INPUT_DATASET_REPORT_THRESHOLD": "a gate of the report tripped",
