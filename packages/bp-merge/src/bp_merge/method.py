@@ -1,0 +1,224 @@
+"""What a merge method is: a pure function of changes and weights whose signature is its schema.
+
+- `@method` records the reference and the laws; parameters, their bounds and defaults are the keyword-only arguments.
+- A method sees one module at a time, as `LowRank` changes, and returns one `LowRank`; the engine does the rest.
+- Packages add methods by the entry point group `bp_merge.methods` (name → a function made with `@method`).
+
+Laws that a method may promise, each tested over random inputs:
+    identity    one adapter of weight 1 comes back
+    idempotent  merge(a, a) = a with default weights
+    gauge       a rotated factorisation of the same ΔW changes nothing
+    symmetric   the order of the adapters does not matter
+    linear      the result is Σ wᵢΔWᵢ
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import inspect
+import math
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from bp_merge.common import BpError
+from bp_merge.lowrank import LowRank
+
+LAWS = ("identity", "idempotent", "gauge", "symmetric", "linear")
+GROUP = "bp_merge.methods"
+_MODULES = {
+    "linear": "linear",
+    "task_arithmetic": "task_arithmetic",
+    "slerp": "slerp",
+    "svd": "truncated_svd",
+    "ties": "ties",
+    "dare_linear": "dare",
+    "dare_ties": "dare",
+    "della": "della",
+    "breadcrumbs": "breadcrumbs",
+    "magnitude_prune": "magnitude_prune",
+    "magmax": "magmax",
+    "knots": "knots",
+    "core_space": "core_space",
+    "tsv_m": "tsv_m",
+    "iso_c": "iso_c",
+    "wudi": "wudi",
+    "regmean": "regmean",
+    "opcm": "opcm",
+    "running_mean": "running_mean",
+    "model_stock": "model_stock",
+    "soup": "soup",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a method may know beside the changes.
+
+    Attributes:
+        module: name of the module.
+        keys: one stable name per adapter (its content), for random masks.
+        seed: of the masks.
+        given: whether the caller gave weights (defaults differ).
+        rank: the output rank asked for, or None.
+        moments: per adapter (sketch (k, n), diagonal (n,)) of the module's inputs, or ().
+    """
+
+    module: str = ""
+    keys: tuple[str, ...] = ()
+    seed: int = 0
+    given: bool = False
+    rank: int | None = None
+    moments: tuple[Any, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A merge method; calling it merges one module."""
+
+    name: str
+    function: Callable[..., LowRank]
+    reference: str
+    laws: tuple[str, ...]
+    formula: str
+    default_weight: Callable[[int], float]
+    needs_moments: bool = False
+
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The keyword-only arguments."""
+        return {
+            n: p
+            for n, p in inspect.signature(self.function).parameters.items()
+            if p.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+
+    def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameters converted and checked against the signature.
+
+        Raises:
+            BpError: `INPUT_VALIDATION_FAILED` for an unknown name or a value out of bounds.
+        """
+        hints = typing.get_type_hints(self.function, include_extras=True)
+        found = {}
+        for name, value in given.items():
+            if name not in self.parameters:
+                known = ", ".join(self.parameters) or "none"
+                raise _wrong(f"{self.name} has no parameter {name!r}; it has: {known}", self.name)
+            hint, bounds = hints[name], ()
+            if typing.get_origin(hint) is typing.Annotated:
+                hint, *bounds = typing.get_args(hint)
+            kinds = [k for k in (*typing.get_args(hint), hint) if k in (int, float, str, bool)] or [str]
+            try:
+                value = value if isinstance(value, bool) else kinds[0](value)
+            except (TypeError, ValueError):
+                raise _wrong(f"{name} must be a {kinds[0].__name__}, not {value!r}", self.name) from None
+            if typing.get_origin(hint) is typing.Literal:
+                bad = value not in typing.get_args(hint)
+                allowed = " or ".join(map(str, typing.get_args(hint)))
+            else:
+                bad = isinstance(value, float) and not math.isfinite(value)
+                allowed = "a finite number"
+            for bound in bounds:
+                for attr, sign, broken in (
+                    ("gt", ">", lambda v, b: v <= b),
+                    ("ge", ">=", lambda v, b: v < b),
+                    ("lt", "<", lambda v, b: v >= b),
+                    ("le", "<=", lambda v, b: v > b),
+                ):
+                    limit = getattr(bound, attr, None)
+                    if limit is not None and broken(value, limit):
+                        bad, allowed = True, f"{sign} {limit}"
+            if bad:
+                raise _wrong(f"{name} must be {allowed}, not {value!r}", self.name)
+            found[name] = value
+        return found
+
+    def __call__(
+        self,
+        parts: Sequence[LowRank],
+        weights: Sequence[float] | None = None,
+        context: Context | None = None,
+        **parameters: Any,
+    ) -> LowRank:
+        """Merge the changes of one module."""
+        context = context or Context(keys=tuple(map(str, range(len(parts)))), given=weights is not None)
+        if weights is None:
+            weights = [self.default_weight(len(parts))] * len(parts)
+        return self.function(list(parts), list(weights), context, **self.check(parameters))
+
+
+def _wrong(message: str, name: str) -> BpError:
+    return BpError(
+        "INPUT_VALIDATION_FAILED", message, f"bp-merge merge --help lists the parameters of {name}"
+    )
+
+
+def method(
+    *,
+    reference: str,
+    formula: str,
+    laws: Sequence[str] = (),
+    name: str = "",
+    default_weight: Callable[[int], float] = lambda n: 1.0,
+    needs_moments: bool = False,
+) -> Callable[[Callable[..., LowRank]], Method]:
+    """Make a function `f(parts, weights, context, *, …) -> LowRank` a method.
+
+    Args:
+        reference: the paper (arXiv id), mandatory.
+        formula: one line.
+        laws: those of `LAWS` that it obeys.
+        name: the function's own unless given.
+        default_weight: weight of each of n adapters when none is given.
+        needs_moments: whether it reads stored input moments.
+    """
+    if not reference or set(laws) - set(LAWS):
+        raise ValueError(f"a method needs a reference, and laws among {LAWS}")
+
+    def decorate(function: Callable[..., LowRank]) -> Method:
+        return Method(
+            name or function.__name__,
+            function,
+            reference,
+            tuple(laws),
+            formula,
+            default_weight,
+            needs_moments,
+        )
+
+    return decorate
+
+
+def get_method(name: str) -> Method:
+    """A method by name, ours or of an installed package.
+
+    Raises:
+        BpError: `INPUT_VALIDATION_FAILED` where there is none; `INPUT_METHOD_INVALID` where an entry point is no method.
+    """
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"bp_merge.methods.{_MODULES[name]}"), name)
+    for point in importlib.metadata.entry_points(group=GROUP):
+        if point.name == name:
+            found = point.load()
+            if not isinstance(found, Method):
+                raise BpError(
+                    "INPUT_METHOD_INVALID", f"{point.value} was not made with @method", "see bp_merge.method"
+                )
+            return found
+    import difflib
+
+    near = difflib.get_close_matches(name, method_names(), 1)
+    raise BpError(
+        "INPUT_VALIDATION_FAILED",
+        f"there is no method {name!r}" + (f"; did you mean {near[0]}?" if near else ""),
+        f"--method {near[0] if near else 'task_arithmetic'}",
+        details={"methods": method_names()},
+    )
+
+
+def method_names() -> list[str]:
+    """Names of all methods, installed packages' too."""
+    return sorted({*_MODULES, *(p.name for p in importlib.metadata.entry_points(group=GROUP))})
