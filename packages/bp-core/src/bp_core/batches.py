@@ -76,6 +76,19 @@ class Tokens:
         """Lay (ids, mask) pairs end to end."""
         return cls.of(Encoded(tuple(int(i) for i in ids), mask.tobytes(), "") for ids, mask in pieces)
 
+    def sample(self, count: int, seed: int) -> Tokens:
+        """`count` pieces drawn by `seed`; all of them where there are no more, or `count` is 0."""
+        if not count or count >= len(self):
+            return self
+        chosen = sorted(np.random.default_rng(seed).permutation(len(self))[:count].tolist())
+        return Tokens.of(
+            (
+                Encoded(tuple(ids.tolist()), mask.tobytes(), self.names[i])
+                for i, (ids, mask) in ((i, self.piece(i)) for i in chosen)
+            ),
+            [int(self.source[i]) for i in chosen],
+        )
+
     def save(self, folder: Path) -> None:
         """Write the arrays into `folder`, which appears only when it is complete."""
         temporary = folder.with_name(folder.name + ".partial")

@@ -247,8 +247,11 @@ class TrainingSettings:
     )
     eval_steps: Annotated[int, Ge(0)] | None = knob(
         None,
-        "Evaluate the held-out loss every so many steps; 0 never. Default: a tenth of the run.",
+        "Evaluate the held-out loss every so many steps; 0 never. Default: a fifth of the run.",
         group="Training",
+    )
+    eval_samples: Annotated[int, Ge(0)] = knob(
+        128, "Held-out examples that an evaluation measures, always the same; 0 takes all.", group="Training"
     )
     save_steps: Annotated[int, Ge(0)] | None = knob(
         None,

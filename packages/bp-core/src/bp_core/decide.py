@@ -92,7 +92,7 @@ def decide(settings: Settings, recommended: dict[str, Any], device: Device, prep
     if t.optim == "auto":
         more["optim"] = _optimizer(device)
     if t.eval_steps is None:
-        more["eval_steps"] = max(1, round((t.steps or 1) / 10))
+        more["eval_steps"] = max(1, round((t.steps or 1) / 5))
     if t.save_steps is None:
         more["save_steps"] = max(1, round((t.steps or 1) / 5))
     if settings.data.packing is None:

@@ -340,6 +340,16 @@ def _arguments(settings: Settings, device: Device, run: Run) -> transformers.Tra
     )
 
 
+@contextlib.contextmanager
+def _closing(tracked: trackers.Trackers) -> Iterator[None]:
+    """End the trackers of a run that fails."""
+    try:
+        yield
+    except BaseException:
+        tracked.finish("failed")
+        raise
+
+
 class _Begin(transformers.TrainerCallback):
     """Calls the preflight and the watch once the optimizer stands."""
 
@@ -420,7 +430,7 @@ def _train(
         trainer.add_callback(_Begin(begin))
         if device.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        with watch:
+        with watch, _closing(tracked):
             if found is None or found.step < steps:
                 trainer.train(resume_from_checkpoint=str(found.path) if found else None)
             else:

@@ -106,11 +106,12 @@ class Watch:
         fp16: bool = False,
         vocabulary: int = 0,
     ) -> None:
-        self.run, self.settings, self.steps, self.heldout = run, settings, steps, heldout
+        self.run, self.settings, self.steps = run, settings, steps
+        self.heldout = heldout.sample(settings.training.eval_samples, settings.training.seed)
         self.callbacks = list(callbacks)
         self.monitor, self.trackers, self.answer = monitor, trackers, answer
         training, safety = settings.training, settings.safety
-        self.eval_every = _every(training.eval_steps, steps, 10)
+        self.eval_every = _every(training.eval_steps, steps, 5)
         self.save_every = _every(training.save_steps, steps, 5)
         self.root = run.path / "checkpoints"
         self.status, self.stop_code = "running", ""
