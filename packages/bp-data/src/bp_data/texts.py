@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
@@ -46,7 +47,10 @@ def _spoken(turns: Sequence[Turn], roles: tuple[str, ...]) -> Iterator[str]:
 def _canonical(value: Any) -> str:
     import orjson
 
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str).decode()
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str).decode()
+    except TypeError:  # integers beyond 64 bits
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def prompt_text(example: Example) -> str:

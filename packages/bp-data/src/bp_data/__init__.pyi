@@ -1,0 +1,32 @@
+"""What `bp_data` offers, for type checkers; `__init__.py` loads it on first use."""
+
+from bp_data.checks import Issue as Issue
+from bp_data.checks import check as check
+from bp_data.conversion import Conversion as Conversion
+from bp_data.conversion import convert as convert
+from bp_data.detection import Detection as Detection
+from bp_data.detection import detect as detect
+from bp_data.errors import CODES as CODES
+from bp_data.errors import REASONS as REASONS
+from bp_data.errors import BpError as BpError
+from bp_data.example import KINDS as KINDS
+from bp_data.example import TASKS as TASKS
+from bp_data.example import Example as Example
+from bp_data.example import Rejected as Rejected
+from bp_data.example import Turn as Turn
+from bp_data.formats import FORMATS as FORMATS
+from bp_data.mapping import FieldMap as FieldMap
+from bp_data.mapping import propose as propose
+from bp_data.reader import Reader as Reader
+from bp_data.reader import read as read
+from bp_data.render import to_arrow as to_arrow
+from bp_data.render import to_dataset as to_dataset
+from bp_data.render import to_messages as to_messages
+from bp_data.render import to_prompt_completion as to_prompt_completion
+from bp_data.render import to_row as to_row
+from bp_data.report import report as report
+from bp_data.sources import Limits as Limits
+from bp_data.split import split as split
+from bp_data.validation import ValidateSettings as ValidateSettings
+from bp_data.validation import Validation as Validation
+from bp_data.validation import validate as validate
