@@ -1,0 +1,293 @@
+"""Which tensor of the base each part of an adapter changes: every name must map, every shape must fit.
+
+- A module is the tensor of its name. Where names on disk have another prefix than in memory, one prefix replaces
+  another for all of them, if only one does; it is told. Anything left over is an error that names it.
+- Several adapters add up. What is absolute (whole tensors, rows, DoRA's magnitudes) has no sum: one adapter, weight 1.
+- Where input embedding and output head share a tensor, a change of one side is refused, unless the head is untied.
+- Quantised weights would have to be quantised again, with a loss that hides small changes: refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bp_merge.baked import Edit, config_with
+from bp_merge.casts import FLOATS, to_f32
+from bp_merge.checkpoint import Checkpoint
+from bp_merge.common import BpError
+
+if TYPE_CHECKING:
+    from bp_merge.adapter import Adapter
+
+_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings")
+_HEADS = ("lm_head", "embed_out", "output")
+_ONE = np.ones((1, 1), np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """Edits by tensor name, what was assumed, and the configuration of the result."""
+
+    edits: dict[str, Edit]
+    notes: list[str]
+    config: dict[str, Any]
+
+
+def plan_edits(base: Checkpoint, adapters: Sequence[tuple[Adapter, float]], *, untie: bool) -> Planned:
+    """Map every part of every adapter to a tensor of the base.
+
+    Raises:
+        BpError: `INPUT_WRONG_BASE`, `INPUT_ADAPTER_UNSUPPORTED`, `INPUT_QUANTIZED_BASE`, `INPUT_TIED_EMBEDDING`.
+    """
+    _refuse_quantised(base)
+    tie = _Tie(base)
+    wanted = [n for a, _ in adapters for n in _tensors(a)]
+    names, notes = _resolve(base, wanted, tie)
+    edits: dict[str, Edit] = {}
+    for adapter, weight in adapters:
+        flipped = bool(adapter.config.get("fan_in_fan_out"))
+        for name in adapter.modules:
+            if any(e.magnitude is not None for e in edits.values()) and len(adapters) > 1:
+                raise _unsupported("DoRA magnitudes cannot be added to another adapter")
+            _add_module(base, edits, names, adapter, name, weight, tie, flipped=flipped)
+        for name, values in adapter.full.items():
+            _only(len(adapters), weight, f"it replaces {name}")
+            _put(edits, base, names[name], tie, full=_shaped(base, tie.source(names[name]), values))
+        for module, values in adapter.tokens.items():
+            _only(len(adapters), weight, f"it replaces rows of {module}")
+            where = _indices(adapter, module, len(values))
+            target = names[f"{module}.weight"]
+            shape = base.info(tie.source(target)).shape
+            if len(shape) != 2 or values.shape[1:] != shape[1:] or where.min() < 0 or where.max() >= shape[0]:
+                raise _wrong(f"the trained rows of {module} do not fit {target} {list(shape)}")
+            _put(edits, base, target, tie, rows=(where, to_f32(values)))
+    config, notes = tie.settle(edits, notes, untie)
+    return Planned(edits, notes, config)
+
+
+def _tensors(adapter: Adapter) -> list[str]:
+    found = [f"{n}.weight" for n in adapter.modules]
+    if adapter.config.get("lora_bias"):
+        found += [f"{n}.bias" for n, m in adapter.modules.items() if m.bias is not None]
+    return [*found, *adapter.full, *(f"{n}.weight" for n in adapter.tokens)]
+
+
+def _indices(adapter: Adapter, module: str, count: int) -> np.ndarray:
+    wanted: Any = adapter.config.get("trainable_token_indices")
+    if isinstance(wanted, dict):
+        wanted = next((v for k, v in wanted.items() if f".{module}".endswith(f".{k}")), None)
+    if not isinstance(wanted, list) or len(wanted) != count or not all(type(i) is int for i in wanted):
+        raise BpError(
+            "INPUT_ADAPTER_INVALID",
+            f"trainable_token_indices do not name the {count} rows of {module}",
+            "save the adapter again",
+        )
+    return np.array(wanted, np.int64)
+
+
+def _add_module(
+    base: Checkpoint,
+    edits: dict[str, Edit],
+    names: dict[str, str],
+    adapter: Adapter,
+    name: str,
+    weight: float,
+    tie: _Tie,
+    *,
+    flipped: bool,
+) -> None:
+    module = adapter.modules[name]
+    target = names[f"{module.name}.weight"]
+    shape = base.info(tie.source(target)).shape
+    flipped = flipped or module.embedding
+    wants = (module.a.shape[1], module.b.shape[0]) if flipped else (module.b.shape[0], module.a.shape[1])
+    if shape != wants:
+        raise _wrong(f"{module.name} changes a {wants[0]} × {wants[1]} matrix, {target} is {list(shape)}")
+    if module.magnitude is not None:
+        if weight != 1:
+            raise _unsupported(f"{module.name} is DoRA, which has no weight other than 1")
+        if module.magnitude.shape != (module.b.shape[0],):
+            raise _wrong(
+                f"{module.name} has {module.magnitude.size} magnitudes for {module.b.shape[0]} outputs"
+            )
+        if edits.get(target) is not None:
+            raise _unsupported(f"{module.name} is DoRA, which cannot be added to another adapter")
+
+    def factor() -> tuple[np.ndarray, np.ndarray, float]:
+        m = adapter.modules[name]
+        return m.b, m.a, m.scale * weight
+
+    if module.magnitude is not None and module.embedding:
+        raise _unsupported(f"{module.name} is DoRA on an embedding")
+    _put(edits, base, target, tie, factor=factor, transposed=flipped, magnitude=module.magnitude)
+    if module.bias is not None:
+        bias = names[f"{module.name}.bias"]
+        values = _shaped(base, bias, module.bias).reshape(-1, 1)
+        scale = module.scale * weight
+        _put(edits, base, bias, tie, factor=lambda: (values, _ONE, scale))
+
+
+def _put(
+    edits: dict[str, Edit],
+    base: Checkpoint,
+    target: str,
+    tie: _Tie,
+    *,
+    factor: Callable[[], tuple[np.ndarray, np.ndarray, float]] | None = None,
+    **changes: Any,
+) -> None:
+    info = base.info(tie.source(target))
+    if info.dtype not in FLOATS:
+        raise BpError(
+            "INPUT_QUANTIZED_BASE",
+            f"{target} is stored as {info.dtype}",
+            "name the 16-bit version of the base model",
+        )
+    edit = edits.get(target) or Edit(info.name)
+    if factor is not None and edit.factors and changes.get("transposed", False) != edit.transposed:
+        raise _unsupported(f"adapters disagree on whether {target} is transposed")
+    factors = (*edit.factors, factor) if factor is not None else edit.factors
+    edits[target] = dataclasses.replace(edit, factors=factors, **changes)
+
+
+def _shaped(base: Checkpoint, target: str, values: np.ndarray) -> np.ndarray:
+    shape = base.info(target).shape
+    if values.shape != shape:
+        raise _wrong(f"{target} is {list(shape)} in the base and {list(values.shape)} in the adapter")
+    return values
+
+
+def _only(adapters: int, weight: float, why: str) -> None:
+    if adapters > 1 or weight != 1:
+        raise _unsupported(f"{why}, which has no sum with other adapters and no weight other than 1")
+
+
+def _resolve(base: Checkpoint, wanted: Sequence[str], tie: _Tie) -> tuple[dict[str, str], list[str]]:
+    names = {n: n for n in wanted if n in base or n == tie.missing_head(n)}
+    rest = [n for n in dict.fromkeys(wanted) if n not in names]
+    if not rest:
+        return names, []
+    old, new = _prefixes(base, rest[0])
+    for name in rest:
+        found = new + name.removeprefix(old)
+        if not name.startswith(old) or found not in base or found in names.values():
+            raise _wrong(f"{base.path} has no tensor {name}")
+        names[name] = found
+    return names, [f"modules {old or '(none)'}… were found as {new or '(none)'}… in the base"]
+
+
+def _prefixes(base: Checkpoint, name: str) -> tuple[str, str]:
+    """The prefix of `name` and the one of the base's only tensor that ends like it (three parts at least)."""
+    parts = name.split(".")
+    for keep in range(len(parts), 2, -1):
+        end = ".".join(parts[-keep:])
+        found = [n for n in base.names if n == end or n.endswith(f".{end}")]
+        if len(found) == 1:
+            return name.removesuffix(end), found[0].removesuffix(end)
+        if found:
+            break
+    raise _wrong(f"{base.path} has no tensor {name}")
+
+
+class _Tie:
+    """The input embedding and the output head of a base, and whether they are one tensor."""
+
+    def __init__(self, base: Checkpoint) -> None:
+        self.base, self.config = base, base.config
+        self.embedding = next(
+            (n for e in _EMBEDDINGS for n in base.names if f".{n}".endswith(f".{e}.weight")), None
+        )
+        self.head = next((n for h in _HEADS for n in base.names if n == f"{h}.weight"), None)
+        nested = self.config.get("text_config")
+        stated = self.config.get("tie_word_embeddings")
+        if stated is None and isinstance(nested, dict):
+            stated = nested.get("tie_word_embeddings")
+        if stated is None:
+            generates = any(
+                str(a).endswith(("ForCausalLM", "Generation")) for a in self.config.get("architectures") or ()
+            )
+            stated = self.head is None and generates
+        self.tied = bool(stated) and self.embedding is not None
+
+    def missing_head(self, name: str) -> str | None:
+        """`name` where it is the head that has no tensor of its own."""
+        is_head = name.removesuffix(".weight").rsplit(".", 1)[-1] in _HEADS and name.endswith(".weight")
+        return name if self.tied and self.head is None and is_head else None
+
+    def source(self, name: str) -> str:
+        """The tensor of the base that stands behind a name."""
+        return str(self.embedding) if name not in self.base and self.missing_head(name) else name
+
+    def settle(
+        self, edits: dict[str, Edit], notes: list[str], untie: bool
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Make both sides agree, or untie, or refuse; the configuration of the result."""
+        head = self.head or next((n for n in edits if self.missing_head(n)), "lm_head.weight")
+        left = edits.get(self.embedding or "")
+        right = edits.get(head)
+        if not self.tied or (left is None and right is None):
+            return self.config, notes
+        if (
+            left is not None
+            and right is None
+            and left.rows is not None
+            and not left.factors
+            and left.full is None
+        ):
+            if self.head is not None:
+                edits[head] = dataclasses.replace(left, source=head)
+            return self.config, notes
+        if left is not None and right is not None and _same(left, right):
+            if self.head is None:
+                del edits[head]
+            return self.config, notes
+        if not untie:
+            side = (
+                "the input embedding"
+                if right is None
+                else "the output head"
+                if left is None
+                else "both sides"
+            )
+            raise BpError(
+                "INPUT_TIED_EMBEDDING",
+                f"{side} of the tied {self.embedding} would change in a way of its own",
+                "run it again with --untie, which gives the output head a tensor of its own",
+            )
+        if right is None:
+            edits[head] = Edit(self.head or str(self.embedding))
+        return config_with({"tie_word_embeddings": True, **self.config}, tie_word_embeddings=False), [
+            *notes,
+            f"{head} has a tensor of its own now, tie_word_embeddings is false",
+        ]
+
+
+def _same(left: Edit, right: Edit) -> bool:
+    if left.factors or right.factors or left.rows or right.rows or left.full is None or right.full is None:
+        return False
+    return left.full.dtype == right.full.dtype and left.full.tobytes() == right.full.tobytes()
+
+
+def _refuse_quantised(base: Checkpoint) -> None:
+    nested = base.config.get("text_config")
+    for config in (base.config, nested if isinstance(nested, dict) else {}):
+        found = config.get("quantization_config")
+        if found:
+            method = found.get("quant_method", "unknown") if isinstance(found, dict) else "unknown"
+            raise BpError(
+                "INPUT_QUANTIZED_BASE",
+                f"{base.path} is quantised ({method}); a merge into it would be rounded to a few bits again",
+                "name the 16-bit version of the base model",
+            )
+
+
+def _wrong(why: str) -> BpError:
+    return BpError("INPUT_WRONG_BASE", why, "name the base model that the adapter was trained on")
+
+
+def _unsupported(why: str) -> BpError:
+    return BpError("INPUT_ADAPTER_UNSUPPORTED", why, "bake this adapter alone, with weight 1")
