@@ -184,3 +184,19 @@ def test_public_names():
     stub = (Path(bp_export.__file__).with_suffix(".pyi")).read_text()
     assert {line.rsplit(" ", 1)[1] for line in stub.splitlines()} == set(bp_export.__all__)
     assert callable(bp_export.export)
+
+
+def test_every_code_that_is_raised_is_documented():
+    import re
+
+    from bp_export.errors import CODES
+    from bp_merge import errors as merge
+
+    known = set(CODES) | set(getattr(merge, "CODES", {}))
+    pattern = re.compile(r'"((?:INPUT|CONFIG|DEP|RUNTIME|STATE|HUB|OLLAMA)_[A-Z_]+)"')
+    named = {
+        code
+        for file in Path(bp_export.__file__).parent.rglob("*.py")
+        for code in pattern.findall(file.read_text("utf-8"))
+    } - {"OLLAMA_HOST", "OLLAMA_API_KEY"}
+    assert named <= known, named - known

@@ -13,6 +13,8 @@ import re
 
 from bp_merge.common import BpError, Exit
 
+from .gguf.errors import CODES as _GGUF_CODES
+
 __all__ = ["CODES", "BpError", "Exit", "redact"]
 
 CODES: dict[str, str] = {
@@ -50,6 +52,8 @@ CODES: dict[str, str] = {
     "HUB_REJECTED": "the Hub refused the contents (for example the model card's metadata)",
     "HUB_UNAVAILABLE": "the Hub cannot be reached or answers with a server error",
     "HUB_OFFLINE": "HF_HUB_OFFLINE is set, and the action needs the Hub",
+    # writing, reading and checking GGUF
+    **_GGUF_CODES,
 }
 
 _SECRET_SHAPES = (
