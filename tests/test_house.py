@@ -241,3 +241,31 @@ def test_merge_and_data_work_without_torch_and_without_siblings(package):
         f"import importlib\nfor name in {[n.removesuffix('.__init__') for n in names]}:\n    importlib.import_module(name)"
     )
     loaded(statement)
+
+
+def test_every_promise_names_a_test_that_exists():
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "PROMISES.md").read_text(encoding="utf-8"))
+    assert len(named) > 15
+    lost = [
+        f"{f}::{t}"
+        for f, t in named
+        if not (ROOT / f).is_file() or f"def {t}(" not in (ROOT / f).read_text("utf-8")
+    ]
+    assert lost == []
+
+
+def test_python_in_the_documents_parses_and_imports_what_exists():
+    import importlib
+
+    wrong = []
+    for page in [p for p in committed() if p.suffix == ".md"]:
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("bp_"):
+                    module = importlib.import_module(node.module)
+                    wrong += [
+                        f"{page.name}: {node.module}.{a.name}"
+                        for a in node.names
+                        if not hasattr(module, a.name)
+                    ]
+    assert wrong == []
