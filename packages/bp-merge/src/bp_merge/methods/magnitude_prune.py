@@ -1,0 +1,34 @@
+"""Magnitude pruning: keep the largest elements, then sum."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Gt, Le
+
+from bp_merge.lowrank import LowRank
+from bp_merge.method import Context, method
+from bp_merge.spaces import Space, in_space, trim
+
+
+@method(
+    reference="arXiv:2306.01708 (its first step)",
+    formula="Σ wᵢ·trim(τᵢ, d), wᵢ = 1/n",
+    laws=("gauge", "symmetric"),
+    default_weight=lambda n: 1 / n,
+)
+def magnitude_prune(
+    parts: list[LowRank],
+    weights: list[float],
+    context: Context,
+    *,
+    density: Annotated[float, Gt(0), Le(1)] = 0.5,
+    space: Space = "core",
+) -> LowRank:
+    """Trimmed changes, summed without an election."""
+    return in_space(
+        parts,
+        space,
+        lambda taus: np.tensordot(np.asarray(weights), np.stack([trim(t, density) for t in taus]), 1),
+    )

@@ -1,0 +1,57 @@
+"""Spherical interpolation of two changes."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+from bp_merge.common import BpError
+from bp_merge.lowrank import LowRank, cosine, norm, stack
+from bp_merge.method import Context, method
+
+
+@method(
+    reference="Shoemake 1985, doi:10.1145/325165.325242",
+    formula="sin((1−t)θ)/sinθ·ΔW₀ + sin(tθ)/sinθ·ΔW₁, θ the angle of the two",
+    laws=("identity", "idempotent", "gauge", "symmetric"),
+)
+def slerp(
+    parts: list[LowRank],
+    weights: list[float],
+    context: Context,
+    *,
+    t: Annotated[float | None, Ge(0), Le(1)] = None,
+) -> LowRank:
+    """Along the arc between two changes, each module for itself; t = w₁/(w₀+w₁) unless given.
+
+    Use it for two adapters of kindred tasks. Nearly parallel or zero changes are interpolated on the line.
+
+    Raises:
+        BpError: `INPUT_VALIDATION_FAILED` for more than two changes, weights that sum to 0, or opposite changes.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    if len(parts) != 2:
+        raise BpError(
+            "INPUT_VALIDATION_FAILED", f"slerp takes two adapters, not {len(parts)}", "--method linear"
+        )
+    if t is None:
+        total = sum(weights)
+        if not total or min(weights) < 0:
+            raise BpError(
+                "INPUT_VALIDATION_FAILED", "slerp needs weights ≥ 0 with a positive sum", "--weights 1,1"
+            )
+        t = weights[1] / total
+    cos = cosine(*parts)
+    if cos < -0.9995:
+        raise BpError(
+            "INPUT_VALIDATION_FAILED",
+            f"{context.module}: the two changes are opposite, no arc joins them",
+            "--method linear",
+        )
+    if cos > 0.9995 or not norm(parts[0]) or not norm(parts[1]):
+        return stack(parts, [1 - t, t])
+    theta = math.acos(cos)
+    return stack(parts, [math.sin((1 - t) * theta) / math.sin(theta), math.sin(t * theta) / math.sin(theta)])
