@@ -45,6 +45,8 @@ def test_a_resumed_file_drops_what_is_done_again_and_a_torn_line(tmp_path):
     second.log(6, {"loss": 60.0})
     second.finish("completed", {})
     assert [r["loss"] for r in map(json.loads, path.read_text().splitlines())] == [1, 2, 3, 4, 5, 60]
+    LocalFile(path).finish("completed", {})
+    assert path.read_text() == "", "a run without a checkpoint is done again from its first step"
 
 
 def test_names():

@@ -224,11 +224,6 @@ def resume_training(
     encoder.stops |= set(prepared.stops)
     run = store.open(record.run_id, step=found.step if found else 0)
     with _ended(run):
-        run.event(
-            "RUN_RESUMED",
-            f"continued at step {found.step if found else 0}",
-            checkpoint=str(found.path if found else ""),
-        )
         tell(
             f"resuming {record.run_id} at step {found.step}"
             if found

@@ -49,13 +49,15 @@ class LocalFile:
 
     Args:
         path: the file; its folder exists.
-        resume_step: keep the lines up to this step and go on after them (a half line left by a kill is dropped).
+        resume_step: keep the lines up to this step and go on after them (a half line left by a kill is dropped);
+            None begins anew.
     """
 
     def __init__(self, path: Path, *, resume_step: int | None = None) -> None:
         self.path = path
         if path.exists():
-            write_atomic(path, "".join(f"{dumps(row)}\n" for row in read_metrics(path, until=resume_step)))
+            kept = [] if resume_step is None else read_metrics(path, until=resume_step)
+            write_atomic(path, "".join(f"{dumps(row)}\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
