@@ -50,6 +50,7 @@ _KNOWN = {
     "lora_bias": True,
     "lora_dropout": True,
     "lora_ga_config": True,
+    "megatron_core": True,  # names a module that only megatron_config, which is refused, would use
     "modules_to_save": True,
     "peft_type": True,
     "peft_version": True,
