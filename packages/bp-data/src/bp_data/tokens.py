@@ -1,0 +1,76 @@
+"""Token counts: by the real tokenizer where one is given, else UTF-8 bytes / 4, which says so.
+
+- Bytes / 4 lies within 20 % of the total for English, mathematics, code and Chinese under 32k-vocabulary BPEs; single
+  rows are off by more.
+- Truncation and padding stored in a tokenizer.json are switched off, or every count would stop at their limit.
+- The text alone is counted: what a chat template adds per turn depends on the template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class TokenCounter:
+    """Counts tokens of texts.
+
+    Args:
+        tokenizer: tokenizer.json, the directory that holds one, or None for the estimate.
+
+    Raises:
+        BpError: `INPUT_TOKENIZER_INVALID`.
+    """
+
+    def __init__(self, tokenizer: str | Path | None = None) -> None:
+        self.estimated = tokenizer is None
+        self._tokenizer: Any = None
+        if tokenizer is not None:
+            from bp_data.validation import open_tokenizer
+
+            self._tokenizer = open_tokenizer(tokenizer)
+
+    def count(self, texts: Sequence[str]) -> np.ndarray:
+        """(R,) int64 tokens of each text."""
+        import numpy as np
+
+        if self._tokenizer is None:
+            sizes = (len(t) if t.isascii() else len(t.encode("utf-8", "surrogatepass")) for t in texts)
+            return -(-np.fromiter(sizes, np.int64, len(texts)) // 4)
+        batch = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return np.fromiter((len(encoding) for encoding in batch), np.int64, len(texts))
+
+
+def distribution(counts: np.ndarray) -> dict[str, Any]:
+    """Count (of tokens), mean, percentiles, maximum and the share of rows above common context lengths."""
+    import numpy as np
+
+    if not len(counts):
+        return {"count": 0, "mean": 0, "p50": 0, "p90": 0, "p95": 0, "p99": 0, "max": 0, "over": {}}
+    p50, p90, p95, p99 = (int(v) for v in np.percentile(counts, [50, 90, 95, 99], method="higher"))
+    over = {str(limit): round(float((counts > limit).mean()), 6) for limit in (2048, 4096, 8192, 32768)}
+    return {
+        "count": int(counts.sum()), "mean": round(float(counts.mean()), 1),
+        "p50": p50, "p90": p90, "p95": p95, "p99": p99, "max": int(counts.max()), "over": over,
+    }  # fmt: skip
+
+
+def histogram(counts: np.ndarray, bars: int = 32) -> list[tuple[int, int, int]]:
+    """(low, high, rows) per bar, logarithmic where the counts span more than a factor of 50."""
+    import numpy as np
+
+    if not len(counts):
+        return []
+    low, high = int(counts.min()), int(counts.max()) + 1
+    if high > 50 * max(1, low):
+        edges = np.geomspace(max(1, low), high, bars + 1).round().astype(np.int64)
+        edges[0] = low
+    else:
+        edges = np.linspace(low, high, min(bars, high - low) + 1).round().astype(np.int64)
+    edges = np.unique(edges)
+    rows, _ = np.histogram(counts, edges)
+    return [(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], rows, strict=True)]
