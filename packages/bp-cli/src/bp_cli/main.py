@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,4 +91,5 @@ def cli(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads: idle threads sleep, not spin
     return run_command(cli, argv, prog_name="backprop")

@@ -56,6 +56,7 @@ def quickstart(
     from bp_export import export
 
     began = time.perf_counter()
+    torch.set_num_threads(1)  # matrices of 128 columns: a second thread only waits, and on a busy machine it spins
     folder = Path(output)
     files, heldout = facts.write(folder / "data")
     checked = report(*map(str, files), against=str(heldout)).to_dict()
