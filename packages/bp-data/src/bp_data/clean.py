@@ -1,0 +1,341 @@
+"""Clean a dataset: drop and redact rows, and say of every dropped row why.
+
+- Order of the steps: filters, redaction, decontamination, exact duplicates, near duplicates. A row is dropped once, by
+  the first step that refuses it; kept rows stay in input order.
+- Deletion uses star clusters: a row goes only where it resembles a row that stays.
+- `keep` picks the survivor of duplicates: `first`, `longest`, or `best` (fewest defects: control characters and
+  replacement characters, repetition; then the longest).
+- Same rows and settings give the same bytes. Files appear whole or not at all, with a sidecar of dropped rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Le
+
+from bp_data import pii
+from bp_data.common import knob
+from bp_data.errors import BpError
+from bp_data.example import Example, Rejected, Turn
+from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, star_clusters
+from bp_data.report_parts import Trace
+from bp_data.texts import exact_key, row_text, rows_of
+from bp_data.tokens import TokenCounter
+
+_DEFECT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd]")
+
+
+@dataclasses.dataclass(frozen=True)
+class CleanSettings:
+    """Which rows stay, and what is taken out of them."""
+
+    dedupe: str = knob("exact", "Drop duplicates.", group="clean", choices=("none", "exact", "near"))
+    keep: str = knob(
+        "first", "Which of the duplicates stays.", group="clean", choices=("first", "longest", "best")
+    )
+    dup_threshold: Annotated[float, Ge(0.3), Le(1)] = knob(
+        DEFAULT_THRESHOLD, "Jaccard similarity of a near-duplicate.", group="clean"
+    )
+    shingle: str = knob("auto", "What similarity compares.", group="clean", choices=("auto", "word", "char"))
+    against: tuple[str, ...] = knob(
+        (), "Drop rows that overlap this held-out file (repeat it).", group="clean"
+    )
+    redact: bool = knob(False, "Replace secrets and personal data by [KIND].", group="clean")
+    min_tokens: Annotated[int, Ge(0)] | None = knob(None, "Drop shorter rows.", group="clean", unit="tokens")
+    max_tokens: Annotated[int, Gt(0)] | None = knob(None, "Drop longer rows.", group="clean", unit="tokens")
+    tokenizer: Path | None = knob(
+        None, "tokenizer.json for the two limits (estimate without).", group="clean"
+    )
+    min_turns: Annotated[int, Ge(0)] | None = knob(None, "Drop rows with fewer turns.", group="clean")
+    max_turns: Annotated[int, Gt(0)] | None = knob(None, "Drop rows with more turns.", group="clean")
+    language: tuple[str, ...] = knob(
+        (), "Keep these languages only (und: undetermined; repeat it).", group="clean"
+    )
+    match: str | None = knob(None, "Keep rows in which this regular expression is found.", group="clean")
+    drop_match: str | None = knob(None, "Drop rows in which this regular expression is found.", group="clean")
+    max_repetition: Annotated[float, Gt(0), Le(1)] | None = knob(
+        None, "Drop rows with a larger share of repeated word trigrams.", group="clean"
+    )
+    min_reasoning: Annotated[int, Ge(0)] | None = knob(
+        None, "Drop rows whose reasoning trace is shorter.", group="clean", unit="words"
+    )
+    max_reasoning: Annotated[int, Gt(0)] | None = knob(
+        None, "Drop rows whose reasoning trace is longer.", group="clean", unit="words"
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that was left out: why, and which row made it superfluous."""
+
+    id: str
+    source: str
+    line: int
+    reason: str
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cleaned:
+    """Kept rows, dropped rows, and how many rows were redacted."""
+
+    kept: list[Example]
+    dropped: list[Dropped]
+    redacted: int
+    settings: CleanSettings
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON-able data (not the rows)."""
+        reasons = Counter(row.reason for row in self.dropped)
+        return {
+            "rows_total": len(self.kept) + len(self.dropped),
+            "rows_kept": len(self.kept),
+            "rows_dropped": len(self.dropped),
+            "dropped": dict(sorted(reasons.items())),
+            "rows_redacted": self.redacted,
+        }
+
+    def write(
+        self, output: str | Path, dropped: str | Path | None = None, *, overwrite: bool = False
+    ) -> tuple[Path, Path]:
+        """Write the kept rows as JSONL and the dropped ones beside them (`<stem>.dropped.jsonl` unless named).
+
+        Raises:
+            BpError: `INPUT_OUTPUT_EXISTS`; then nothing was written.
+        """
+        from bp_data.conversion import dumps, whole_file
+        from bp_data.render import to_row
+
+        output = Path(output)
+        sidecar = Path(dropped) if dropped else output.with_name(f"{output.stem}.dropped.jsonl")
+        inputs = {Path(source) for row in (*self.kept, *self.dropped) if (source := row.source)}
+        with (
+            whole_file(sidecar, overwrite=overwrite, inputs=inputs) as refused,
+            whole_file(output, overwrite=overwrite, inputs=inputs) as file,
+        ):
+            for row in self.dropped:
+                refused.file.write(dumps(dataclasses.asdict(row)))
+            for example in self.kept:
+                file.file.write(dumps(to_row(example)))
+        return output, sidecar
+
+
+def clean(
+    dataset: Iterable[Example | Rejected] | str | Path | Sequence[str | Path],
+    settings: CleanSettings | None = None,
+    **changes: Any,
+) -> Cleaned:
+    """Drop and redact rows.
+
+    Args:
+        dataset: rows, or paths that `bp_data.read` can open. Rejected rows are dropped with their own reason.
+        settings: what to do; `changes` overrides its fields.
+        changes: fields of `CleanSettings`.
+
+    Returns:
+        Kept rows in input order and every dropped row with a reason: `filter_tokens`, `filter_turns`,
+        `filter_language`, `filter_match`, `filter_repetition`, `filter_reasoning`, `contaminated`,
+        `duplicate_exact`, `duplicate_near`, or the reason of a rejected row.
+
+    Raises:
+        BpError: `INPUT_PATTERN_INVALID`, `INPUT_VALIDATION_FAILED`, and what `read` raises.
+
+    Example:
+        >>> from bp_data.example import Example
+        >>> result = clean([Example(f"r{i}", "mem", i, "text", text="the same text") for i in range(3)])
+        >>> [row.id for row in result.kept], [(row.id, row.reason, row.detail) for row in result.dropped]
+        (['r0'], [('r1', 'duplicate_exact', 'r0'), ('r2', 'duplicate_exact', 'r0')])
+    """
+    if isinstance(changes.get("against"), (str, Path)):
+        changes["against"] = (str(changes["against"]),)
+    settings = dataclasses.replace(settings or CleanSettings(), **changes)
+    filters = _Filters(settings)
+    rows: list[Example] = []
+    fate: dict[int, Dropped] = {}
+    order: list[Dropped | int] = []
+    redacted = 0
+    for row in rows_of(dataset):
+        if isinstance(row, Rejected):
+            order.append(Dropped(f"{row.source}:{row.line}", row.source, row.line, row.reason, row.hint))
+            continue
+        reason = filters.refuse(row)
+        if settings.redact and not reason:
+            row, changed = redact_example(row)
+            redacted += changed
+        order.append(len(rows))
+        if reason:
+            fate[len(rows)] = Dropped(row.id, row.source, row.line, *reason)
+        rows.append(row)
+
+    def drop(row: int, reason: str, detail: str) -> None:
+        fate.setdefault(row, Dropped(rows[row].id, rows[row].source, rows[row].line, reason, detail))
+
+    if settings.against:
+        for row, detail in _contaminated(rows, settings):
+            drop(row, "contaminated", detail)
+    if settings.dedupe != "none":
+        left = [row for row in range(len(rows)) if row not in fate]
+        ranks = _ranks(rows, left, settings.keep)
+        keeper: dict[bytes, int] = {}
+        for row in sorted(left, key=lambda r: (ranks[r], r)):
+            first = keeper.setdefault(exact_key(rows[row]), row)
+            if first != row:
+                drop(row, "duplicate_exact", rows[first].id)
+        if settings.dedupe == "near":
+            left = sorted(keeper.values())
+            search = NearDuplicateSearch(settings.dup_threshold, settings.shingle)
+            for row in left:
+                search.add(row_text(rows[row]))
+            clusters = star_clusters(search.finish(), [ranks[row] for row in left])
+            for centre, members in clusters.items():
+                for member in members:
+                    drop(left[member], "duplicate_near", rows[left[centre]].id)
+    kept = [rows[row] for row in order if isinstance(row, int) and row not in fate]
+    dropped = [
+        fate[row] if isinstance(row, int) else row for row in order if not isinstance(row, int) or row in fate
+    ]
+    return Cleaned(kept, dropped, redacted, settings)
+
+
+class _Filters:
+    """The per-row filters, compiled once."""
+
+    def __init__(self, settings: CleanSettings) -> None:
+        self.settings = settings
+        self.patterns = {}
+        for name in ("match", "drop_match"):
+            pattern = getattr(settings, name)
+            try:
+                self.patterns[name] = re.compile(pattern) if pattern else None
+            except re.error as error:
+                raise BpError(
+                    "INPUT_PATTERN_INVALID", f"{name}: {error}", f"--{name.replace('_', '-')} 'plain text'"
+                ) from None
+        limited = settings.min_tokens is not None or settings.max_tokens is not None
+        self.counter = TokenCounter(settings.tokenizer) if limited else None
+
+    def refuse(self, example: Example) -> tuple[str, str] | None:
+        """The reason and figure for which a row is dropped, or None."""
+        s = self.settings
+        text = row_text(example)
+        if self.counter is not None:
+            tokens = int(self.counter.count([text])[0])
+            if not (s.min_tokens or 0) <= tokens <= (s.max_tokens or tokens):
+                return "filter_tokens", str(tokens)
+        turns = len(example.turns) + len(example.chosen)
+        if not (s.min_turns or 0) <= turns <= (s.max_turns or turns):
+            return "filter_turns", str(turns)
+        if s.language:
+            from bp_data.language import language
+
+            code = language(text)
+            if code not in s.language:
+                return "filter_language", code
+        if (pattern := self.patterns["match"]) and not pattern.search(text):
+            return "filter_match", ""
+        if (pattern := self.patterns["drop_match"]) and (found := pattern.search(text)):
+            return "filter_match", f"at {found.start()}"
+        if s.max_repetition is not None and (share := repetition(text)) > s.max_repetition:
+            return "filter_repetition", f"{share:.2f}"
+        if s.min_reasoning is not None or s.max_reasoning is not None:
+            trace = Trace()
+            trace.add(example)
+            words = sum(trace.words)
+            if not (s.min_reasoning or 0) <= words <= (s.max_reasoning or words):
+                return "filter_reasoning", str(words)
+        return None
+
+
+def repetition(text: str) -> float:
+    """Share of word trigrams that repeat an earlier one of the same text, in [0, 1)."""
+    words = text.lower().split()
+    total = len(words) - 2
+    return 1 - len({tuple(words[i : i + 3]) for i in range(total)}) / total if total > 0 else 0.0
+
+
+def _ranks(rows: list[Example], left: list[int], keep: str) -> dict[int, Any]:
+    """Lower ranks survive; compared before the row number."""
+    if keep == "first":
+        return dict.fromkeys(left, 0)
+    ranks = {}
+    for row in left:
+        text = row_text(rows[row])
+        defects = (len(_DEFECT.findall(text)), round(repetition(text), 2)) if keep == "best" else ()
+        ranks[row] = (*defects, -len(text))
+    return ranks
+
+
+def _contaminated(rows: list[Example], settings: CleanSettings) -> list[tuple[int, str]]:
+    from bp_data.contamination import ContaminationIndex
+    from bp_data.shingles import tokenize
+
+    index = ContaminationIndex(settings.against)
+    held = len(index.items)
+    keys = {exact_key(item): item.id for item in reversed(index.items)}
+    search = NearDuplicateSearch(settings.dup_threshold, settings.shingle)
+    for item in index.items:
+        search.add(row_text(item))
+    for low in range(0, len(rows), 512):
+        texts = [row_text(row) for row in rows[low : low + 512]]
+        for text in texts:
+            search.add(text)
+        for tokens in tokenize(texts, range(low, low + len(texts))):
+            index.scan(tokens)
+    pairs = search.finish()
+    found = {
+        row: f"{index.items[item].id} (13-gram coverage {share:.2f})"
+        for row, (item, share) in index.finish().contaminated.items()
+    }
+    for a, b in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
+        if a < held <= b:
+            found[b - held] = f"{index.items[a].id} (near-duplicate)"
+    for row, example in enumerate(rows):
+        if (item := keys.get(exact_key(example))) is not None:
+            found[row] = f"{item} (equal)"
+    return sorted(found.items())
+
+
+def redact_example(example: Example) -> tuple[Example, bool]:
+    """The row with secrets and personal data replaced in everything that training reads, and whether any was."""
+    changed = False
+
+    def text(value: str) -> str:
+        nonlocal changed
+        new = pii.redact(value)
+        changed |= new is not value and new != value
+        return new
+
+    def any_value(value: Any) -> Any:
+        if isinstance(value, str):
+            return text(value)
+        if isinstance(value, dict):
+            return {key: any_value(item) for key, item in value.items()}
+        return [any_value(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    def turns(given: tuple[Turn, ...]) -> tuple[Turn, ...]:
+        return tuple(
+            dataclasses.replace(
+                turn,
+                content=text(turn.content),
+                reasoning=text(turn.reasoning) if turn.reasoning else turn.reasoning,
+                tool_calls=tuple(any_value(dict(call)) for call in turn.tool_calls),
+            )
+            for turn in given
+        )
+
+    result = dataclasses.replace(
+        example,
+        turns=turns(example.turns),
+        chosen=turns(example.chosen),
+        rejected=turns(example.rejected),
+        text=text(example.text),
+        reference=any_value(example.reference),
+        meta=any_value(dict(example.meta)),
+    )
+    return (result, True) if changed else (example, False)
