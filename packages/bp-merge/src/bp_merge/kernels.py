@@ -1,0 +1,119 @@
+"""Element-wise parts of the merge methods on blocks of differences, the same for any cut into blocks.
+
+- Random masks are counter-based (Philox): element i of a tensor has the same draw whatever the block, the order or the
+  number of threads. The key is 128 bits of SHA-256 over seed, method and what names model and tensor.
+- A magnitude threshold is exact: a histogram of the upper 16 bits of |x|, then one of the lower bits of the bin that
+  holds the rank. Ties at the threshold are all kept.
+- sign(0) is +, as in the TIES code, so that an exact tie elects +.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+DRAWS = 16  # 16-bit draws of one Philox counter
+
+
+def key_of(*parts: object) -> np.ndarray:
+    """A Philox key (2,) u64 from what names the mask."""
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    return np.frombuffer(digest[:16], "<u8").copy()
+
+
+def draws(key: np.ndarray, start: int, count: int) -> np.ndarray:
+    """Draws of elements [start:start+count), uniform u16."""
+    first, skip = divmod(start, DRAWS)
+    source = np.random.Philox(key=key, counter=np.array([first, 0, 0, 0], np.uint64))
+    raw = source.random_raw((skip + count + 3) // 4)
+    return raw.astype("<u8", copy=False).view("<u2")[skip : skip + count]
+
+
+def drop(delta: np.ndarray, keep: float | np.ndarray, key: np.ndarray, start: int) -> np.ndarray:
+    """DARE (arXiv:2311.03099): each element is kept with probability `keep` and divided by it; else 0.
+
+    Args:
+        delta: (n,) f32.
+        keep: probability, or one for each element (DELLA).
+        key: of the mask.
+        start: place of the first element in the tensor.
+
+    Example:
+        With keep = .5 the elements [1, 2, 3, 4, 5, 6] and draws [high, low, low, high, low, low] give
+        [0, 4, 6, 0, 10, 12].
+    """
+    limit = np.clip(np.rint(np.asarray(keep) * 65536), 1, 65536).astype(np.uint32)
+    kept = draws(key, start, delta.size) < limit
+    return np.where(kept, delta * (np.float32(65536) / limit.astype(np.float32)), np.float32(0))
+
+
+def elect(deltas: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """TIES (arXiv:2306.01708): the sign of the weighted sum; then the weighted mean of those that agree.
+
+    Zeros take no part. Where nobody takes part the result is 0.
+
+    Example:
+        [3, -1, 0], [1, -2, 0] and [-2, 2, 4] with equal weights elect [+, -, +] and give [2, -1.5, 4].
+    """
+    total = np.zeros_like(deltas[0])
+    for d, w in zip(deltas, weights, strict=True):
+        total += np.float32(w) * d
+    positive = total >= 0
+    value, share = np.zeros_like(total), np.zeros_like(total)
+    for d, w in zip(deltas, weights, strict=True):
+        agrees = (d != 0) & ((d > 0) == positive)
+        value += np.where(agrees, np.float32(w) * d, np.float32(0))
+        share += np.where(agrees, np.float32(w), np.float32(0))
+    return np.divide(value, share, out=np.zeros_like(value), where=share != 0)
+
+
+def della_keep(delta: np.ndarray, density: float, epsilon: float) -> np.ndarray:
+    """DELLA (arXiv:2406.11617): probabilities by rank of |x| in each row, from density − ε/2 to density + ε/2.
+
+    Args:
+        delta: (rows, columns).
+        density: mean probability.
+        epsilon: width.
+    """
+    rank = np.argsort(np.argsort(np.abs(delta), axis=1, kind="stable"), axis=1, kind="stable")
+    width = max(delta.shape[1] - 1, 1)
+    place = rank.astype(np.float32) / width if delta.shape[1] > 1 else np.full(delta.shape, 0.5, np.float32)
+    return np.float32(density - epsilon / 2) + np.float32(epsilon) * place
+
+
+Blocks = Callable[[], Iterable[np.ndarray]]
+
+
+def thresholds(blocks: Blocks, ranks: Sequence[int]) -> list[float]:
+    """The magnitudes of the given ranks (0: the largest) among all elements of the blocks; exact.
+
+    Args:
+        blocks: gives the blocks (f32, flat), called twice.
+        ranks: each below the number of elements.
+    """
+    upper = np.zeros(1 << 16, np.int64)
+    for block in blocks():
+        upper += np.bincount(_bits(block) >> np.uint32(16), minlength=1 << 16)
+    places = []
+    above = upper[::-1].cumsum()
+    for rank in ranks:
+        place = int(np.searchsorted(above, rank, side="right"))
+        places.append(((1 << 16) - 1 - place, rank - (int(above[place - 1]) if place else 0)))
+    lower = {bin_: np.zeros(1 << 16, np.int64) for bin_, _ in places}
+    for block in blocks():
+        bits = _bits(block)
+        high = bits >> np.uint32(16)
+        for bin_, counts in lower.items():
+            inside = bits[high == bin_] & np.uint32(0xFFFF)
+            counts += np.bincount(inside, minlength=1 << 16)
+    found = []
+    for bin_, rest in places:
+        low = (1 << 16) - 1 - int(np.searchsorted(lower[bin_][::-1].cumsum(), rest, side="right"))
+        found.append(float(np.uint32(bin_ << 16 | low).view(np.float32)))
+    return found
+
+
+def _bits(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x, np.float32).view(np.uint32) & np.uint32(0x7FFFFFFF)
