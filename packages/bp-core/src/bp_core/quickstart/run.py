@@ -59,7 +59,7 @@ def quickstart(
     torch.set_num_threads(1)  # matrices of 128 columns: a second thread only waits, and on a busy machine it spins
     folder = Path(output)
     files, heldout = facts.write(folder / "data")
-    checked = report(*map(str, files), against=str(heldout)).to_dict()
+    checked = report(list(map(str, files))).to_dict()
     tell(
         f"data: {checked['rows_total']} rows in {len(files)} files, {checked['rows_accepted']} can be used, "
         f"{checked['rows_rejected']} cannot ({', '.join(f'{n} {r}' for r, n in checked['rejections'].items())})"
