@@ -36,7 +36,7 @@ def greedy_soup(
     Returns:
         The soup, and the indices of its ingredients in the order they were added.
     """
-    from bp_merge.merge import merge
+    from bp_merge.engine import merge
 
     scores = [scorer(a) for a in adapters]
     order = sorted(range(len(adapters)), key=lambda i: (-scores[i], i))
