@@ -139,7 +139,52 @@ def test_map_writes_nothing_until_each_reason_is_dropped(data, capsys):
 def test_help_lists_every_command(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    assert {"validate", "map"} <= set(out.split())
+    assert {"validate", "map", "split", "report", "clean"} <= set(out.split())
+
+
+def test_report_and_its_gates(data, capsys):
+    rows = [
+        {"question": f"What is {i} times {i * 7 + 3} exactly?", "answer": f"It is {i * (i * 7 + 3)}."}
+        for i in range(30)
+    ]
+    (data / "qa.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in [*rows, rows[0], rows[1]]) + "{broken\n"
+    )
+    (data / "test.jsonl").write_text(json.dumps(rows[5]) + "\n")
+    code, out, _ = run(capsys, "report", "qa.jsonl", "--against", "test.jsonl", "--json", "--html", "r.html")
+    found = json.loads(out)
+    assert code == 0
+    assert {
+        "schema_version", "rows_total", "rows_accepted", "rows_rejected", "rejections", "formats", "exact_duplicates",
+        "near_duplicate_rows", "near_duplicate_clusters", "contamination", "tokens", "verdict", "failed_thresholds",
+        "seconds",
+    } <= found.keys()  # fmt: skip
+    assert {"rows", "rate", "against"} <= found["contamination"].keys()
+    assert {"count", "p50", "p95", "max", "estimated"} <= found["tokens"].keys()
+    assert (found["rows_total"], found["rows_accepted"], found["exact_duplicates"]) == (33, 32, 2)
+    assert found["contamination"]["rows"] >= 1
+    assert (data / "r.html").read_text().startswith("<!doctype html>")
+    code, _, err = run(capsys, "report", "qa.jsonl", "--fail-on-dups", "0.01")
+    assert code == 65
+    assert "INPUT_DATASET_REPORT_THRESHOLD" in err
+    assert run(capsys, "report", "qa.jsonl", "--against", "test.jsonl", "--fail-on-contamination", "0", "-q")[
+        :2
+    ] == (65, "FAIL\n")
+    assert run(capsys, "report", "qa.jsonl", "--fail-on-dups", "0.5")[0] == 0
+    assert run(capsys, "report", "qa.jsonl", "--against", "nowhere.jsonl")[0] == 1
+    assert run(capsys, "report", "qa.jsonl", "--dup-threshold", "2")[0] == 1
+
+
+def test_clean_writes_kept_and_dropped_rows(data, capsys):
+    (data / "dup.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*GOOD, GOOD[0]]) + "{broken\n")
+    code, out, _ = run(capsys, "clean", "dup.jsonl", "--json")
+    found = json.loads(out)
+    assert (code, found["rows_kept"], found["dropped"]) == (0, 6, {"duplicate_exact": 1, "invalid_json": 1})
+    assert len((data / "dup.clean.jsonl").read_text().splitlines()) == 6
+    assert len((data / "dup.clean.dropped.jsonl").read_text().splitlines()) == 2
+    assert run(capsys, "clean", "dup.jsonl")[0] == 1
+    assert run(capsys, "clean", "dup.jsonl", "-o", "dup.jsonl", "--overwrite")[0] == 1
+    assert run(capsys, "clean", "dup.jsonl", "--min-turns", "9", "--overwrite")[0] == 65
 
 
 def test_split_writes_the_rows_of_the_source(data, capsys):

@@ -179,6 +179,8 @@ def test_reading_stops_at_max_errors_and_max_samples(tmp_path):
     result = validate(path, max_errors=3)
     assert (result.total_samples, result.stopped_early, result.counts["empty_target"]) == (4, True, 3)
     assert validate(path, max_samples=1).ok
+    assert validate([path, path], max_errors=0).counts["empty_target"] == 100
+    assert validate(bp_data.read(path), max_errors=0).rejected == 50
 
 
 def test_file_level_findings(tmp_path):

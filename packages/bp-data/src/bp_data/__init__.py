@@ -6,7 +6,7 @@
         ...  # an Example, or a Rejected that says why not
 
 - Public names load on first use; importing the package costs milliseconds and loads neither numpy nor pyarrow.
-- `bp_data.split` and `bp_data.report` are the functions, although modules of those names hold them: Python would bind
+- `bp_data.split`, `report` and `clean` are the functions, although modules of those names hold them: Python would bind
   the module to the package's attribute when it is first imported, and `_Package` keeps it from doing so.
 """
 
@@ -43,7 +43,14 @@ _NAMES = {
     "to_messages": "render",
     "to_prompt_completion": "render",
     "to_row": "render",
+    "CleanSettings": "clean",
+    "Cleaned": "clean",
+    "clean": "clean",
+    "Report": "report",
+    "ReportSettings": "report",
     "report": "report",
+    "Split": "split",
+    "SplitSettings": "split",
     "split": "split",
     "Validation": "validation",
     "ValidateSettings": "validation",

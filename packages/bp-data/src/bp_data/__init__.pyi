@@ -2,6 +2,9 @@
 
 from bp_data.checks import Issue as Issue
 from bp_data.checks import check as check
+from bp_data.clean import Cleaned as Cleaned
+from bp_data.clean import CleanSettings as CleanSettings
+from bp_data.clean import clean as clean
 from bp_data.conversion import Conversion as Conversion
 from bp_data.conversion import convert as convert
 from bp_data.detection import Detection as Detection
@@ -24,8 +27,12 @@ from bp_data.render import to_dataset as to_dataset
 from bp_data.render import to_messages as to_messages
 from bp_data.render import to_prompt_completion as to_prompt_completion
 from bp_data.render import to_row as to_row
+from bp_data.report import Report as Report
+from bp_data.report import ReportSettings as ReportSettings
 from bp_data.report import report as report
 from bp_data.sources import Limits as Limits
+from bp_data.split import Split as Split
+from bp_data.split import SplitSettings as SplitSettings
 from bp_data.split import split as split
 from bp_data.validation import ValidateSettings as ValidateSettings
 from bp_data.validation import Validation as Validation

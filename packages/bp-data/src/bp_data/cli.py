@@ -14,13 +14,17 @@ from typing import Any
 
 import click
 
+from bp_data.clean import CleanSettings
 from bp_data.common import Exit, Sink, collect, options, output_options, run_command
 from bp_data.errors import BpError
+from bp_data.report import ReportSettings
 from bp_data.sources.base import Limits
 from bp_data.split import SplitSettings
 from bp_data.validation import ValidateSettings
 
 EPILOG = {
+    "clean": "Example: bp-data clean train.jsonl --dedupe near --keep longest --redact",
+    "report": "Example: bp-data report train.jsonl --against test.jsonl --fail-on-dups 0.1 --fail-on-contamination 0",
     "split": "Example: bp-data split train.jsonl --heldout-ratio 0.1 --seed 0",
     "validate": "Example: bp-data validate train.jsonl --format sharegpt --max-errors 20",
     "map": "Example: bp-data map raw.csv --map question=prompt,answer=completion --output train.jsonl --drop empty_target",
@@ -87,6 +91,115 @@ def validate(
     )  # fmt: skip
     sink.result(result.to_dict(), result.tell, quiet="ok" if result.ok else f"{result.errors} errors")
     return Exit.OK if result.ok else Exit.GATE
+
+
+@cli.command(epilog=EPILOG["report"])
+@click.argument("dataset")
+@format_option
+@options(ReportSettings)
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one self-contained page too."
+)
+@click.option("--verbose", "-v", is_flag=True, help="Show a traceback with an error.")
+@output_options
+def report(
+    sink: Sink,
+    dataset: str,
+    format_name: str,
+    mapping: str | None,
+    force: bool,
+    html: Path | None,
+    verbose: bool,
+    **given: Any,
+) -> int:
+    """Say what DATASET is made of: duplicates, lengths, languages, secrets, contamination, and a verdict."""
+    from bp_data.conversion import whole_file
+    from bp_data.reader import read
+    from bp_data.report import report as run
+
+    settings = collect(ReportSettings, given)
+    reader = read(dataset, format=format_name, mapping=mapping, force=force, note=sink.note)
+    result = run(reader, settings, progress=ticker(sink, "report"))
+    if html is not None:
+        with whole_file(
+            html, overwrite=True, inputs=[Path(source.spec) for source in reader.sources]
+        ) as page:
+            page.file.write(result.to_html().encode("utf-8", "replace"))
+        sink.note(f"wrote {html}")
+    sink.result(result.to_dict(), result.to_text, quiet=result.verdict)
+    if result.failed:
+        sink.note(f"[INPUT_DATASET_REPORT_THRESHOLD] {'; '.join(result.failed_thresholds)}")
+    return Exit.GATE if result.failed else Exit.OK
+
+
+@cli.command(epilog=EPILOG["clean"])
+@click.argument("dataset")
+@format_option
+@options(CleanSettings)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Kept rows  [default: <stem>.clean.jsonl]",
+)
+@click.option(
+    "--dropped",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Dropped rows with reasons  [default: beside the output]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+@click.option("--dry-run", is_flag=True, help="Print the figures, write nothing.")
+@click.option("--verbose", "-v", is_flag=True, help="Show a traceback with an error.")
+@output_options
+def clean(
+    sink: Sink,
+    dataset: str,
+    format_name: str,
+    mapping: str | None,
+    force: bool,
+    output: Path | None,
+    dropped: Path | None,
+    overwrite: bool,
+    dry_run: bool,
+    verbose: bool,
+    **given: Any,
+) -> int:
+    """Drop duplicates and rows that DATASET is better without, and redact; each dropped row keeps its reason."""
+    from bp_data.clean import clean as run
+    from bp_data.reader import read
+
+    settings = collect(CleanSettings, given)
+    path = output or beside(dataset, "clean")
+    for target in (path, dropped):
+        if target and target.exists() and Path(dataset).exists() and target.samefile(dataset):
+            raise BpError(
+                "INPUT_OUTPUT_EXISTS", f"{target} is the input itself", f"--output {beside(dataset, 'clean')}"
+            )
+    result = run(read(dataset, format=format_name, mapping=mapping, force=force, note=sink.note), settings)
+    figures = result.to_dict()
+    written: dict[str, str] = {}
+    if not dry_run and result.kept:
+        first, second = result.write(path, dropped, overwrite=overwrite)
+        written = {"output": str(first), "dropped_file": str(second)}
+
+    def human() -> str:
+        lines = [
+            f"{figures['rows_total']} rows: {figures['rows_kept']} kept, {figures['rows_dropped']} dropped"
+        ]
+        lines += [f"  {reason}: {count}" for reason, count in figures["dropped"].items()]
+        lines += [f"{figures['rows_redacted']} rows redacted"] if settings.redact else []
+        return "\n".join(lines + [f"wrote {name}" for name in written.values()])
+
+    sink.result({**figures, **written}, human, quiet="\n".join(written.values()))
+    return Exit.OK if result.kept else Exit.GATE
+
+
+def beside(dataset: str, part: str) -> Path:
+    """`<stem>.<part>.jsonl` in the folder of a dataset, or here for stdin and remote sources."""
+    path = Path(dataset)
+    if not path.exists():
+        return Path(f"{'stdin' if dataset == '-' else path.name.split(':')[0] or 'dataset'}.{part}.jsonl")
+    return path.parent / f"{path.name.split('.')[0]}.{part}.jsonl"
 
 
 @cli.command("map", epilog=EPILOG["map"])

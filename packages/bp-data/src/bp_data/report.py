@@ -154,7 +154,11 @@ def report(
         if value is not None and not 0 <= value <= 1:
             flag = "--" + name.replace("_", "-")
             raise BpError("INPUT_VALIDATION_FAILED", f"{name} must be 0 to 1, not {value}", f"{flag} 0.1")
-    return _Pass(settings, progress).run(dataset)
+    one_pass = _Pass(settings, progress)
+    try:
+        return one_pass.run(dataset)
+    finally:
+        one_pass.excerpts.close()
 
 
 class _Pass:

@@ -136,7 +136,7 @@ class Validation:
 
 
 def validate(
-    data: str | PathLike[str] | Iterable[Example | Rejected],
+    data: str | PathLike[str] | Sequence[str | PathLike[str]] | Iterable[Example | Rejected],
     settings: ValidateSettings | None = None,
     *,
     format: str = "auto",
@@ -149,7 +149,7 @@ def validate(
     """Look at every row of a dataset.
 
     Args:
-        data: anything that `read` takes, or rows.
+        data: a source or several, as `read` takes them, or rows.
         settings: what to look at; single settings may be given as keywords instead.
         format: as for `read`.
         mapping: as for `read`.
@@ -167,11 +167,12 @@ def validate(
     settings = dataclasses.replace(settings or ValidateSettings(), **overrides)
     started = time.perf_counter()
     reader: Reader | None = None
-    if isinstance(data, str | PathLike):
-        reader = read(data, format=format, mapping=mapping, force=force, note=note)
+    paths = [data] if isinstance(data, str | PathLike) else data if isinstance(data, list | tuple) else []
+    if paths and all(isinstance(path, str | PathLike) for path in paths):
+        reader = read(*map(str, paths), format=format, mapping=mapping, force=force, note=note)
         rows: Iterable[Example | Rejected] = reader
     else:
-        rows = data
+        rows = data  # pyright: ignore
     state = _State(settings, format if format == "auto" else format_named(format).name)
     if settings.max_samples is not None:
         rows = islice(rows, settings.max_samples)
@@ -196,7 +197,7 @@ def validate(
             expected = f"{detection.duplicate_key!r} once; the last one counts"
             state.add(Issue("duplicate_key", "warn", detection.source, 0, "", expected))
     return Validation(
-        dataset=str(data) if reader else "rows",
+        dataset=", ".join(map(str, paths)) if reader else "rows",
         format_detected=kinds.pop() if len(kinds) == 1 else "mixed",
         total_samples=state.total,
         accepted=state.total - state.rejected,
