@@ -14,8 +14,8 @@ from bp_merge.methods.task_arithmetic import sum_scale
 
 @method(
     reference="arXiv:2503.08099",
-    formula="λ·U·(Σ wᵢMᵢMᵢᵀMᵢ)(Σ wᵢMᵢᵀMᵢ + ρI)⁻¹·Vᵀ, wᵢ ∝ 1/‖τᵢ‖², ρ = ridge·trace/R",
-    laws=("gauge", "symmetric"),
+    formula="λ·U·(Σ wᵢMᵢMᵢᵀMᵢ + ρΣMᵢ)(Σ wᵢMᵢᵀMᵢ + ρI)⁻¹·Vᵀ, wᵢ ∝ 1/‖τᵢ‖², ρ = ridge·trace/R",
+    laws=("identity", "gauge", "symmetric"),
 )
 def wudi(
     parts: list[LowRank],
@@ -37,5 +37,6 @@ def wudi(
     grams = np.einsum("n,nki,nkj->ij", w, cores, cores)
     left = np.einsum("n,nij,nkj,nkl->il", w, cores, cores, cores, optimize=True)
     rho = ridge * np.trace(grams) / len(grams)
+    left = left + rho * cores.sum(0)  # weak directions are pulled to the sum, not to 0
     solved = np.linalg.solve(grams + rho * np.eye(len(grams)), left.T).T
     return LowRank(u, (sum_scale(len(parts)) if scale is None else scale) * solved @ vt)
