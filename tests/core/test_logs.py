@@ -89,7 +89,7 @@ def test_secrets_are_hidden_in_events_values_tracebacks_and_foreign_lines(fmt, t
         raise ValueError(f"refused {SECRET}")
     except ValueError:
         log.exception("failed")
-    logging.getLogger("transformers").warning("header Bearer %s", SECRET)
+    logging.getLogger("a_library").warning("header Bearer %s", SECRET)
     logs.reset()
     for text in (stream.getvalue(), (tmp_path / "deep" / "all.log").read_text()):
         assert "AbCdEfGhIj" not in text
@@ -105,8 +105,8 @@ def test_levels_and_what_other_libraries_say():
     logs.configure("INFO", "json", stream=stream)
     logs.get().debug("no")
     logging.getLogger("bp_data.read").info("ours")
-    logging.getLogger("transformers.trainer").info("no")
-    logging.getLogger("transformers.trainer").warning("theirs %d", 1)
+    logging.getLogger("a_library.part").info("no")
+    logging.getLogger("a_library.part").warning("theirs %d", 1)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("a warning", UserWarning)
@@ -114,7 +114,7 @@ def test_levels_and_what_other_libraries_say():
     assert "a warning" in lines(stream)[2]["event"]
     stream = io.StringIO()
     logs.configure("DEBUG", "json", stream=stream)
-    logging.getLogger("transformers.trainer").info("yes")
+    logging.getLogger("a_library.part").info("yes")
     assert [x["event"] for x in lines(stream)] == ["yes"]
 
 

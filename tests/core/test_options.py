@@ -119,7 +119,7 @@ REFUSED = {
     "cuda": ({"backend": "cuda"}, "DEP_GPU_NOT_AVAILABLE"),
     "fp16 on the CPU": ({"dtype": "float16"}, "CONFIG_INVALID_SETTING"),
     "steps and epochs": ({"epochs": 1.0, "steps": 3}, "CONFIG_CONFLICT"),
-    "temperatures": ({"pause_temperature": 99.0}, "CONFIG_CONFLICT"),
+    "temperatures": ({"pause_temperature": 99.0}, "CONFIG_INVALID_SETTING"),
     "tracker": ({"trackers": ("nothing",)}, "INPUT_TRACKER_UNKNOWN"),
     "targets": ({"target_modules": ("nope",)}, "CONFIG_TARGET_MODULES"),
     "template": ({"chat_template": "nope"}, "CONFIG_TEMPLATE_UNKNOWN"),

@@ -284,6 +284,7 @@ def test_threads_share_one_run(tmp_path):
 
 
 def test_a_locked_store_never_stops_the_training(tmp_path, caplog):
+    caplog.set_level("WARNING")
     store = RunStore(tmp_path, timeout=0.2)
     run = store.create()
     run.flush()

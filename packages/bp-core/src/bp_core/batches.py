@@ -200,12 +200,13 @@ class MicroBatch:
         if device.type != "cuda":
             return self
 
-        def moved(t: torch.Tensor | None) -> torch.Tensor | None:
-            return None if t is None else t.pin_memory().to(device, non_blocking=True)
+        def moved(t: torch.Tensor) -> torch.Tensor:
+            return t.pin_memory().to(device, non_blocking=True)
 
+        positions = None if self.position_ids is None else moved(self.position_ids)
         return MicroBatch(
-            *[moved(t) for t in (self.input_ids, self.position_ids, self.where, self.targets)], self.tokens
-        )  # type: ignore[arg-type]
+            moved(self.input_ids), positions, moved(self.where), moved(self.targets), self.tokens
+        )
 
 
 def micro_batches(pieces: Sequence[Piece], size: int, *, packed: int = 0) -> list[list[Piece]]:

@@ -16,6 +16,7 @@ from bp_merge.common import BpError
 from bp_core.batches import StepPlan
 from bp_core.config import PRESETS, STEP_EXAMPLES, Settings
 from bp_core.dataset import Prepared
+from bp_core.guards import HeatGuard
 from bp_core.models import Device
 
 MAX_SAFE_LR = 5e-3
@@ -25,17 +26,14 @@ def check(settings: Settings) -> None:
     """Refuse contradictions before anything is read or downloaded.
 
     Raises:
-        BpError: `CONFIG_CONFLICT`.
+        BpError: `CONFIG_CONFLICT`; `CONFIG_INVALID_SETTING` for temperatures that do not rise.
     """
     training, safety = settings.training, settings.safety
     if training.steps is not None and training.epochs is not None:
         raise BpError("CONFIG_CONFLICT", "steps and epochs were both given", "give --steps or --epochs")
-    if not safety.resume_temperature < safety.pause_temperature < safety.abort_temperature:
-        raise BpError(
-            "CONFIG_CONFLICT",
-            "temperatures must rise from resume over pause to abort",
-            "--resume-temperature 80 --pause-temperature 90 --abort-temperature 95",
-        )
+    HeatGuard(
+        safety.pause_temperature, safety.resume_temperature, safety.abort_temperature
+    )  # refuses a wrong order
 
 
 def decide(settings: Settings, recommended: dict[str, Any], device: Device, prepared: Prepared) -> Settings:
@@ -153,7 +151,7 @@ def cpu_hours(parameters: int, tokens: float) -> float:
     a = torch.randn(512, 512)
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < 0.1:
-        a @ a
+        torch.mm(a, a)
         count += 1
     rate = count * 2 * 512**3 / (time.perf_counter() - started)
     return 6 * parameters * tokens / (0.5 * rate) / 3600

@@ -222,16 +222,17 @@ class StepTrainer(transformers.Trainer):
             update: also take an optimizer step, at learning rate 0, with the state dropped afterwards.
         """
         randomness = checkpoint.random_state()
-        self.training_step(self.model, worst)
-        if update and self.optimizer is not None:
-            rates = [group["lr"] for group in self.optimizer.param_groups]
-            for group in self.optimizer.param_groups:
+        optimizer: Any = self.optimizer
+        self.training_step(self.loss.model, worst)
+        if update:
+            rates = [group["lr"] for group in optimizer.param_groups]
+            for group in optimizer.param_groups:
                 group["lr"] = 0.0
-            self.optimizer.step()
-            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            optimizer.step()
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
-            self.optimizer.state.clear()
-        self.model.zero_grad(set_to_none=True)
+            optimizer.state.clear()
+        self.loss.model.zero_grad(set_to_none=True)
         if heldout:
             self.heldout_loss(Tokens.of_pieces(heldout))
         checkpoint.set_random_state(randomness)
@@ -244,7 +245,7 @@ class StepTrainer(transformers.Trainer):
         """Write everything that the next step depends on, as a transaction."""
 
         def fill(folder: Path) -> None:
-            save_weights(self.model, folder)
+            save_weights(self.loss.model, folder)
             optimizer = getattr(
                 self.optimizer, "optimizer", self.optimizer
             )  # accelerate's wrapper holds the real one
@@ -267,7 +268,7 @@ class StepTrainer(transformers.Trainer):
         return checkpoint.write(root, self.state.global_step, fill, **facts)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_weights(self.model, Path(resume_from_checkpoint))
+        load_weights(self.loss.model, Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -305,10 +306,10 @@ def save_weights(model: nn.Module, folder: Path) -> None:
         folder / WEIGHTS,
         {"format": "pt"},
     )
-    config = model.peft_config[model.active_adapter]  # type: ignore[index]
+    config: Any = model.peft_config[model.active_adapter]  # type: ignore[index]
     inference, config.inference_mode = config.inference_mode, True
     if isinstance(config.target_modules, set):
-        config.target_modules = sorted(config.target_modules)  # type: ignore[assignment]  # a set has no stable order
+        config.target_modules = sorted(config.target_modules)  # a set has no stable order
     config.save_pretrained(str(folder))
     config.inference_mode = inference
 

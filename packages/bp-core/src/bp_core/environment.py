@@ -76,6 +76,22 @@ def memory_room() -> Room:
     return Room(free, total)
 
 
+def peak_memory(*, cuda: bool = False) -> int:
+    """Most memory used so far: of the card by torch, or of this process, in bytes."""
+    if cuda:
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+
+
 def _count(path: Path) -> int | None:
     try:
         return int(path.read_text())

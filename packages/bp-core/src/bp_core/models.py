@@ -130,7 +130,7 @@ def load_model(folder: Path, settings: Settings, device: Device) -> Any:
         raise _failed(f"the model in {folder} cannot be loaded", error) from None
     model.config.use_cache = False
     model.requires_grad_(False)
-    return model.to(device.device)
+    return model.to(device.device)  # type: ignore[arg-type]  # the stubs take it for an unbound method
 
 
 def _failed(what: str, error: Exception) -> BpError:

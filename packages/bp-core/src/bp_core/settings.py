@@ -77,7 +77,9 @@ def resolve(
     folder = folder or Path.cwd()
     file = config_file or folder / CONFIG_FILE
     if config_file is not None and not config_file.is_file():
-        raise BpError("CONFIG_FILE_UNREADABLE", f"there is no file {config_file}", "backprop train --show-config")
+        raise BpError(
+            "CONFIG_FILE_UNREADABLE", f"there is no file {config_file}", "backprop train --show-config"
+        )
     try:
         from_file = TomlConfigSettingsSource(_Tree, file)() if file.is_file() else {}
     except ValueError as error:  # tomllib.TOMLDecodeError

@@ -22,8 +22,9 @@ from bp_data.example import Example
 from bp_merge.common import BpError
 
 from bp_core.config import Settings
+from bp_core.ready import to_stderr
 from bp_core.results import RunResult
-from bp_core.session import Session, resume_training, run_training, to_stderr
+from bp_core.session import Session, resume_training, run_training
 from bp_core.settings import resolve
 from bp_core.watch import Callback
 

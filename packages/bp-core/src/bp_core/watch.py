@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from bp_core import checkpoint, logs
+from bp_core import checkpoint
 from bp_core.batches import Tokens
 from bp_core.config import Settings
 from bp_core.guards import DiskGuard, LossGuard, LossState
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from bp_core.engine import StepTrainer
     from bp_core.run_writer import Run
 
-log = logs.get("bp_core.watch")
 DISK_EVERY = 20  # steps between looks at the free disk
 FP16_OVERFLOWS = 10  # non-finite gradients in a row that fp16 loss scaling may meet while it finds its scale
 
@@ -83,6 +82,7 @@ class Watch:
         trackers: get every number too, or None.
         answer: prompt → greedy answer, for `log_prompts`.
         fp16: whether loss scaling is on.
+        tell: shows the user what they should know while it runs.
         vocabulary: of the model; a loss far above ln of it is a spike from the first step on. 0 is unknown.
 
     Attributes:
@@ -105,8 +105,9 @@ class Watch:
         answer: Callable[[str], str] | None = None,
         fp16: bool = False,
         vocabulary: int = 0,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.run, self.settings, self.steps = run, settings, steps
+        self.run, self.settings, self.steps, self.tell = run, settings, steps, tell
         self.heldout = heldout.sample(settings.training.eval_samples, settings.training.seed)
         self.callbacks = list(callbacks)
         self.monitor, self.trackers, self.answer = monitor, trackers, answer
@@ -160,14 +161,15 @@ class Watch:
             self.trackers.log(step, values)
 
     def _tell(self, code: str, message: str, **details: Any) -> None:
-        self.run.event(code, message, **details)
-        log.warning(message, code=code)
+        self.run.event(code, message, **details)  # which logs it as well
+        self.tell(message)
 
     # ------------------------------------------------------------------------------------------ events
 
     def start(self, trainer: StepTrainer) -> None:
         """Called once the optimizer stands and, on resume, the state is loaded."""
-        state_file = trainer.state.stateful_callbacks.get("watch") if trainer.state.global_step else None
+        memories: Any = trainer.state.stateful_callbacks  # a dict, whatever its declaration says
+        state_file = memories.get("watch") if trainer.state.global_step else None
         if state_file:
             self._restore(state_file)
         self._call("on_start", self.run.run_id, self.steps)
@@ -317,7 +319,8 @@ class Watch:
 
     def save_now(self, trainer: StepTrainer) -> Path:
         """Write a checkpoint of the current step and apply the retention policy; returns its folder."""
-        trainer.state.stateful_callbacks["watch"] = self._memory()
+        memories: Any = trainer.state.stateful_callbacks
+        memories["watch"] = self._memory()
         training = self.settings.training
         saved = trainer.save_checkpoint(
             self.root, run_id=self.run.run_id, heldout_loss=self.losses.get(trainer.state.global_step)

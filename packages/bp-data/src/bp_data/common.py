@@ -181,7 +181,7 @@ class Knob:
         """Raise ValueError where `value` breaks a bound or is not one of the choices."""
         if value is None and self.optional:
             return
-        for item in value if self.many else (value,):
+        for item in tuple(value or ()) if self.many else (value,):
             if self.choices and item not in self.choices:
                 raise ValueError(f"{self.name} must be one of {', '.join(self.choices)}, not {item!r}")
             for bound in self.bounds:
@@ -421,4 +421,4 @@ def run_command(command: Any, argv: Sequence[str] | None = None, *, prog_name: s
         if as_json:
             sys.stdout.write(render_error(error, as_json=True) + "\n")
         sys.stderr.write(render_error(error) + "\n")
-        return int(error.exit_code)
+        return int(getattr(error, "exit_code", Exit.RUNTIME))

@@ -165,7 +165,7 @@ def cosine(x: LowRank, y: LowRank) -> float:
 def distance(x: LowRank, y: LowRank) -> float:
     """‖ΔW_x − ΔW_y‖ without cancellation (by QR of the stacked difference)."""
     both = stack([x, y], [1.0, -1.0])
-    r_b, r_a = np.linalg.qr(both.b, mode="r"), np.linalg.qr(both.a.T, mode="r")
+    r_b, r_a = (np.asarray(np.linalg.qr(m, mode="r")) for m in (both.b, both.a.T))
     return float(np.linalg.norm(r_b @ r_a.T))
 
 

@@ -51,7 +51,8 @@ def train(
             lambda: table(rows, ("setting", "value", "source")),
         )
         return
-    from bp_core.session import make_ready, run_training
+    from bp_core.ready import make_ready
+    from bp_core.session import run_training
 
     if dry_run:
         plan = make_ready(settings, tell=sink.note).plan()

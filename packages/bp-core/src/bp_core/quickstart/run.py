@@ -19,7 +19,8 @@ from bp_data import report
 from bp_core.encode import Encoder
 from bp_core.generate import answers
 from bp_core.quickstart import facts
-from bp_core.session import run_training, to_stderr
+from bp_core.ready import to_stderr
+from bp_core.session import run_training
 from bp_core.settings import resolve
 from bp_core.watch import Callback
 
@@ -56,7 +57,9 @@ def quickstart(
     from bp_export import export
 
     began = time.perf_counter()
-    torch.set_num_threads(1)  # matrices of 128 columns: a second thread only waits, and on a busy machine it spins
+    torch.set_num_threads(
+        1
+    )  # matrices of 128 columns: a second thread only waits, and on a busy machine it spins
     folder = Path(output)
     files, heldout = facts.write(folder / "data")
     checked = report(list(map(str, files))).to_dict()

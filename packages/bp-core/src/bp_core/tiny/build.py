@@ -135,7 +135,7 @@ def train(train_stream: np.ndarray, held: np.ndarray, steps: int) -> tuple[Qwen3
         optimizer.zero_grad(set_to_none=True)
         if step % 100 == 0:
             tell(f"step {step:4d}  loss {loss.item():.3f}  {time.process_time() - started:.0f} CPU s")
-    model = model.to(torch.bfloat16)
+    model = model.to(torch.bfloat16)  # type: ignore[arg-type]
     check = Qwen3ForCausalLM(configuration()).float()
     check.load_state_dict({k: v.float() for k, v in model.state_dict().items()})
     return model, loss_on(check, held)
