@@ -48,7 +48,9 @@ def _canonical(value: Any) -> str:
     import orjson
 
     try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str).decode()
+        return orjson.dumps(
+            value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str
+        ).decode()
     except TypeError:  # integers beyond 64 bits
         return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
 
