@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -66,7 +66,9 @@ _PHONE = re.compile(
     r"(?<![\w.])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)|\d{1,4})(?:[ .-]?\d{2,4}){2,4}"
     r"|(?:1[ .-])?\([2-9]\d{2}\) ?[2-9]\d{2}[ .-]\d{4}|(?:1[ .-])?[2-9]\d{2}([ .-])[2-9]\d{2}\1\d{4})(?![\w])"
 )
-_CARD = re.compile(r"(?<![\w.])\d(?:[ -]?\d){12,18}(?![\w.])")
+_CARD = re.compile(
+    r"(?<![\w.])(?=(\d(?:[ -]?\d){12,18})(?![\w.]))"
+)  # a lookahead: every group may begin a number
 _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])")
 _VERSION = re.compile(r"(?:version|v|release)\s{0,3}$", re.IGNORECASE)
 
@@ -117,7 +119,16 @@ def is_card(text: str) -> bool:
         or (n == 15 and d[:2] in ("34", "37"))
         or (n == 16 and (d[:4] == "6011" or d[:2] == "65" or 644 <= int(d[:3]) <= 649))
     )
-    return issuer and len(set(d)) > 2 and luhn(d)
+    return issuer and len(set(d)) > 1 and luhn(d)
+
+
+def _card_end(run: str) -> int:
+    """Length of the card number that a run of digit groups begins with, 0 where it begins with none."""
+    while len(run) >= 13:
+        if is_card(run):
+            return len(run)
+        run = run[: max(run.rfind(" "), run.rfind("-"), 0)]
+    return 0
 
 
 def entropy(text: str) -> float:
@@ -150,7 +161,9 @@ def find(text: str, digits: bool = True) -> list[Finding]:
             if not _RESERVED_MAIL.search(match.group()):
                 found.append(Finding("email", *match.span()))
     if digits:
-        found += [Finding("card", *m.span()) for m in _CARD.finditer(text) if is_card(m.group())]
+        for match in _CARD.finditer(text):
+            if end := _card_end(match.group(1)):
+                found.append(Finding("card", match.start(), match.start() + end))
         for match in _IPV4.finditer(text):
             parts = match.group().split(".")
             fits = all(int(p) < 256 and (p == "0" or p[0] != "0") for p in parts)
@@ -181,15 +194,17 @@ def scan(texts: Sequence[str]) -> list[list[Finding]]:
     return [find(text, bool(digits)) for text, digits in zip(texts, digit_rows(texts).tolist(), strict=True)]
 
 
-def redact(text: str, findings: Iterable[Finding] | None = None) -> str:
-    """The text with every finding replaced by `[KIND]`.
+def redact(text: str) -> str:
+    """The text with every finding replaced by `[KIND]`, until nothing is found (overlapping matches leave remains).
 
     Example:
         >>> redact("mail ann@corp.io now")
         'mail [EMAIL] now'
     """
-    out, last = [], 0
-    for finding in find(text) if findings is None else findings:
-        out += [text[last : finding.start], f"[{finding.kind.upper()}]"]
-        last = finding.end
-    return "".join(out) + text[last:] if out else text
+    while findings := find(text):
+        out, last = [], 0
+        for finding in findings:
+            out += [text[last : finding.start], f"[{finding.kind.upper()}]"]
+            last = finding.end
+        text = "".join(out) + text[last:]
+    return text

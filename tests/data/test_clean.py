@@ -1,0 +1,121 @@
+"""Cleaning: what goes, why, and the same bytes every time."""
+
+import json
+
+import pytest
+from bp_data.clean import CleanSettings, clean
+from bp_data.common import BpError
+from bp_data.example import Example, Rejected, Turn
+from bp_data.tokens import TokenCounter, distribution, histogram
+
+LONG = " ".join(f"word{i}" for i in range(60))
+
+
+def chat(i, question, answer="fine", **fields):
+    return Example(f"r{i}", "mem", i, "chat", (Turn("user", question), Turn("assistant", answer)), **fields)
+
+
+def reasons(result):
+    return [(row.id, row.reason, row.detail) for row in result.dropped]
+
+
+def test_exact_and_near():
+    rows = [chat(0, LONG), chat(1, LONG.upper()), chat(2, LONG + " more"), chat(3, "something else")]
+    assert reasons(clean(rows)) == [("r1", "duplicate_exact", "r0")]
+    near = clean(rows, dedupe="near")
+    assert [row.id for row in near.kept] == ["r0", "r3"]
+    assert reasons(near) == [("r1", "duplicate_exact", "r0"), ("r2", "duplicate_near", "r0")]
+    assert [row.id for row in clean(rows, dedupe="near", keep="longest").kept] == ["r2", "r3"]
+    assert len(clean(rows, dedupe="none").kept) == 4
+
+
+def test_keep_best_prefers_clean_text():
+    rows = [chat(0, LONG + " lost \ufffd"), chat(1, LONG)]
+    assert [row.id for row in clean(rows, dedupe="near", keep="best").kept] == ["r1"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"min_tokens": 50}, "filter_tokens"),
+        ({"min_turns": 3}, "filter_turns"),
+        ({"language": ("de",)}, "filter_language"),
+        ({"match": "absent"}, "filter_match"),
+        ({"drop_match": "question"}, "filter_match"),
+        ({"max_repetition": 0.3}, "filter_repetition"),
+        ({"min_reasoning": 5}, "filter_reasoning"),
+    ],
+)
+def test_filters(settings, reason):
+    row = chat(1, "a question a question a question a question")
+    result = clean([row], **settings)
+    assert [d.reason for d in result.dropped] == [reason]
+    assert result.to_dict()["dropped"] == {reason: 1}
+
+
+def test_redaction_and_rejections():
+    rows = [
+        chat(1, "mail ann@corp.io", meta={"from": "ann@corp.io"}),
+        chat(2, "none"),
+        Rejected("mem", 3, "invalid_json"),
+    ]
+    result = clean(rows, redact=True)
+    assert result.kept[0].turns[0].content == "mail [EMAIL]"
+    assert result.kept[0].meta == {"from": "[EMAIL]"}
+    assert result.redacted == 1
+    assert [d.reason for d in result.dropped] == ["invalid_json"]
+    assert result.to_dict()["rows_total"] == 3
+
+
+def test_decontamination(tmp_path):
+    held = tmp_path / "held.jsonl"
+    held.write_text(json.dumps({"prompt": LONG, "completion": "never seen"}) + "\n")
+    result = clean([chat(1, "before " + LONG + " after", "x"), chat(2, "free")], against=str(held))
+    assert [row.id for row in result.kept] == ["r2"]
+    assert result.dropped[0].reason == "contaminated"
+
+
+def test_same_bytes_and_nothing_overwritten(tmp_path):
+    rows = [chat(0, LONG), chat(1, LONG), chat(2, "other")]
+    first = clean(rows).write(tmp_path / "a.jsonl")
+    second = clean(rows).write(tmp_path / "b.jsonl")
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert len(first[0].read_text().splitlines()) == 2
+    assert json.loads(first[1].read_text())["reason"] == "duplicate_exact"
+    before = first[0].read_bytes()
+    with pytest.raises(BpError) as error:
+        clean(rows[:1]).write(tmp_path / "a.jsonl")
+    assert error.value.code == "INPUT_OUTPUT_EXISTS"
+    assert first[0].read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.dropped.jsonl",
+        "a.jsonl",
+        "b.dropped.jsonl",
+        "b.jsonl",
+    ]
+
+
+def test_bad_pattern():
+    with pytest.raises(BpError) as error:
+        clean([], CleanSettings(match="("))
+    assert error.value.code == "INPUT_PATTERN_INVALID"
+
+
+def test_token_counts(tmp_path):
+    assert TokenCounter().count(["abcd" * 10, "é" * 4, ""]).tolist() == [10, 2, 0]
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    tokenizer = Tokenizer(WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=4)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    counter = TokenCounter(tmp_path)
+    assert counter.count(["a a a a a a a", "a"]).tolist() == [7, 1], "stored truncation and padding are off"
+    assert not counter.estimated
+    counts = TokenCounter().count(["x" * n for n in range(1, 400)])
+    assert distribution(counts)["max"] == 100
+    assert sum(n for _, _, n in histogram(counts)) == 399
