@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -373,39 +369,6 @@ def test_a_drowning_delta_is_told(tmp_path, base, made):
     fine = export(weak, format="merged", dtype="f32")
     assert fine.delta is not None
     assert fine.delta["share"] == pytest.approx(1.0, abs=1e-3)
-
-
-_KILLED = """
-import os, signal, sys
-from bp_export.export import export
-n = int(sys.argv[3])
-def die(done, total):
-    global n
-    n -= 1
-    if n <= 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-export(sys.argv[1], format=sys.argv[2], quantization="q8_0", progress=die)
-"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
-@pytest.mark.parametrize("format", ["lora", "merged", "gguf"])
-def test_killed_exports_are_finished_by_the_next_call(adapter, format):
-    whole = export(adapter, format=format, quantization="q8_0", output=adapter / "whole")
-    for moment in (1, 3):
-        done = subprocess.run(
-            [sys.executable, "-c", _KILLED, str(adapter), format, str(moment)], capture_output=True
-        )
-        assert done.returncode in (-signal.SIGKILL, 0), done.stderr.decode()
-        out = adapter / format
-        assert not [f for f in names(out) if f.endswith((".gguf", ".safetensors"))] or done.returncode == 0
-    result = export(adapter, format=format, quantization="q8_0")
-    if format == "gguf":
-        assert result.path.read_bytes() == whole.path.read_bytes()
-    else:
-        for file in whole.path.glob("*.safetensors"):
-            assert (result.path / file.name).read_bytes() == file.read_bytes()
-    assert not [f.name for f in adapter.iterdir() if f.name.startswith(".")]
 
 
 def test_the_result_is_json(adapter):

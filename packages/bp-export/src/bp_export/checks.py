@@ -3,20 +3,26 @@
 - Always: structure, values against the source, vocabulary and template against the tokenizer's files.
 - With `verify`: token ids and predictions in llama.cpp. Without a reference from the caller our own f32 file is made
   for the comparison and removed again; the result names the reference.
-- A file that is wrong loses its name: it is renamed to `NAME.rejected`, and the error says what is wrong with it.
+- An adapter's file is compared, under `verify`, on our own f32 file of its base with our own f32 file of the merged model.
+- A file that is wrong never gets its name: it is set aside as `NAME.rejected`, and the error says what is wrong with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .delta import survival
 from .errors import BpError
 from .formats import Written
 from .settings import ExportSettings
 from .sources import Inputs
+
+if TYPE_CHECKING:
+    from .verify import VerifyResult
 
 OWN_REFERENCE = "our own f32 GGUF of the same weights"
 _RUNTIME_FIELDS = ("token_ids_equal", "top1_agreement", "kl")
@@ -25,36 +31,32 @@ _RUNTIME_FIELDS = ("token_ids_equal", "top1_agreement", "kl")
 def check_gguf(
     inputs: Inputs,
     s: ExportSettings,
-    path: Path,
+    file: Path,
+    final: Path,
     source: Any,
     config: dict[str, Any],
     general: dict[str, Any],
     reference: Any,
     tell: Callable[[str], None],
 ) -> Written:
-    """Check a written model file; the figures, with why where one is missing.
+    """Check a written model file before it gets its name; the figures, with why where one is missing.
 
     Raises:
-        BpError: `RUNTIME_GGUF_CHECK_FAILED`; the file does not stand under its final name then.
+        BpError: `RUNTIME_GGUF_CHECK_FAILED`; nothing new stands under the final name then.
     """
-    from .gguf.write import write_gguf
     from .runtime import available
     from .verify import verify
 
-    scratch: Path | None = None
-    name = ""
-    if s.verify and reference is None and available() is not None:
-        name = OWN_REFERENCE
-        if s.quantization == "f32":
-            reference, name = path, "the file itself (f32)"
-        else:
-            tell("writing an f32 file to compare with")
-            scratch = path.with_name(f".{path.stem}.reference-f32.gguf")
-            write_gguf(source, config, inputs.tokenizer, scratch, "f32", general=general, threads=s.threads)
-            reference = scratch
-    try:
+    with contextlib.ExitStack() as stack:
+        name = ""
+        if s.verify and reference is None and available() is not None:
+            name = OWN_REFERENCE
+            if s.quantization == "f32":
+                reference, name = file, "the file itself (f32)"
+            else:
+                reference = stack.enter_context(_scratch(inputs, s, source, final, "reference", config, tell))
         found = verify(
-            path,
+            file,
             reference,
             source=source,
             config=config,
@@ -62,40 +64,124 @@ def check_gguf(
             runtime=s.verify,
             reference_name=name,
         )
-    finally:
-        if scratch is not None:
-            scratch.unlink(missing_ok=True)
-    if found.problems:
-        rejected = path.with_name(path.name + ".rejected")
-        path.replace(rejected)
-        raise BpError(
-            "RUNTIME_GGUF_CHECK_FAILED",
-            f"what was written is wrong and was set aside as {rejected.name}: {found.problems[0]}",
-            "report this with the architecture and the versions: backprop doctor",
-            details={"problems": list(found.problems)},
-        )
+    _accept(found, file, final)
     unchecked = dict(found.unchecked)
     if not s.verify:
         unchecked |= dict.fromkeys(_RUNTIME_FIELDS, "not asked for: add --verify")
     delta, warnings = None, list(getattr(source, "notes", ()))
     if inputs.adapters:
-        survived = survival(source.base, source, _types(config, source, path))
+        survived = survival(source.base, source, _types(config, source, file))
         if survived is not None:
             delta = survived.to_dict()
             warnings += [survived.warning()] if survived.warning() else []
     return Written(
         found.tensors,
-        {
-            "verified": found.verified,
-            "token_ids_equal": found.token_ids_equal,
-            "top1_agreement": found.top1_agreement,
-            "kl": found.kl,
-            "reference": found.reference,
-        },
+        _figures(found),
         {k: v for k, v in unchecked.items() if k in _RUNTIME_FIELDS},
         delta,
         tuple(warnings),
     )
+
+
+def check_gguf_lora(
+    inputs: Inputs,
+    s: ExportSettings,
+    file: Path,
+    final: Path,
+    adapter: Any,
+    config: dict[str, Any],
+    reference: Any,
+    tell: Callable[[str], None],
+) -> Written:
+    """Check a written adapter file before it gets its name; under `verify` on its base, beside the merged model.
+
+    Raises:
+        BpError: `RUNTIME_GGUF_CHECK_FAILED`; nothing new stands under the final name then.
+    """
+    from bp_merge.checkpoint import Checkpoint
+
+    from .runtime import available
+    from .verify import verify
+    from .verify_lora import verify_lora
+
+    found = verify_lora(file)
+    if len(found.types) != 1 or found.tensors != 2 * len(adapter.modules):
+        told = f"it holds {found.tensors} tensors for {len(adapter.modules)} modules"
+        found = dataclasses.replace(found, problems=(*found.problems, told))
+    if not found.problems and s.verify and available() is not None:
+        with contextlib.ExitStack() as stack:
+            with Checkpoint.open(inputs.base.path) as base:
+                whole = stack.enter_context(_scratch(inputs, s, base, final, "base", config, tell))
+            name = ""
+            if reference is None:
+                name = OWN_REFERENCE
+                with inputs.weights() as merged:
+                    reference = stack.enter_context(
+                        _scratch(inputs, s, merged, final, "reference", config, tell)
+                    )
+            on_base = verify_lora(file, whole)
+            ran = verify(
+                whole,
+                reference,
+                tokenizer_dir=inputs.tokenizer,
+                lora=[(file, 1.0)],
+                reference_name=name,
+            )
+        found = dataclasses.replace(
+            ran, tensors=found.tensors, problems=(*on_base.problems, *ran.problems), unchecked=ran.unchecked
+        )
+    _accept(found, file, final)
+    if not s.verify:
+        why = "not asked for: add --verify"
+    else:
+        why = "no llama.cpp runtime: pip install 'bp-export[verify]'"
+    figures = _figures(found)
+    return Written(found.tensors, figures, {k: why for k in _RUNTIME_FIELDS if figures[k] is None})
+
+
+@contextlib.contextmanager
+def _scratch(
+    inputs: Inputs,
+    s: ExportSettings,
+    source: Any,
+    final: Path,
+    role: str,
+    config: dict[str, Any],
+    tell: Callable[[str], None],
+) -> Iterator[Path]:
+    """An f32 file to compare with, removed afterwards."""
+    from .gguf.write import write_gguf
+
+    path = final.with_name(f".{final.stem}.{role}-f32.gguf")
+    tell(f"writing an f32 file of the {'base' if role == 'base' else 'same weights'} to compare with")
+    try:
+        write_gguf(source, config, inputs.tokenizer, path, "f32", threads=s.threads)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _accept(found: VerifyResult, file: Path, final: Path) -> None:
+    if not found.problems:
+        return
+    rejected = final.with_name(final.name + ".rejected")
+    file.replace(rejected)
+    raise BpError(
+        "RUNTIME_GGUF_CHECK_FAILED",
+        f"what was written is wrong and was set aside as {rejected.name}: {found.problems[0]}",
+        "report this with the architecture and the versions: backprop doctor",
+        details={"problems": list(found.problems)},
+    )
+
+
+def _figures(found: VerifyResult) -> dict[str, Any]:
+    return {
+        "verified": found.verified,
+        "token_ids_equal": found.token_ids_equal,
+        "top1_agreement": found.top1_agreement,
+        "kl": found.kl,
+        "reference": found.reference,
+    }
 
 
 def _types(config: dict[str, Any], source: Any, path: Path) -> dict[str, str]:

@@ -80,6 +80,7 @@ def export_command(adapters: Sequence[Path], sink: Sink, hub_token: str | None, 
     result = run(
         list(adapters) if len(adapters) > 1 else adapters[0],
         settings,
+        token=hub_token,
         note=sink.note,
         progress=_progress(sink),
     )
@@ -139,14 +140,26 @@ def _verify_file(path: Path, sink: Sink, given: dict[str, Any]) -> None:
             f"{path} is a finished file; {told}",
             f"backprop export {path} --verify; to register it: backprop ollama register {path}",
         )
-    from .verify import verify
+    import time
 
-    tokenizer = None
-    if given.get("base_model"):
+    from .memory import peak_rss_mb
+    from .verify import verify
+    from .verify_lora import is_adapter, verify_lora
+
+    began, base = time.perf_counter(), given.get("base_model")
+    lora = is_adapter(path)
+    if lora:
+        if base and not Path(base).expanduser().is_file():
+            raise BpError(
+                "INPUT_VALIDATION_FAILED",
+                f"{path} is an adapter; {base} is no GGUF file",
+                f"backprop export {path} --verify --base-model BASE.gguf",
+            )
+        result = verify_lora(path, Path(base).expanduser() if base else None)
+    else:
         from .base import resolve_base
 
-        tokenizer = resolve_base(given["base_model"], weights=False).path
-    result = verify(path, tokenizer_dir=tokenizer)
+        result = verify(path, tokenizer_dir=resolve_base(base, weights=False).path if base else None)
 
     def human() -> str:
         lines = [
@@ -156,7 +169,14 @@ def _verify_file(path: Path, sink: Sink, given: dict[str, Any]) -> None:
         lines += [f"  not checked: {name} ({why})" for name, why in result.unchecked.items()]
         return "\n".join(lines)
 
-    sink.result(result.to_dict(), human, quiet="ok" if result.verified else "wrong")
+    data = {
+        **result.to_dict(),
+        "format": "gguf-lora" if lora else "gguf",
+        "size_bytes": path.stat().st_size,
+        "seconds": round(time.perf_counter() - began, 3),
+        "peak_rss_mb": peak_rss_mb(),
+    }
+    sink.result(data, human, quiet="ok" if result.verified else "wrong")
     result.require()
 
 

@@ -150,7 +150,7 @@ def run(
         adapter,
         base_model=None if s.format == "ollama-adapter" else s.base_model,
         token=secret,
-        weights=s.format in ("merged", "gguf"),
+        weights=s.format in ("merged", "gguf") or (s.verify and s.format != "lora"),
     )
     _refuse_whole_model(inputs, s)
     job = formats.prepare(inputs, s)
@@ -245,8 +245,14 @@ def _ollama_client(s: ExportSettings) -> Any:
 def _check_ollama_early(client: Any, s: ExportSettings, inputs: Inputs) -> None:
     """An hour of quantizing must not end at a server that was down from the start."""
     from .errors import Exit
+    from .modelfile import read_modelfile
+    from .ollama_register import existing_base
 
     client.require()
+    if s.format == "ollama-adapter" and not Path(str(s.base_model)).expanduser().is_file():
+        existing_base(client, str(s.base_model))
+    if s.modelfile is not None:
+        read_modelfile(s.modelfile)
     name = _ollama_name(s, inputs)
     existing = client.find(name) if name else None
     if existing is not None and not s.overwrite:

@@ -4,7 +4,8 @@
 - lora: PEFT's files, the tokenizer and the records, nothing else (no optimizer state, no checkpoints), each file
   compared by digest with its source.
 - merged: bp-merge's bake (weights, tokenizer, template, licence) into a hidden folder, then one rename.
-- gguf: one pass from base and adapters; a Modelfile lies beside it. gguf-lora: the adapter alone.
+- gguf: one pass from base and adapters; a Modelfile lies beside it. gguf-lora: the adapter alone. A file is called
+  `NAME.unchecked` until it was read back; only then it gets its name.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -190,11 +192,14 @@ def _merged(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
         steps=(
             "sum base and adapters in f32, shard by shard",
             "copy tokenizer, template and generation settings",
+            "compare every value with the sum"
+            if s.verify
+            else "compare samples of every tensor with the sum",
         ),
     )
 
     def write(_reference: Any, tell: Tell, progress: Progress) -> Written:
-        made = write_merged(inputs, staging, s.dtype, progress)
+        made = write_merged(inputs, staging, s.dtype, progress, every=s.verify)
         own = inputs.root / "generation_config.json"  # as trained: it knows where answers end
         if inputs.adapters and own.is_file():
             write_text(staging / own.name, own.read_text("utf-8"))
@@ -216,6 +221,7 @@ def _merged(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
 
 def _gguf(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
     from .gguf.plan import plan_gguf
+    from .gguf.write import partial_of
 
     general = general_keys(inputs)
     path = _gguf_path(inputs, s, s.quantization.upper())
@@ -232,7 +238,7 @@ def _gguf(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
         parameters=planned.parameters,
         extra_bytes=reference_bytes,
         reserve_bytes=reserve,
-        partial=path.with_name(path.name + ".partial"),
+        partial=partial_of(_unchecked(path)),
         steps=(
             f"base + adapters → {s.quantization} in one pass",
             "read back",
@@ -251,22 +257,27 @@ def _gguf(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
         from .checks import check_gguf
         from .gguf.write import write_gguf
 
-        identity = inputs.identity("gguf", s.quantization)
+        identity = inputs.identity("gguf", s.quantization, general)
+        staging, mark = _unchecked(path), path.with_name(path.name + ".written")
         with inputs.weights() as source:
-            made = write_gguf(
-                source,
-                config,
-                inputs.tokenizer,
-                path,
-                s.quantization,
-                general=general,
-                source_id=identity,
-                threads=s.threads,
-                progress=progress,
-            )
-            checked = check_gguf(inputs, s, path, source, config, general, reference, tell)
+            if not (staging.is_file() and mark.is_file() and mark.read_text("utf-8") == identity):
+                write_gguf(
+                    source,
+                    config,
+                    inputs.tokenizer,
+                    staging,
+                    s.quantization,
+                    general=general,
+                    source_id=identity,
+                    threads=s.threads,
+                    progress=progress,
+                )
+                write_text(mark, identity)
+            checked = check_gguf(inputs, s, staging, path, source, config, general, reference, tell)
+        staging.replace(path)
+        mark.unlink()
         write_modelfile(inputs, path, system=s.system)
-        return dataclasses.replace(checked, tensors=made.tensors, notices=(*notices, *checked.notices))
+        return dataclasses.replace(checked, notices=(*notices, *checked.notices))
 
     return Job(path, s.quantization, plan, write, path.with_suffix(".export.json"))
 
@@ -288,26 +299,23 @@ def _gguf_lora(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
         output_bytes=parameters * 4,
         tensors=tensors,
         parameters=parameters,
+        extra_bytes=_scratch_bytes(inputs) if s.verify else 0,
         reserve_bytes=reserve,
-        steps=("write the adapter's pairs in llama.cpp's order",),
+        steps=(
+            "write the adapter's pairs in llama.cpp's order",
+            "read back",
+            *(("run in llama.cpp on the base, beside the merged model",) if s.verify else ()),
+        ),
     )
 
-    def write(_reference: Any, _tell: Tell, _progress: Progress) -> Written:
-        made = write_gguf_lora(adapter, config, path, general=general)
-        from .gguf.read import GgufFile
+    def write(reference: Any, tell: Tell, _progress: Progress) -> Written:
+        from .checks import check_gguf_lora
 
-        read = GgufFile(path)
-        whole = len(read.tensors) == made.tensors == 2 * len(adapter.modules)
-        if not whole:
-            raise BpError(
-                "RUNTIME_EXPORT_FAILED",
-                f"{path} holds {len(read.tensors)} tensors for {len(adapter.modules)} modules",
-                "report this with the adapter_config.json",
-            )
-        why = "an adapter runs on a base GGUF; compare there: llama-cli -m BASE.gguf --lora FILE"
-        return Written(
-            made.tensors, {"verified": True}, dict.fromkeys(("token_ids_equal", "top1_agreement", "kl"), why)
-        )
+        staging = _unchecked(path)
+        write_gguf_lora(adapter, config, staging, general=general)
+        written = check_gguf_lora(inputs, s, staging, path, adapter, config, reference, tell)
+        staging.replace(path)
+        return written
 
     return Job(path, "f32", plan, write, path.with_suffix(".export.json"))
 
@@ -377,6 +385,19 @@ def write_modelfile(inputs: Inputs, path: Path, *, system: str | None = None) ->
     target = path.parent / "Modelfile"
     write_text(target, file.render())
     return target
+
+
+def _unchecked(path: Path) -> Path:
+    """What a GGUF file is called until it was read back."""
+    return path.with_name(path.name + ".unchecked")
+
+
+def _scratch_bytes(inputs: Inputs) -> int:
+    """Bytes of the base and of the merged model as f32 files."""
+    from bp_merge.checkpoint import Checkpoint
+
+    with Checkpoint.open(inputs.base.path) as base:
+        return 8 * sum(math.prod(base.info(n).shape) for n in base.names)
 
 
 def _gguf_path(inputs: Inputs, s: ExportSettings, suffix: str) -> Path:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bp_merge.casts import to_f32
 
 from .adapter_dir import write_json
 from .delta import rounded
@@ -19,6 +22,8 @@ from .sources import Inputs
 
 _SIZES = {"BF16": 2, "F16": 2, "F32": 4}
 _MARK = ".baked.json"
+SAMPLED = 64  # rows of each tensor
+_BLOCK = 1 << 20  # elements read at once
 
 
 def plan_merged(inputs: Inputs, dtype: str | None) -> dict[str, Any]:
@@ -43,9 +48,26 @@ def plan_merged(inputs: Inputs, dtype: str | None) -> dict[str, Any]:
 
 
 def write_merged(
-    inputs: Inputs, staging: Path, dtype: str | None, progress: Callable[[int, int], None] | None
+    inputs: Inputs,
+    staging: Path,
+    dtype: str | None,
+    progress: Callable[[int, int], None] | None,
+    *,
+    every: bool = False,
 ) -> dict[str, Any]:
-    """Bake into the staging folder (going on where a killed call stopped) and compare samples with the sum."""
+    """Bake into the staging folder (going on where a killed call stopped) and compare it with the sum.
+
+    Args:
+        inputs: base and adapters.
+        staging: the folder to write.
+        dtype: number type, the base's when None.
+        progress: called with (bytes done, bytes of all).
+        every: compare every value, not a sample of each tensor.
+
+    Raises:
+        BpError: what `bake` raises; `RUNTIME_EXPORT_FAILED` where the folder differs from the sum,
+            `INPUT_TENSOR_NOT_FINITE` where it holds NaN or infinity.
+    """
     from bp_merge.adapter import Adapter
     from bp_merge.bake import bake
 
@@ -71,28 +93,55 @@ def write_merged(
         }
         write_json(mark, made)
     with inputs.weights() as source:
-        verified = _same(source, staging)
+        _compare(source, staging, every)
     mark.unlink()
-    return {**made, "verified": verified}
+    return {**made, "verified": True}
 
 
-def _same(source: Any, folder: Path, rows: int = 64) -> bool:
-    """Compare names, shapes and sampled rows of every tensor with the sum, rounded once.
+def _compare(source: Any, folder: Path, every: bool) -> None:
+    """Read the merged folder back: names, shapes, every number finite, and values against the sum, rounded once.
+
+    Args:
+        source: what was to be written.
+        folder: what was written.
+        every: compare all rows; else the first `SAMPLED` of each tensor.
 
     Raises:
-        BpError: `RUNTIME_EXPORT_FAILED`.
+        BpError: `RUNTIME_EXPORT_FAILED`, `INPUT_TENSOR_NOT_FINITE`.
     """
     from bp_merge.checkpoint import Checkpoint
 
-    with Checkpoint.open(folder) as written:
+    from .gguf.blocks import not_finite
+
+    def check(name: str) -> str:
+        """What is wrong with a tensor; an empty text where nothing is."""
+        info, stored = source.info(name), written.info(name)
+        if tuple(info.shape) != tuple(stored.shape):
+            return "shape"
+        rows = info.shape[0] if info.shape else 1
+        step = max(1, _BLOCK // max(1, math.prod(info.shape[1:])))
+        for start in range(0, rows, step):
+            stop = min(rows, start + step)
+            raw = written.read_raw(name, start, stop)
+            if raw.dtype.kind in "fV" and not finite(raw):
+                return "finite"
+            if start and not every:
+                continue
+            stop = stop if every else min(stop, SAMPLED)
+            want = rounded(source.read(name, start, stop), stored.dtype.lower())
+            if not np.array_equal(want, to_f32(raw[: stop - start])):
+                return "values"
+        return ""
+
+    with Checkpoint.open(folder) as written, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         wrong = sorted(set(source.names) ^ set(written.names))
-        for name in source.names if not wrong else ():
-            info, stored = source.info(name), written.info(name)
-            stop = min(rows, info.shape[0]) if info.shape else None
-            want = rounded(source.read(name, 0, stop), stored.dtype.lower())
-            got = written.read(name, 0, stop)
-            if tuple(info.shape) != tuple(stored.shape) or not np.array_equal(want, got, equal_nan=True):
-                wrong.append(name)
+        names = [] if wrong else list(source.names)
+        told = {n: why for n, why in zip(names, pool.map(check, names), strict=True) if why}
+    bad = [n for n, why in told.items() if why == "finite"]
+    if bad:
+        shutil.rmtree(folder)
+        raise not_finite(bad[0], "")
+    wrong += list(told)
     if wrong:
         raise BpError(
             "RUNTIME_EXPORT_FAILED",
@@ -100,4 +149,11 @@ def _same(source: Any, folder: Path, rows: int = 64) -> bool:
             "run the same command again; if it repeats, report it",
             details={"tensors": wrong},
         )
-    return True
+
+
+def finite(raw: np.ndarray) -> bool:
+    """Whether no stored number is NaN or infinite (f64, f32, f16, bf16)."""
+    if raw.dtype.itemsize == 2:
+        mask = np.uint16(0x7C00 if raw.dtype == np.float16 else 0x7F80)
+        return not ((raw.view(np.uint16) & mask) == mask).any()
+    return bool(np.isfinite(raw).all())

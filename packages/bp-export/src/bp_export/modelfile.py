@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .errors import BpError
@@ -100,6 +101,20 @@ class Modelfile:
                 f"# `ollama create -f` drops {', '.join(lost)} from this file; the registration by bp-export keeps them.",
             )
         return "\n".join(lines) + "\n"
+
+
+def read_modelfile(path: Path) -> Modelfile:
+    """Read the user's own Modelfile.
+
+    Raises:
+        BpError: `INPUT_MODELFILE_INVALID` where it cannot be read or breaks the grammar.
+    """
+    try:
+        text = path.expanduser().read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise _invalid(f"{path} cannot be read: {reason}", f"check the path: --modelfile {path}") from None
+    return parse(text)
 
 
 def parse(text: str) -> Modelfile:

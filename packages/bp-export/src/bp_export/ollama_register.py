@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BpError, Exit
-from .modelfile import Modelfile, parse
+from .modelfile import Modelfile, read_modelfile
 from .ollama import Ollama, too_old, version_tuple
 from .ollama_names import Name, parse_name, sanitize
 from .templates import ChatFormat, probe
@@ -190,7 +190,7 @@ def register(
     gguf = find_gguf(path)
     target = parse_name(name) if name else parse_name(sanitize(gguf.stem))
     told = progress or (lambda _line: None)
-    own = parse(modelfile.read_text("utf-8")) if modelfile is not None else None
+    own = read_modelfile(modelfile) if modelfile is not None else None
     version = client.require()
     notes: list[str] = []
     existing = client.find(target.short)
@@ -233,7 +233,7 @@ def register(
 
     body: dict[str, Any] = {"model": target.short, **composed.request()}
     if is_adapter and base_file is None:
-        body["from"] = _existing(client, str(base))
+        body["from"] = existing_base(client, str(base))
     text = composed.render()
     files, adapters = ([], [gguf]) if is_adapter else ([gguf], [])
     if base_file is not None:
@@ -289,7 +289,12 @@ def shelf(client: Ollama, base: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda m: m["name"])
 
 
-def _existing(client: Ollama, base: str) -> str:
+def existing_base(client: Ollama, base: str) -> str:
+    """The server's own name of a base model.
+
+    Raises:
+        BpError: `OLLAMA_MODEL_NOT_FOUND`.
+    """
     found = client.find(base)
     if found is None:
         raise BpError(

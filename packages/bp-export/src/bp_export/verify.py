@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from bp_export.gguf.arch import TensorSource
 from bp_export.gguf.blocks import matrix_shape, row_blocks, stored_finite, values
 from bp_export.gguf.errors import listed
 from bp_export.gguf.plan import Plan, plan_gguf
-from bp_export.gguf.read import GgufFile
+from bp_export.gguf.read import GgufFile, TensorEntry
 from bp_export.gguf.recipe import QUANTIZATIONS
 from bp_export.nasty import NASTY, PROMPTS
 from bp_export.quant import TYPES
@@ -159,7 +161,7 @@ def verify(
     }
     problems: list[str] = []
     unchecked: dict[str, str] = {}
-    found["finite"] = _check_finite(file, problems)
+    found["finite"] = check_finite(file, problems)
     plan = None
     if (
         source is not None
@@ -201,15 +203,19 @@ def verify(
     )
 
 
-def _check_finite(file: GgufFile, problems: list[str]) -> bool:
-    bad = []
-    for t in file.tensors.values():
+def check_finite(file: GgufFile, problems: list[str]) -> bool:
+    """Whether every stored number (of block types: every scale) is finite; what is not goes into `problems`."""
+
+    def finite(t: TensorEntry) -> bool:
         rows = matrix_shape(t.shape)[0]
-        step = max(1, (16 << 20) // (t.nbytes // rows))
-        if not all(
+        step = max(1, (4 << 20) // (t.nbytes // rows))
+        return all(
             stored_finite(file.read_raw(t.name, i, min(rows, i + step)), t.type) for i in range(0, rows, step)
-        ):
-            bad.append(t.name)
+        )
+
+    tensors = list(file.tensors.values())
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        bad = [t.name for t, fine in zip(tensors, pool.map(finite, tensors), strict=True) if not fine]
     if bad:
         problems.append(f"not finite: {listed(bad)}")
     return not bad

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -89,9 +90,23 @@ def read_vocab(folder: Path, rows: int) -> Vocab:
         folder: holds tokenizer.json.
         rows: rows of the embedding, the length that the token list gets.
 
+    Returns:
+        The vocabulary; its lists are shared between calls as long as the files stay the same.
+
     Raises:
         BpError: `INPUT_TOKENIZER_MISSING`, `INPUT_TOKENIZER_UNSUPPORTED` or `INPUT_VOCABULARY_MISMATCH`.
     """
+    folder = Path(folder)
+    files = [folder, *folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*/*.jinja")]
+    stamps = tuple(
+        (str(f), s.st_size, s.st_mtime_ns) for f in sorted(files) if f.exists() for s in [f.stat()]
+    )
+    return _read_vocab(folder, rows, stamps)
+
+
+# An export plans, writes and compares with the same vocabulary, and half a second a reading is felt.
+@functools.lru_cache(maxsize=1)
+def _read_vocab(folder: Path, rows: int, _stamps: tuple[tuple[str, int, int], ...]) -> Vocab:
     tokenizer = read_tokenizer(folder)
     model = tokenizer["model"]
     added = tokenizer.get("added_tokens") or []
@@ -113,7 +128,6 @@ def read_vocab(folder: Path, rows: int) -> Vocab:
             "export with the tokenizer that the adapter was trained with; tokens added later need resized embeddings",
             details={"largest_id": max(by_id), "rows": rows},
         )
-    merges = [pair if isinstance(pair, list) else pair.split(" ") for pair in model["merges"]]
     config = read_json(folder / "tokenizer_config.json")
     add_bos, add_eos = _added_by_processor(tokenizer)
     return Vocab(
@@ -121,8 +135,8 @@ def read_vocab(folder: Path, rows: int) -> Vocab:
         pre=pretokenizer(tokenizer) if byte_level else "default",
         tokens=[by_id.get(i, f"[PAD{i}]") for i in range(rows)],
         types=[types.get(i, UNUSED) for i in range(rows)],
-        merges=[" ".join(part.replace(" ", "Ġ") for part in pair) for pair in merges] if byte_level else [],
-        scores=[] if byte_level else _scores(by_id, types, merges, rows),
+        merges=[_merge(pair) for pair in model["merges"]] if byte_level else [],
+        scores=[] if byte_level else _scores(by_id, types, model["merges"], rows),
         special=_special_ids(folder, tokenizer, config),
         add_bos=add_bos,
         add_eos=add_eos,
@@ -188,12 +202,17 @@ def named_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     return named
 
 
+def _merge(pair: str | list[str]) -> str:
+    """Both pieces with one space between them; a space inside a piece is written as Ġ."""
+    return pair if isinstance(pair, str) else " ".join(part.replace(" ", "Ġ") for part in pair)
+
+
 def _scores(
-    by_id: Mapping[int, str], types: Mapping[int, int], merges: list[list[str]], rows: int
+    by_id: Mapping[int, str], types: Mapping[int, int], merges: list[str | list[str]], rows: int
 ) -> list[float]:
     rank: dict[str, int] = {}
-    for i, (left, right) in enumerate(merges):
-        rank.setdefault(left + right, i)
+    for i, pair in enumerate(merges):
+        rank.setdefault("".join(pair.split(" ") if isinstance(pair, str) else pair), i)
     last = float(len(merges))
     scores = []
     for i in range(rows):

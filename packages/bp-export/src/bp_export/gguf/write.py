@@ -114,6 +114,11 @@ def write_gguf(
     )
 
 
+def partial_of(output: Path) -> Path:
+    """Where a file grows until it is whole."""
+    return output.with_name(output.name + ".partial")
+
+
 def write_file(
     architecture: str,
     keys: Mapping[str, Any],
@@ -126,7 +131,7 @@ def write_file(
 ) -> tuple[int, int]:
     """Write keys and tensors; returns (tensors found from an interrupted call, bytes of the file)."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial, journal = output.with_name(output.name + ".partial"), output.with_name(output.name + ".journal")
+    partial, journal = partial_of(output), output.with_name(output.name + ".journal")
     with _sole_writer(output.with_name(output.name + ".lock")):
         head = header(architecture, keys, entries, partial)
         identity = hashlib.sha256(head + source_id.encode()).hexdigest() if source_id else ""
@@ -199,20 +204,30 @@ def _write_data(
     total = sum(e.nbytes for e in entries)
     written = sum(e.nbytes for e in entries[:done])
     unflushed = 0
-    for index, last, raw in _converted(source, entries, done, threads):
-        file.write(raw.data)
-        written += raw.nbytes
-        unflushed += raw.nbytes
-        if last:
-            file.write(b"\0" * (-entries[index].nbytes % ALIGNMENT))
-            if unflushed >= _FLUSH_EVERY:
-                file.flush()
-                os.fsync(file.fileno())
-                log.write(json.dumps({"tensors": index + 1}) + "\n")
-                log.flush()
-                unflushed = 0
-        if progress is not None:
-            progress(written, total)
+
+    def flush(tensors: int) -> None:
+        os.fsync(file.fileno())
+        log.write(json.dumps({"tensors": tensors}) + "\n")
+        log.flush()
+
+    with ThreadPoolExecutor(1) as flusher:  # the disk works while the next blocks are converted
+        flushing: Future[None] | None = None
+        for index, last, raw in _converted(source, entries, done, threads):
+            file.write(raw.data)
+            written += raw.nbytes
+            unflushed += raw.nbytes
+            if last:
+                file.write(b"\0" * (-entries[index].nbytes % ALIGNMENT))
+                if unflushed >= _FLUSH_EVERY:
+                    file.flush()
+                    if flushing is not None:
+                        flushing.result()
+                    flushing = flusher.submit(flush, index + 1)
+                    unflushed = 0
+            if progress is not None:
+                progress(written, total)
+        if flushing is not None:
+            flushing.result()
 
 
 def _converted(
