@@ -1,21 +1,25 @@
-"""Kill a training run with SIGKILL at random moments and resume it, until the sum is convincing.
+"""Kill a training run at random moments, or fill its disk at every k-th write, and resume it.
 
     python tests/kill_loop.py --kills 10 --folder DIR
+    python tests/kill_loop.py --full-disk 7 --folder DIR      # every 7th write
 
-Imports once and forks a child per attempt, so that a kill costs a second and not an import. Prints one JSON object:
-kills, where they fell, and whether every resumed run ended with the weights of the uninterrupted one, bit for bit.
+Imports once and forks a child per attempt, so that an attempt costs a second and not an import. Prints one JSON
+object: how many, where they fell, and whether every resumed run ended with the weights of the uninterrupted one, bit
+for bit. A full disk is a file-size limit of 0 from the k-th file that is opened for writing on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -47,22 +51,56 @@ def resume(folder: Path) -> None:
     Trainer("tiny", output=folder, tell=quiet).resume(run_id)
 
 
-def in_child(work, folder: Path, kill_after: float | None) -> bool:
-    """Run `work` in a forked child; True where it ended by itself without an error."""
+opened = multiprocessing.Value("q", 0)  # files opened for writing by the child, where `fill_disk` counts them
+CODED, BROKEN = 3, 1  # exit codes of a child that ended with a coded error, or with any other
+
+
+def in_child(work, folder: Path, kill_after: float | None = None, full_at: int = 0) -> int:
+    """Run `work` in a forked child; its exit code, 0 where it ended by itself without an error, -9 where killed."""
     pid = os.fork()
     if pid == 0:
         null = os.open(os.devnull, os.O_WRONLY)
+        told = os.dup(2)
         os.dup2(null, 2)
         try:
+            if full_at:
+                fill_disk(folder, full_at)
             work(folder)
-        except BaseException:
-            os._exit(1)
+        except BaseException as error:
+            if hasattr(error, "code"):
+                os._exit(CODED)
+            os.dup2(told, 2)
+            traceback.print_exc()
+            os._exit(BROKEN)
         os._exit(0)
     if kill_after is not None:
         time.sleep(kill_after)
         os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    return os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+
+
+def fill_disk(folder: Path, at: int) -> None:
+    """From the `at`-th file on that this process opens for writing below `folder`, no write succeeds."""
+    import resource
+
+    below = str(folder.resolve())
+    opened.value = 0
+
+    def watch(event: str, arguments: tuple) -> None:
+        if event != "open" or not isinstance(arguments[0], str) or not arguments[0].startswith(below):
+            return
+        if arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            opened.value += 1
+            if opened.value == at:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+    sys.addaudithook(watch)
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether there is a run that can be resumed."""
+    return (folder / "runs.db").is_file() and bool(list(folder.glob("*/tokens/account.json")))
 
 
 def weights(folder: Path) -> bytes:
@@ -70,9 +108,54 @@ def weights(folder: Path) -> bytes:
     return found.read_bytes()
 
 
+def killed(root: Path, count: int, seed: int, truth: bytes, whole: float) -> dict:
+    """Kill and resume until `count` kills fell into a run."""
+    rng = random.Random(seed)
+    equal, fell, attempt = 0, [], 0
+    while len(fell) < count:
+        attempt += 1
+        folder = root / f"killed-{attempt}"
+        moment = rng.uniform(0.05, whole)
+        if in_child(train, folder, moment) == 0 or not has_begun(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            continue  # done before the signal came, or killed before there was a run
+        here = [moment]
+        while len(fell) + len(here) < count and rng.random() < 0.4:  # a resumed run is killed again
+            moment = rng.uniform(0.05, whole)
+            if in_child(resume, folder, moment) == 0:
+                break
+            here.append(moment)
+        assert in_child(resume, folder) == 0, f"resume failed after kills at {here}"
+        fell += here
+        equal += len(here) if weights(folder) == truth else 0
+        shutil.rmtree(folder)
+    return {"kills": len(fell), "equal": equal, "moments": [round(m, 2) for m in fell]}
+
+
+def filled(root: Path, every: int, truth: bytes, writes: int) -> dict:
+    """Fill the disk at every `every`-th of the `writes` of a run."""
+    moments = range(every, writes + 1, every)
+    equal, before, coded = 0, 0, 0
+    for at in moments:
+        folder = root / f"full-{at}"
+        outcome = in_child(train, folder, full_at=at)
+        assert outcome in (0, CODED), f"write {at}: the error has no code"
+        coded += outcome == CODED
+        if not has_begun(folder):
+            before += 1
+        elif outcome == 0:
+            equal += weights(folder) == truth
+        else:
+            assert in_child(resume, folder) == 0, f"resume failed after a full disk at write {at}"
+            equal += weights(folder) == truth
+        shutil.rmtree(folder, ignore_errors=True)
+    return {"writes": writes, "full": len(moments), "coded": coded, "before_the_run": before, "equal": equal}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--full-disk", type=int, default=0, metavar="EVERY")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -81,44 +164,19 @@ def main() -> int:
     torch.set_num_threads(1)
     import bp_core.trainer  # noqa: F401 - imported before the forks
 
-    rng = random.Random(args.seed)
     straight = args.folder / "straight"
     began = time.monotonic()
-    assert in_child(train, straight, None), "the uninterrupted run failed"
-    whole = time.monotonic() - began
+    assert in_child(train, straight, full_at=-1) == 0, "the uninterrupted run failed"
+    whole, writes = time.monotonic() - began, opened.value
     truth = weights(straight)
-    equal, fell, attempt = 0, [], 0
-    while len(fell) < args.kills:
-        attempt += 1
-        folder = args.folder / f"killed-{attempt}"
-        moment = rng.uniform(0.05, whole)
-        if in_child(train, folder, moment):
-            shutil.rmtree(folder)
-            continue  # it was done before the signal came
-        if not (folder / "runs.db").is_file() or not list(folder.glob("*/tokens/account.json")):
-            shutil.rmtree(folder, ignore_errors=True)
-            continue  # killed before the run began: there is nothing to resume
-        here = [moment]
-        while len(fell) + len(here) < args.kills and rng.random() < 0.4:  # a resumed run is killed again
-            moment = rng.uniform(0.05, whole)
-            if in_child(resume, folder, moment):
-                break
-            here.append(moment)
-        assert in_child(resume, folder, None), f"resume failed after kills at {here}"
-        fell += here
-        equal += len(here) if weights(folder) == truth else 0
-        shutil.rmtree(folder)
-    print(
-        json.dumps(
-            {
-                "kills": len(fell),
-                "equal": equal,
-                "seconds_of_a_run": round(whole, 2),
-                "moments": [round(m, 2) for m in fell],
-            }
-        )
-    )
-    return 0 if equal == len(fell) else 1
+    told: dict = {"seconds_of_a_run": round(whole, 2)}
+    if args.kills:
+        told |= killed(args.folder, args.kills, args.seed, truth, whole)
+    if args.full_disk:
+        told |= filled(args.folder, args.full_disk, truth, writes)
+    print(json.dumps(told))
+    asked = args.kills or told["full"] - told["before_the_run"]
+    return 0 if told["equal"] == asked else 1
 
 
 if __name__ == "__main__":

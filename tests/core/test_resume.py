@@ -119,22 +119,35 @@ def test_another_base_is_refused(tmp_path):
     assert error.value.code == "INPUT_WRONG_BASE"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="forks")
-@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(tmp_path, kills):
+def loop(tmp_path, *arguments):
     out = subprocess.run(
         [
             sys.executable,
             str(Path(__file__).parents[1] / "kill_loop.py"),
-            "--kills",
-            str(kills),
             "--folder",
             str(tmp_path),
+            *arguments,
         ],
         capture_output=True,
         text=True,
-        timeout=280 if kills < 10 else 1500,
+        timeout=1500,
     )
     assert out.returncode == 0, out.stderr[-2000:]
-    report = json.loads(out.stdout.splitlines()[-1])
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="forks")
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1600)])])
+def test_killed_at_random_moments(tmp_path, kills):
+    report = loop(tmp_path, "--kills", str(kills))
+    print(report)
     assert report["kills"] == report["equal"] == kills
+
+
+@pytest.mark.skipif(os.name == "nt", reason="forks, and limits the size of files")
+@pytest.mark.parametrize("every", [23, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(1600)])])
+def test_a_full_disk_loses_nothing(tmp_path, every):
+    report = loop(tmp_path, "--full-disk", str(every))
+    print(report)
+    assert report["full"] == report["coded"]
+    assert report["equal"] == report["full"] - report["before_the_run"]

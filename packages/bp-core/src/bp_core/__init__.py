@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any
+
+# on import it warns of an optional kernel for 4-bit inference on the CPU, which nothing here uses
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 _EXPORTS = {
     "BpError": "bp_merge.common",

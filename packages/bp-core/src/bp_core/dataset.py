@@ -25,6 +25,7 @@ from bp_merge.common import BpError
 from bp_core.batches import Tokens, describe
 from bp_core.config import Settings
 from bp_core.encode import Encoded, Encoder
+from bp_core.plain import write_json
 
 KEPT_REJECTIONS = 1000  # rejections listed in the record; all are counted
 SHOWN_REJECTIONS = 5  # told one by one before training
@@ -266,17 +267,13 @@ def save(prepared: Prepared, folder: Path) -> None:
         file.writelines(
             json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in prepared.rejections
         )
-    (folder / "account.json").write_text(
-        json.dumps(
-            {
-                "record": prepared.record,
-                "weights": prepared.weights,
-                "heldout_ids": prepared.heldout_ids,
-                "stops": prepared.stops,
-            }
-        ),
-        encoding="utf-8",
-    )
+    account = {
+        "record": prepared.record,
+        "weights": prepared.weights,
+        "heldout_ids": prepared.heldout_ids,
+        "stops": prepared.stops,
+    }
+    write_json(folder / "account.json", account)  # last, and whole: without it there is nothing to resume
 
 
 def load(folder: Path) -> Prepared:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
+import re
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -214,6 +216,19 @@ def insert_artifact(
         "INSERT OR REPLACE INTO artifacts(run_id, kind, path, time, meta) VALUES (?,?,?,?,?)",
         (run_id, kind, storable(path), at, dumps(redact(plain(meta)))),
     )
+
+
+def refusal(error: Exception, path: Path) -> BpError | None:
+    """The coded error of a disk that refused a write, whoever wrote; None where `error` is something else.
+
+    safetensors and tokenizers, written in Rust, tell the system's errno only in their text.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if found := re.search(r"\(os error (\d+)\)", str(error)):
+        number = int(found[1])
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM):
+        return unwritable(OSError(number, os.strerror(number)), path)
+    return None
 
 
 def unwritable(error: OSError, path: Path) -> BpError:

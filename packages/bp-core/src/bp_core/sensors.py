@@ -16,9 +16,12 @@ import shutil
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bp_core.errors import BpError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,11 @@ def open_sensor(device: int | str = 0, *, nvml: Any = None, command: str = "nvid
             return SmiSensor(device, command=command)
         except BpError:
             return None
+
+
+def card_of(device: torch.device) -> Sensor | None:
+    """The sensor of the card that a run trains on; None on a CPU, or where nothing reads the card."""
+    return open_sensor(cuda_uuid(device.index or 0)) if device.type == "cuda" else None
 
 
 def cuda_uuid(index: int = 0) -> str | int:

@@ -40,9 +40,10 @@ from bp_core.models import (
 from bp_core.monitor import Monitor
 from bp_core.ready import Job, make_encoder, make_ready, to_stderr
 from bp_core.results import RunResult
+from bp_core.run_rows import refusal
 from bp_core.run_writer import Run
 from bp_core.runs import RunStore
-from bp_core.sensors import cuda_uuid, open_sensor
+from bp_core.sensors import card_of
 from bp_core.settings import from_record
 from bp_core.watch import Callback, Watch
 
@@ -172,6 +173,11 @@ def _ended(run: Run) -> Iterator[None]:
         except BpError as error:
             error.details.setdefault("run_id", run.run_id)
             raise
+        except Exception as error:
+            if (refused := refusal(error, run.path)) is None:
+                raise
+            refused.details["run_id"] = run.run_id
+            raise refused from error
 
 
 def _arguments(settings: Settings, device: Device, run: Run) -> transformers.TrainingArguments:
@@ -240,7 +246,7 @@ def _train(job: Job, callbacks: Iterable[Callback], after: After | None) -> Sess
         tell(told)
         run.event("LOSS_BY_MODEL", told)
     packed = _packing(job, loss, [prepared.train.piece(i) for i in order[:4]], pad)
-    sensor = open_sensor(cuda_uuid()) if settings.safety.monitor and device.device.type == "cuda" else None
+    sensor = card_of(device.device) if settings.safety.monitor else None
     safety = settings.safety
     guard = HeatGuard(safety.pause_temperature, safety.resume_temperature, safety.abort_temperature)
     tracked = trackers.Trackers(
