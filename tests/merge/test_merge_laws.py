@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from bp_merge.common import BpError
 from bp_merge.lowrank import LowRank, compress, distance, norm, principal_angles, stack, svd, svd_qr
-from bp_merge.masks import keep
+from bp_merge.kernels import della_keep, draws, drop, elect, key_of
 from bp_merge.method import LAWS, Context, get_method, method, method_names
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,7 +51,7 @@ def test_a_method_obeys_its_laws(name, seed):
 
     def run(ps, ns, weights=None):
         used = weights or [made.default_weight(len(ps))] * len(ps)
-        return made.function(ps, used, context(ps, made.needs_moments, rng, ns))
+        return made(ps, used, context(ps, made.needs_moments, rng, ns))
 
     whole = run(parts, names)
     assert set(made.laws) <= set(LAWS)
@@ -68,7 +68,7 @@ def test_a_method_obeys_its_laws(name, seed):
         weights = [float(w) for w in rng.normal(size=count)]
         ctx = Context(module="m", keys=tuple(names), given=True)
         dense = sum(w * p.dense() for w, p in zip(weights, parts, strict=True))
-        np.testing.assert_allclose(made.function(parts, weights, ctx).dense(), dense, atol=1e-9)
+        np.testing.assert_allclose(made(parts, weights, ctx).dense(), dense, atol=1e-9)
 
 
 @SETTINGS
@@ -113,12 +113,20 @@ def test_ties_on_a_worked_example():
     np.testing.assert_allclose(found, [2.0, -2.0, 4.0])
 
 
-def test_masks_depend_on_names_alone():
-    first = keep((4, 6), 0.5, 7, "dare", "a", "m")
-    assert (first == keep((4, 6), 0.5, 7, "dare", "a", "m")).all()
-    assert (first != keep((4, 6), 0.5, 8, "dare", "a", "m")).any()
-    assert (first[:2] == keep((2, 6), 0.5, 7, "dare", "a", "m")).all()
-    assert keep((100, 100), 0.3, 0).mean() == pytest.approx(0.7, abs=0.02)
+def test_masks_depend_on_names_and_places_alone():
+    whole = draws(key_of(7, "dare", "a", "m"), 0, 100)
+    assert (whole[3:50] == draws(key_of(7, "dare", "a", "m"), 3, 47)).all()
+    assert (whole != draws(key_of(8, "dare", "a", "m"), 0, 100)).any()
+    found = drop(np.ones(20000), 0.3, key_of(0))
+    assert found.mean() == pytest.approx(1, abs=0.03)
+    assert (found != 0).mean() == pytest.approx(0.3, abs=0.01)
+
+
+def test_a_negative_weight_votes_for_the_opposite():
+    one, two = np.array([2.0, -1.0]), np.array([1.0, -3.0])
+    np.testing.assert_allclose(elect([one, two], [1, -1]), [2, 3])
+    np.testing.assert_allclose(elect([one, -two], [1, 1]), [2, 3])
+    np.testing.assert_allclose(della_keep(np.array([[3.0, 1, 2]]), 0.5, 0.2), [[0.6, 0.4, 0.5]])
 
 
 def test_parameters_are_checked_against_the_signature():

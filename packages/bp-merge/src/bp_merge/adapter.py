@@ -4,7 +4,7 @@
 - A configuration key that is not known to leave ΔW = s·B·A as it is, or to be carried, is refused (an allow-list).
 - Modules are read from the file when they are asked for, so that memory is a module and not an adapter.
 - s = α/r, or α/√r for rsLoRA; rank and alpha patterns are looked up independently, the first key that matches wins.
-- What is written has plain scaling and reloads in PEFT with the same ΔW (patterns where ranks or scales differ).
+- Saving is `bp_merge.adapter_folder`'s: plain scaling, the same ΔW in PEFT.
 """
 
 from __future__ import annotations
@@ -15,75 +15,66 @@ import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bp_merge.casts import FLOATS, to_f32
+from bp_merge.adapter_folder import CONFIG, PREFIX, WEIGHTS
+from bp_merge.casts import FLOATS, host, to_f32
 from bp_merge.common import BpError
-from bp_merge.stfile import Reader, TensorInfo, read_header, write_file, write_text
-
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-PREFIX = "base_model.model."
+from bp_merge.stfile import Reader, TensorInfo, read_header
 
 # keys that change nothing, or that this module reads; every other key must be null, false or empty
-_KNOWN = {
-    "alora_invocation_tokens": False,
-    "alpha_pattern": True,
-    "auto_mapping": True,
-    "base_model_name_or_path": True,
-    "bias": True,
-    "corda_config": True,
-    "ensure_weight_tying": True,
-    "eva_config": True,
-    "exclude_modules": True,
-    "fan_in_fan_out": True,
-    "inference_mode": True,
-    "init_lora_weights": True,
-    "layers_pattern": True,
-    "layers_to_transform": True,
-    "loftq_config": True,
-    "lora_alpha": True,
-    "lora_bias": True,
-    "lora_dropout": True,
-    "lora_ga_config": True,
-    "megatron_core": True,  # names a module that only megatron_config, which is refused, would use
-    "modules_to_save": True,
-    "peft_type": True,
-    "peft_version": True,
-    "qalora_group_size": True,
-    "r": True,
-    "rank_pattern": True,
-    "revision": True,
-    "runtime_config": True,
-    "target_modules": True,
-    "task_type": True,
-    "trainable_token_indices": True,
-    "use_dora": True,
-    "use_rslora": True,
-    "velora_config": True,
-}
+# megatron_core names a module that only megatron_config, which is refused, would use
+_KNOWN = frozenset(
+    [
+        "alpha_pattern",
+        "auto_mapping",
+        "base_model_name_or_path",
+        "bias",
+        "corda_config",
+        "ensure_weight_tying",
+        "eva_config",
+        "exclude_modules",
+        "fan_in_fan_out",
+        "inference_mode",
+        "init_lora_weights",
+        "layers_pattern",
+        "layers_to_transform",
+        "loftq_config",
+        "lora_alpha",
+        "lora_bias",
+        "lora_dropout",
+        "lora_ga_config",
+        "megatron_core",
+        "modules_to_save",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "r",
+        "rank_pattern",
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "task_type",
+        "trainable_token_indices",
+        "use_dora",
+        "use_rslora",
+        "velora_config",
+    ]
+)
 _INITS = (True, False, "gaussian", "orthogonal", "eva", "mica", "lora_ga_converted", None)
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.(?P<what>weight|bias)")
 _EMBEDDING = re.compile(r"(?P<module>.+)\.lora_embedding_(?P<side>[AB])(?:\.[^.]+)?")
 _MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(?:\.[^.]+)*")
 _TOKENS = re.compile(r"(?P<module>.+?)(?:\.token_adapter)?\.trainable_tokens_delta(?:\.[^.]+)?")
-_COPIED = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template*",
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LoraModule:
-    """One adapted module, ΔW = scale · B·A.
+    """One adapted module, ΔW = scale · B·A. Factors may be numpy arrays or torch tensors of any device.
 
     Attributes:
         name: path of the module in the model ("model.layers.0.self_attn.q_proj").
@@ -105,6 +96,12 @@ class LoraModule:
     embedding: bool = False
     magnitude: np.ndarray | None = None
     bias: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("a", "b", "magnitude", "bias"):
+            value = getattr(self, field)
+            if hasattr(value, "detach"):
+                object.__setattr__(self, field, host(value))
 
     @property
     def rank(self) -> int:
@@ -131,6 +128,9 @@ class LazyModules(Mapping[str, LoraModule]):
         if name not in self._names:
             raise KeyError(name)
         return self._make(name)
+
+    def __contains__(self, name: object) -> bool:  # the inherited one would read the module
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -190,31 +190,18 @@ class Adapter:
         Raises:
             BpError: `INPUT_PATH_EXISTS`, `INPUT_NOT_FINITE`.
         """
-        out = Path(path)
-        if out.exists() and not force:
-            raise BpError("INPUT_PATH_EXISTS", f"{out} exists", f"name another folder: --output {out}-2")
-        partial = out.with_name(f".{out.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir(parents=True)
-            tensors, config = _to_peft(self)
-            write_file(partial / WEIGHTS, tensors)
-            write_text(partial / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
-            if self.path is not None:
-                for pattern in _COPIED:
-                    for file in sorted(self.path.glob(pattern)):
-                        if file.is_file():
-                            shutil.copyfile(file, partial / file.name)
-            if out.exists():
-                shutil.rmtree(out)
-            partial.replace(out)
-        except OSError as error:
-            raise BpError(
-                "RUNTIME_WRITE_FAILED", f"{out}: {error.strerror or error}", f"ls -ld {out.parent}"
-            ) from None
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        return out
+        from bp_merge.adapter_folder import write_adapter
+
+        return write_adapter(
+            path,
+            list(self.modules),
+            (self.modules[n] for n in self.modules),
+            self.config,
+            full=self.full,
+            tokens=self.tokens,
+            source=self.path,
+            force=force,
+        )
 
 
 def scale_of(config: Mapping[str, Any], module: str, rank: int) -> float:
@@ -246,8 +233,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if config.get("peft_type") != "LORA":
         raise _unsupported(folder, f"peft_type is {config.get('peft_type')!r}, not LORA")
     for key, value in config.items():
-        if not _KNOWN.get(key, False) and value not in (None, False, {}, [], ""):
+        if key not in _KNOWN and value not in (None, False, {}, [], ""):
             raise _unsupported(folder, f"{key} = {value!r} changes what the adapter computes, or is unknown")
+    targets = config.get("target_modules")
+    if not (targets is None or isinstance(targets, str) or _texts(targets)):
+        raise _invalid(folder, "target_modules is neither a text nor a list of texts")
     init = config.get("init_lora_weights", True)
     if isinstance(init, str):
         init = init.lower()
@@ -268,9 +258,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
                 re.compile(pattern)
             except re.error:
                 raise _invalid(folder, f"{key}: {pattern!r} is no regular expression") from None
-    if not all(isinstance(n, (int, float)) and not isinstance(n, bool) and math.isfinite(n) for n in numbers):
+    if not all(type(n) in (int, float) and abs(n) < 1e18 for n in numbers):  # false for NaN
         raise _invalid(folder, "r, lora_alpha and the patterns must be finite numbers")
     return config
+
+
+def _texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(v, str) for v in values)
 
 
 def _load(cls: type[Adapter], folder: Path) -> Adapter:
@@ -371,51 +365,3 @@ def _check_module(
             raise _invalid(folder, f"{name}: {slot} has the shape {slots[slot].shape}, outputs are {b[0]}")
     if bool(config.get("use_dora")) != ("magnitude" in slots):
         raise _invalid(folder, f"{name}: use_dora and the stored magnitudes contradict each other")
-
-
-def _to_peft(adapter: Adapter) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    tensors: dict[str, np.ndarray] = {}
-    ranks: dict[str, int] = {}
-    alphas: dict[str, float] = {}
-    embeddings: set[str] = set()
-    for name, m in adapter.modules.items():
-        ranks[name], alphas[name] = m.rank, m.scale * m.rank
-        if m.embedding:
-            embeddings.add(name)
-        keys = ("lora_embedding_A", "lora_embedding_B") if m.embedding else ("lora_A.weight", "lora_B.weight")
-        tensors[f"{PREFIX}{name}.{keys[0]}"] = to_f32(m.a)
-        tensors[f"{PREFIX}{name}.{keys[1]}"] = to_f32(m.b)
-        if m.bias is not None:
-            tensors[f"{PREFIX}{name}.lora_B.bias"] = to_f32(m.bias)
-        if m.magnitude is not None:
-            tensors[f"{PREFIX}{name}.lora_magnitude_vector"] = to_f32(m.magnitude)
-    for name, value in adapter.full.items():
-        module, _, last = name.rpartition(".")
-        key = f"{module}.base_layer.{last}" if module in embeddings else name
-        tensors[PREFIX + key] = to_f32(value)
-    for name, value in adapter.tokens.items():
-        tensors[f"{PREFIX}{name}.token_adapter.trainable_tokens_delta"] = to_f32(value)
-    for key, value in tensors.items():
-        if not np.isfinite(value).all():
-            raise BpError(
-                "INPUT_NOT_FINITE", f"{key} holds NaN or infinite values", "use other inputs or weights"
-            )
-    config = dict(adapter.config)
-    config.setdefault("task_type", "CAUSAL_LM")
-    config.setdefault("target_modules", sorted(adapter.modules))
-    if isinstance(config["target_modules"], list):
-        config["target_modules"] = sorted(config["target_modules"])
-    rank = collections.Counter(ranks.values()).most_common(1)[0][0] if ranks else int(config.get("r", 8))
-    plain = {n: int(a) if a == int(a) else a for n, a in alphas.items()}
-    alpha = collections.Counter(plain.values()).most_common(1)[0][0] if plain else rank
-    config |= {
-        "peft_type": "LORA",
-        "r": rank,
-        "lora_alpha": alpha,
-        "use_rslora": False,
-        "init_lora_weights": True,
-        "inference_mode": True,
-        "rank_pattern": {f"^{re.escape(n)}": r for n, r in ranks.items() if r != rank},
-        "alpha_pattern": {f"^{re.escape(n)}": a for n, a in plain.items() if a != alpha},
-    }
-    return tensors, config

@@ -30,7 +30,7 @@ import numpy as np
 from bp_merge.baked import Baked, Edit
 from bp_merge.casts import FLOATS, from_f32, target, to_f32
 from bp_merge.checkpoint import Checkpoint
-from bp_merge.common import SCHEMA_VERSION, BpError
+from bp_merge.common import SCHEMA_VERSION
 from bp_merge.shards import (
     BLOCK,
     Block,
@@ -47,37 +47,14 @@ from bp_merge.shards import (
     write_shards,
 )
 from bp_merge.stfile import TensorInfo, layout
+from bp_merge.survival import Survival, rounded, warnings_of
 from bp_merge.textfiles import copy_text_files
 
 if TYPE_CHECKING:
     from bp_merge.adapter import Adapter
 
 MANIFEST = "bake.json"
-SMALL_CHANGE = 3e-3  # rms Δ / rms W under which rounding to bf16 eats more than a tenth of the change
 COPY = 4 << 20  # bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class Survival:
-    """How much of a change is left after rounding.
-
-    Attributes:
-        kept: ‖Q(W+Δ)−Q(W)‖ / ‖Δ‖; above 1 where rounding noise is larger than the change.
-        coefficient: ⟨Q(W+Δ)−W, Δ⟩ / ‖Δ‖², the part of the change that arrives.
-        ratio: rms Δ / rms W.
-    """
-
-    kept: float | None
-    coefficient: float | None
-    ratio: float | None
-
-    @classmethod
-    def of(cls, sums: np.ndarray) -> Survival:
-        """From Σ Δ², Σ (Q−Q(W))², Σ (Q−W)·Δ and Σ W²."""
-        delta, moved, dot, weight = (float(x) for x in sums)
-        if delta == 0:
-            return cls(None, None, 0.0 if weight else None)
-        return cls(math.sqrt(moved / delta), dot / delta, math.sqrt(delta / weight) if weight else None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +123,22 @@ class BakePlan:
     free: int
     notes: Sequence[str]
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return plan_dict(self)
+
+
+def plan_dict(plan: Any) -> dict[str, Any]:
+    """A plan as JSON-able data, sizes in MB as every plan has them."""
+    found = dataclasses.asdict(plan)
+    disk, free = found.pop("nbytes"), found.pop("free")
+    return {
+        "output_path": str(found.pop("output")),
+        **found,
+        "disk_mb": math.ceil(disk / 1e6),
+        "free_mb": free // 1_000_000,
+    }
+
 
 def bake(
     base: Checkpoint | str | os.PathLike[str],
@@ -200,7 +193,7 @@ def bake(
             survival=overall,
             by_tensor=survivals,
             notes=source.notes,
-            warnings=_warnings(overall, kind or _common(source)),
+            warnings=warnings_of(overall, kind or _common(source)),
             reused=reused,
             nbytes=sum(s.nbytes for s in plan),
             seconds=round(time.perf_counter() - started, 3),
@@ -384,49 +377,6 @@ def _tile(source: Baked, name: str, low: int, high: int, kind: str) -> Block:
     moved = back - (before if kept else to_f32(from_f32(before, kind)))
     sums = [delta @ delta, moved @ moved, (back - before) @ delta, before @ before]
     return Block(written, name, np.array(sums, np.float64))
-
-
-def rounded(values: np.ndarray, kind: str, name: str) -> np.ndarray:
-    """f32 values rounded once to `kind`, all of them finite.
-
-    Raises:
-        BpError: `INPUT_NOT_FINITE` where a value was NaN or infinite before, `RUNTIME_OVERFLOW` where `kind` cannot
-            hold it.
-    """
-    with np.errstate(over="ignore"):
-        written = from_f32(values, kind)
-    if kind == "F16":
-        fine = not np.any((written.view(np.uint16) & np.uint16(0x7C00)) == 0x7C00)
-    else:
-        low, high = (values.min(), values.max()) if values.size else (np.float32(0), np.float32(0))
-        fine = bool(np.isfinite(low) and np.isfinite(high))
-    if fine:
-        return written
-    if not np.isfinite(values).all():
-        raise BpError(
-            "INPUT_NOT_FINITE",
-            f"{name} has NaN or infinite values",
-            "merge from a checkpoint that was saved before training diverged",
-            details={"tensor": name},
-        )
-    raise BpError(
-        "RUNTIME_OVERFLOW",
-        f"{name} has values up to {np.abs(values).max():.4g}, {kind.lower()} ends at 65504",
-        "run it again with --dtype bf16 or --dtype f32",
-        details={"tensor": name},
-    )
-
-
-def _warnings(overall: Survival, kind: str) -> list[str]:
-    if overall.coefficient is None or overall.ratio is None or kind not in ("BF16", "F16"):
-        return []
-    limit = SMALL_CHANGE if kind == "BF16" else SMALL_CHANGE / 8
-    if overall.ratio >= limit:
-        return []
-    return [
-        f"the change is small (rms {overall.ratio:.1e} of the weights): {kind.lower()} keeps "
-        f"{max(0.0, overall.coefficient):.0%} of it; --dtype f32 keeps all, or serve the adapter beside the base"
-    ]
 
 
 def _manifest(

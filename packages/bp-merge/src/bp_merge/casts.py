@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 
@@ -54,6 +56,14 @@ def target(name: str | None) -> str | None:
             "INPUT_VALIDATION_FAILED", f"{name!r} is no target dtype", "use --dtype bf16, f16 or f32"
         )
     return None if name is None else TARGETS[name.lower()]
+
+
+def host(values: Any) -> np.ndarray:
+    """A torch tensor of any device and floating type as numpy (bf16 as f32); anything else by numpy's own rules."""
+    if hasattr(values, "detach"):
+        found = values.detach().cpu()
+        return (found.float() if str(found.dtype) == "torch.bfloat16" else found).numpy()
+    return np.asarray(values)
 
 
 def to_f32(values: np.ndarray) -> np.ndarray:

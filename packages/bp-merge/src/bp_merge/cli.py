@@ -1,28 +1,32 @@
-"""The `bp-merge` command: merge, slao, inspect, compare, bake, models.
+"""The `bp-merge` command: merge, slao, models, bake, inspect, compare.
 
-- Flags are read off the same declarations as the Python arguments; `--param` is checked against the method's signature.
+- A method's parameters are its function's signature: `--param` is checked against it, `--density` is short for one.
+- `--dry-run` makes every check of the inputs and prints what would be needed.
 - stdout is the result (`--json`: one object), stderr progress and errors; exit codes are those of `bp_merge.common`.
 - numpy is imported when a command runs.
 """
 
 from __future__ import annotations
 
-import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bp_merge.common import BpError, Sink, output_options, run_command
+from bp_merge.common import BpError, Exit, Sink, output_options, run_command
 
 
 @click.group(
-    epilog="Examples:\n\n  bp-merge merge A B --output merged\n\n  bp-merge compare A B --json",
+    epilog="Examples:\n\n  bp-merge merge A B --output merged\n\n  bp-merge bake BASE merged --output model\n\n  bp-merge compare A B --json",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def cli() -> None:
     """Merge LoRA adapters and checkpoints, without torch."""
+
+
+_FOLDER = click.Path(path_type=Path)
 
 
 def _numbers(text: str | None) -> list[float] | None:
@@ -40,27 +44,59 @@ def _parameters(pairs: tuple[str, ...], density: float | None) -> dict[str, Any]
     found: dict[str, Any] = {} if density is None else {"density": density}
     for pair in pairs:
         name, sign, value = pair.partition("=")
-        if not sign:
+        if not sign or not name:
             raise BpError("INPUT_VALIDATION_FAILED", f"{pair!r} is not NAME=VALUE", "--param scale=0.5")
+        if name in found:
+            raise BpError("INPUT_VALIDATION_FAILED", f"{name} is given twice", f"--param {pair}")
         found[name] = value.lower() == "true" if value.lower() in ("true", "false") else value
     return found
 
 
+def _progress(sink: Sink) -> Callable[[int, int], None]:
+    return lambda done, total: sink.progress(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+
+
+def _end_line(sink: Sink) -> None:
+    if sink.mode == "human" and sys.stderr.isatty():
+        sys.stderr.write("\n")
+
+
+def _show_plan(sink: Sink, plan: dict[str, Any]) -> None:
+    rest = ", ".join(f"{k} {v}" for k, v in plan.items() if isinstance(v, (int, float)))
+    sink.result({"dry_run": True, **plan}, f"would write {plan['output_path']}: {rest}")
+
+
+def _method_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option(
+            "--dry-run", is_flag=True, help="Check the inputs and print the plan of memory and disk."
+        ),
+        click.option("--output", required=True, type=_FOLDER, help="Folder to write; it must not exist."),
+        click.option(
+            "--param", multiple=True, metavar="NAME=VALUE", help="A parameter of the method; repeatable."
+        ),
+        click.option("--seed", type=int, default=0, show_default=True, help="Seed of random masks."),
+        click.option("--density", type=float, help="Fraction that sparse methods keep."),
+        click.option("--weights", help="One number for each, with commas, used as given."),
+        click.option("--method", default="task_arithmetic", show_default=True, help="Name of the method."),
+    ):
+        function = option(function)
+    return function
+
+
 @cli.command(epilog="Example:\n\n  bp-merge merge A B --method ties --density 0.3 --output merged")
-@click.argument("adapters", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--method", default="task_arithmetic", show_default=True, help="Name of the method.")
-@click.option("--weights", help="One number per adapter, with commas, used as given.")
-@click.option("--density", type=float, help="Fraction that sparse methods keep.")
+@click.argument("adapters", nargs=-1, required=True, type=_FOLDER)
+@_method_options
 @click.option("--rank", type=int, help="The most rank of the result; what the sum needs unless given.")
 @click.option("--energy", type=float, help="Instead: the least rank that keeps this fraction of the energy.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random masks.")
-@click.option("--param", multiple=True, metavar="NAME=VALUE", help="A parameter of the method; repeatable.")
+@click.option("--moments", multiple=True, type=_FOLDER, help="Input moments, one file per adapter.")
 @click.option(
-    "--moments", multiple=True, type=click.Path(path_type=Path), help="Input moments, one file per adapter."
+    "--missing",
+    type=click.Choice(["error", "zero"]),
+    default="error",
+    show_default=True,
+    help="What a module that an adapter lacks is.",
 )
-@click.option("--missing", type=click.Choice(["error", "zero"]), default="error", show_default=True)
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--dry-run", is_flag=True, help="Check the inputs and print the plan of memory and disk.")
 @output_options
 def merge(
     adapters: tuple[Path, ...],
@@ -78,38 +114,31 @@ def merge(
     sink: Sink,
 ) -> None:
     """Merge LoRA ADAPTERS of one base model into one adapter."""
+    from bp_merge import engine
     from bp_merge.adapter import Adapter
-    from bp_merge.engine import merge as run
-    from bp_merge.method import get_method
 
-    parameters = _parameters(param, density)
-    get_method(method).check(parameters)
+    given: dict[str, Any] = {
+        "rank": rank,
+        "energy": energy,
+        "moments": moments,
+        "missing": missing,
+        "output": output,
+        **_parameters(param, density),
+    }
+    numbers = _numbers(weights)
     loaded = [Adapter.load(a) for a in adapters]
-    if output.exists():
-        raise BpError("INPUT_PATH_EXISTS", f"{output} exists", f"bp-merge merge … --output {output}-2")
     if dry_run:
-        plan = {"dry_run": True, "method": method, "output_path": str(output), **_plan(loaded, rank)}
-        sink.result(
-            plan,
-            f"{method}: {plan['modules']} modules of rank ≤ {plan['rank']}, "
-            f"memory ≈ {plan['memory_mb']} MB, disk ≈ {plan['disk_mb']} MB at {output}",
-        )
+        _show_plan(sink, engine.plan_merge(loaded, method, numbers, **given))
         return
-    result = run(
+    result = engine.merge(
         loaded,
         method,
-        _numbers(weights),
-        rank=rank,
-        energy=energy,
+        numbers,
         seed=seed,
-        moments=moments,
-        missing=missing,
-        output=output,
         progress=lambda i, n, name: sink.progress(f"{i + 1}/{n} {name}"),
-        **parameters,
+        **given,
     )
-    if sink.mode == "human" and sys.stderr.isatty():
-        sys.stderr.write("\n")
+    _end_line(sink)
     sink.result(
         result.to_dict(),
         f"{output}: {result.modules} modules, rank {result.rank}, "
@@ -118,70 +147,120 @@ def merge(
     )
 
 
-def _plan(adapters: list[Any], rank: int | None) -> dict[str, Any]:
-    largest = disk = top = 0
-    names = sorted({n for a in adapters for n in a.modules})
-    for name in names:
-        found = [a.modules[name] for a in adapters if name in a.modules]
-        m, n = found[0].shape
-        total = min(sum(x.rank for x in found), m, n)
-        kept = min(total, rank or total)
-        top = max(top, kept)
-        largest = max(largest, (m + n) * sum(x.rank for x in found) * 8 * 4)
-        disk += (m + n) * kept * 4
-    return {
-        "modules": len(names),
-        "rank": top,
-        "memory_mb": math.ceil((largest + 2 * disk) / 1e6) + 60,
-        "disk_mb": math.ceil(disk / 1e6),
+@cli.command(epilog="Example:\n\n  bp-merge models BASE A B --method ties --density 0.2 --output merged")
+@click.argument("base", type=_FOLDER)
+@click.argument("models", nargs=-1, required=True, type=_FOLDER)
+@_method_options
+@click.option(
+    "--dtype", type=click.Choice(["bf16", "f16", "f32"]), help="Number type; the base's unless given."
+)
+@output_options
+def models(
+    base: Path,
+    models: tuple[Path, ...],
+    method: str,
+    weights: str | None,
+    density: float | None,
+    seed: int,
+    param: tuple[str, ...],
+    output: Path,
+    dtype: str | None,
+    dry_run: bool,
+    sink: Sink,
+) -> None:
+    """Merge full MODELS that were tuned from one BASE; the same command goes on after a kill."""
+    from bp_merge import models as full
+
+    given: dict[str, Any] = {
+        "output": output,
+        "method": method,
+        "weights": _numbers(weights),
+        "seed": seed,
+        "dtype": dtype,
+        **_parameters(param, density),
     }
+    if dry_run:
+        plan = full.plan_models(base, models, **given)
+        _show_plan(sink, plan.to_dict())
+        return
+    result = full.merge_models(base, models, progress=_progress(sink), **given)
+    _end_line(sink)
+    sink.result(
+        result.to_dict(),
+        f"{output}: {method} of {len(models)} models, {result.tensors} tensors, "
+        f"{result.nbytes / 1e6:,.1f} MB, {result.seconds:.1f} s",
+        quiet=str(output),
+    )
+
+
+@cli.command(epilog="Example:\n\n  bp-merge bake BASE ADAPTER --output merged-model --dtype bf16")
+@click.argument("base", type=_FOLDER)
+@click.argument("adapters", nargs=-1, required=True, type=_FOLDER)
+@click.option("--output", required=True, type=_FOLDER, help="Folder to write; it must not exist.")
+@click.option(
+    "--dtype", type=click.Choice(["bf16", "f16", "f32"]), help="Number type; the base's unless given."
+)
+@click.option("--weights", help="One number per adapter, with commas; 1 each unless given.")
+@click.option(
+    "--untie", is_flag=True, help="Give a tied output head a tensor of its own where one side changes."
+)
+@click.option("--dry-run", is_flag=True, help="Check the inputs and print the plan of memory and disk.")
+@output_options
+def bake(
+    base: Path,
+    adapters: tuple[Path, ...],
+    output: Path,
+    dtype: str | None,
+    weights: str | None,
+    untie: bool,
+    dry_run: bool,
+    sink: Sink,
+) -> None:
+    """Write the BASE model with ADAPTERS added to its weights; the same command goes on after a kill."""
+    from bp_merge import bake as baking
+    from bp_merge.adapter import Adapter
+
+    numbers = _numbers(weights) or [1.0] * len(adapters)
+    if len(numbers) != len(adapters):
+        raise BpError(
+            "INPUT_VALIDATION_FAILED",
+            f"{len(adapters)} adapters need {len(adapters)} weights, not {len(numbers)}",
+            f"--weights {','.join(['1'] * len(adapters))}",
+        )
+    loaded = [(Adapter.load(a), w) for a, w in zip(adapters, numbers, strict=True)]
+    if dry_run:
+        plan = baking.plan_bake(base, loaded, output, dtype=dtype, untie=untie)
+        _show_plan(sink, plan.to_dict())
+        return
+    result = baking.bake(base, loaded, output, dtype=dtype, untie=untie, progress=_progress(sink))
+    _end_line(sink)
+    for text in (*result.notes, *result.warnings):
+        sink.note(text)
+    arrived = result.survival.coefficient
+    sink.result(
+        result.to_dict(),
+        f"{output}: {result.touched} of {result.tensors} tensors changed, {result.nbytes / 1e6:,.1f} MB, "
+        + (f"{arrived:.1%} of the change arrived, " if arrived is not None else "")
+        + f"{result.seconds:.1f} s",
+        quiet=str(output),
+    )
 
 
 @cli.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=_FOLDER)
 @output_options
 def inspect(path: Path, sink: Sink) -> None:
-    """Show what an adapter holds: modules, ranks, scales, norms."""
-    from bp_merge.adapter import Adapter
-    from bp_merge.lowrank import LowRank, norm, svd
+    """Show what an adapter or a checkpoint holds."""
+    from bp_merge.inspection import describe
+    from bp_merge.inspection import inspect as run
 
-    adapter = Adapter.load(path)
-    rows = []
-    for name, m in adapter.modules.items():
-        part = LowRank.of(m.b, m.a, m.scale)
-        s = svd(part).s
-        rows.append(
-            {
-                "name": name,
-                "shape": list(m.shape),
-                "rank": m.rank,
-                "numerical_rank": len(s),
-                "scale": m.scale,
-                "norm": norm(part),
-                "largest_singular_value": float(s[0]) if len(s) else 0.0,
-                "dora": m.magnitude is not None,
-                "embedding": m.embedding,
-            }
-        )
-    data = {
-        "path": str(path),
-        "base_model": adapter.config.get("base_model_name_or_path"),
-        "modules": rows,
-        "full_tensors": sorted(adapter.full),
-        "token_rows": {k: len(v) for k, v in adapter.tokens.items()},
-        "norm": math.sqrt(sum(r["norm"] ** 2 for r in rows)),
-    }
-    lines = [f"{path}: {len(rows)} modules, ‖ΔW‖ {data['norm']:.4g}, base {data['base_model']}"]
-    lines += [
-        f"  {r['name']}  {r['shape'][0]}×{r['shape'][1]}  r {r['rank']}  s {r['scale']:g}  ‖ΔW‖ {r['norm']:.4g}"
-        for r in rows
-    ]
-    sink.result(data, "\n".join(lines), quiet=str(len(rows)))
+    data = run(path)
+    sink.result(data, lambda: describe(data), quiet=str(len(data.get("modules", data.get("tensors", ())))))
 
 
 @cli.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=_FOLDER)
+@click.argument("b", type=_FOLDER)
 @output_options
 def compare(a: Path, b: Path, sink: Sink) -> None:
     """Compare two adapters: cosine, norms and principal angles, per module and overall."""
@@ -195,16 +274,12 @@ def compare(a: Path, b: Path, sink: Sink) -> None:
 
 
 @cli.command(epilog="Example:\n\n  bp-merge slao --state continual adapter-of-task-3")
-@click.argument("adapter", type=click.Path(path_type=Path))
-@click.option(
-    "--state", required=True, type=click.Path(path_type=Path), help="State folder, made by the first task."
-)
+@click.argument("adapter", type=_FOLDER)
+@click.option("--state", required=True, type=_FOLDER, help="State folder, made by the first task.")
 @click.option("--variant", type=click.Choice(["paper", "delta"]), default="paper", show_default=True)
 @click.option("--schedule", default="sqrt", show_default=True, help="sqrt, linear, log or a constant.")
 @click.option("--min-cosine", type=float, help="Leave the task out below this cosine to the merged change.")
-@click.option(
-    "--start", type=click.Path(path_type=Path), help="Also write where the next task's training starts."
-)
+@click.option("--start", type=_FOLDER, help="Also write where the next task's training starts.")
 @click.option("--dry-run", is_flag=True, help="Report what the step would do; write nothing.")
 @output_options
 def slao(
@@ -237,7 +312,7 @@ def slao(
         quiet=str(data["decision"]),
     )
     if not done.accepted:
-        raise click.exceptions.Exit(65)
+        raise click.exceptions.Exit(int(Exit.GATE))
 
 
 def main() -> None:

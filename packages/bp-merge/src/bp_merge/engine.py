@@ -1,6 +1,7 @@
 """Merge adapters into one: the engine around the methods.
 
-- One module at a time, in f64, from factors that are read when needed; the result is f32 with scale 1.
+- One module at a time, in f64, from factors that are read when needed; the result is f32 with scale 1. Where a folder
+  is written, each module goes into it as it is made: memory is a few modules, whatever the adapters' size and count.
 - The rank of the result is what the method's result needs, unless a rank or an energy fraction is asked for; what that
   discards is reported.
 - Adapters must have the same modules and shapes; `missing="zero"` takes an absent module as ΔW = 0.
@@ -11,19 +12,21 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bp_merge.adapter import Adapter, LoraModule
+from bp_merge.adapter_folder import write_adapter
 from bp_merge.common import BpError
-from bp_merge.lowrank import LowRank, compress
-from bp_merge.method import Context, get_method
+from bp_merge.kernels import draws, key_of
+from bp_merge.lowrank import LowRank, compress, norm
+from bp_merge.method import Context, Method, get_method
 from bp_merge.moments import Moments
 
 
@@ -101,64 +104,179 @@ def merge(
         merge([a, a], "linear").adapter has the ΔW of a.
     """
     started = time.perf_counter()
-    chosen = get_method(method)
-    checked = chosen.check(parameters)
-    n = len(adapters)
-    _check_arguments(n, weights, rank, energy, missing)
-    if output is not None and Path(output).exists():
-        raise BpError("INPUT_PATH_EXISTS", f"{output} exists", f"--output {output}-2")
-    opened = [m if isinstance(m, Moments) else Moments.load(m) for m in moments]
-    if chosen.needs_moments and len(opened) != n:
-        raise BpError(
-            "INPUT_VALIDATION_FAILED",
-            f"{method} needs one file of input moments per adapter: {n}, not {len(opened)}",
-            "--moments A.safetensors --moments B.safetensors",
-        )
-    full, tokens = _common_tensors(adapters)
-    names = _names(adapters, missing)
-    used = list(weights) if weights is not None else [chosen.default_weight(n)] * n
-    made: dict[str, LoraModule] = {}
+    job = _prepare(adapters, method, weights, rank, energy, seed, moments, missing, output, parameters)
     rows: dict[str, dict[str, float]] = {}
-    kept_sum = lost_sum = 0.0
-    for done, name in enumerate(names):
-        if progress:
-            progress(done, len(names), name)
-        modules = [a.modules.get(name) for a in adapters]
-        sample = _check_shapes(name, modules)
-        parts = [LowRank.of(m.b, m.a, m.scale) if m else LowRank.zeros(sample.shape) for m in modules]
-        context = Context(
-            module=name,
-            keys=_keys(parts) if n else (),
-            seed=seed,
-            given=weights is not None,
-            rank=rank,
-            moments=tuple(m.read(name, sample.shape[1]) for m in opened) if chosen.needs_moments else (),
+
+    def made() -> Iterator[LoraModule]:
+        for done, name in enumerate(job.names):
+            if progress:
+                progress(done, len(job.names), name)
+            module, rows[name] = _merge_module(job, name)
+            yield module
+
+    config, source = _config(adapters, job.names), adapters[0].path
+    written = None
+    if output is None:
+        merged = Adapter({m.name: m for m in made()}, config, job.full, job.tokens, source)
+    else:
+        written = write_adapter(
+            output, job.names, made(), config, full=job.full, tokens=job.tokens, source=source
         )
-        result = chosen.function(parts, used, context, **checked)
-        small, lost = compress(result, rank, energy)
-        size = float((np.linalg.norm(small.b, axis=0) ** 2 * np.linalg.norm(small.a, axis=1) ** 2).sum())
-        if not (np.isfinite(small.b).all() and np.isfinite(small.a).all()):
-            raise BpError("INPUT_NOT_FINITE", f"the merge of {name} is not finite", "use smaller weights")
-        kept_sum += size
-        lost_sum += size * lost / (1 - lost) if lost < 1 else 0.0
-        rows[name] = {"rank": small.rank, "discarded_energy": lost, "norm": size**0.5}
-        made[name] = LoraModule(
-            name, small.a.astype(np.float32), small.b.astype(np.float32), 1.0, sample.embedding
-        )
-    adapter = Adapter(made, _config(adapters, names), full, tokens, adapters[0].path)
-    written = adapter.save(output) if output is not None else None
+        merged = Adapter.load(written)
+    kept = sum(r["norm"] ** 2 for r in rows.values())
+    lost = sum(
+        r["norm"] ** 2 * r["discarded_energy"] / (1 - r["discarded_energy"])
+        for r in rows.values()
+        if r["discarded_energy"] < 1
+    )
     return MergeResult(
-        adapter,
+        merged,
         method,
-        len(names),
-        max((m.rank for m in made.values()), default=0),
-        lost_sum / (kept_sum + lost_sum) if kept_sum + lost_sum else 0.0,
+        len(rows),
+        int(max((r["rank"] for r in rows.values()), default=0)),
+        lost / (kept + lost) if kept + lost else 0.0,
         rows,
-        checked,
+        job.parameters,
         list(weights) if weights is not None else None,
         time.perf_counter() - started,
         written,
     )
+
+
+def plan_merge(
+    adapters: Sequence[Adapter],
+    method: str = "task_arithmetic",
+    weights: Sequence[float] | None = None,
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    moments: Sequence[Moments | str | os.PathLike[str]] = (),
+    missing: str = "error",
+    output: str | os.PathLike[str] | None = None,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """What `merge` with the same arguments needs at most; every check is made, each input read once, nothing written.
+
+    Returns:
+        {"method", "output_path", "modules", "rank", "memory_mb", "disk_mb", "free_mb"}.
+
+    Raises:
+        BpError: as `merge`.
+    """
+    from bp_merge.shards import check_space
+
+    job = _prepare(adapters, method, weights, rank, energy, 0, moments, missing, output, parameters)
+    largest = disk = top = 0
+    for name in job.names:
+        found = _modules(job, name)
+        m, n = next(x for x in found if x).shape
+        total = sum(x.rank if x else 1 for x in found)
+        kept = min(total, m, n, rank or total)
+        top, disk = max(top, kept), disk + (m + n) * kept * 4
+        dense = m * n * (len(found) + 3) * 8 if job.parameters.get("space") == "dense" else 0
+        largest = max(largest, (m + n) * total * 8 * 6 + dense)
+    return {
+        "method": method,
+        "output_path": str(output) if output is not None else None,
+        "modules": len(job.names),
+        "rank": top,
+        "memory_mb": math.ceil((largest + (0 if output is not None else disk)) / 1e6) + 60,
+        "disk_mb": math.ceil(disk / 1e6),
+        "free_mb": check_space(Path(output or "."), 0) // 1_000_000,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A merge whose arguments have been checked."""
+
+    adapters: Sequence[Adapter]
+    method: Method
+    weights: list[float]
+    given: bool
+    rank: int | None
+    energy: float | None
+    seed: int
+    moments: Sequence[Moments]
+    parameters: dict[str, Any]
+    names: list[str]
+    full: dict[str, np.ndarray]
+    tokens: dict[str, np.ndarray]
+
+
+def _prepare(
+    adapters: Sequence[Adapter],
+    name: str,
+    weights: Sequence[float] | None,
+    rank: int | None,
+    energy: float | None,
+    seed: int,
+    moments: Sequence[Moments | str | os.PathLike[str]],
+    missing: str,
+    output: str | os.PathLike[str] | None,
+    parameters: dict[str, Any],
+) -> _Job:
+    chosen = get_method(name)
+    checked = chosen.check(parameters)
+    n = len(adapters)
+    _check_arguments(n, weights, rank, energy, missing)
+    if output is not None and Path(output).exists():
+        raise BpError("INPUT_PATH_EXISTS", f"{output} exists", f"name another folder: --output {output}-2")
+    if moments and not chosen.needs_moments:
+        raise BpError(
+            "INPUT_VALIDATION_FAILED",
+            f"{name} reads no input moments",
+            "leave them out, or: --method regmean",
+        )
+    if chosen.needs_moments and len(moments) != n:
+        raise BpError(
+            "INPUT_VALIDATION_FAILED",
+            f"{name} needs one file of input moments per adapter: {n}, not {len(moments)}",
+            "--moments A.safetensors --moments B.safetensors",
+        )
+    full, tokens = _common_tensors(adapters)
+    return _Job(
+        adapters,
+        chosen,
+        list(weights) if weights is not None else [chosen.default_weight(n)] * n,
+        weights is not None,
+        rank,
+        energy,
+        seed,
+        [m if isinstance(m, Moments) else Moments.load(m) for m in moments],
+        checked,
+        _names(adapters, missing),
+        full,
+        tokens,
+    )
+
+
+def _modules(job: _Job, name: str) -> list[LoraModule | None]:
+    found = [a.modules.get(name) for a in job.adapters]
+    _check_shapes(name, found)
+    return found
+
+
+def _merge_module(job: _Job, name: str) -> tuple[LoraModule, dict[str, float]]:
+    modules = _modules(job, name)
+    sample = next(m for m in modules if m is not None)
+    parts = [LowRank.of(m.b, m.a, m.scale) if m else LowRank.zeros(sample.shape) for m in modules]
+    context = Context(
+        module=name,
+        keys=_keys(parts),
+        seed=job.seed,
+        given=job.given,
+        rank=job.rank,
+        moments=tuple(m.read(name, sample.shape[1]) for m in job.moments),
+    )
+    result, before = job.method.apply(parts, job.weights, context, job.parameters)
+    small, after = compress(result, job.rank, job.energy)
+    if not (np.isfinite(small.b).all() and np.isfinite(small.a).all()):
+        raise BpError("INPUT_NOT_FINITE", f"the merge of {name} is not finite", "use smaller weights")
+    lost = 1 - (1 - before) * (1 - after)
+    row = {"rank": small.rank, "discarded_energy": lost, "norm": norm(small)}
+    a, b = small.a.astype(np.float32), small.b.astype(np.float32)
+    return LoraModule(name, a, b, 1.0, sample.embedding), row
 
 
 def _check_arguments(
@@ -197,7 +315,7 @@ def _names(adapters: Sequence[Adapter], missing: str) -> list[str]:
     return union
 
 
-def _check_shapes(name: str, modules: Sequence[LoraModule | None]) -> LoraModule:
+def _check_shapes(name: str, modules: Sequence[LoraModule | None]) -> None:
     present = [m for m in modules if m is not None]
     if len({(m.shape, m.embedding) for m in present}) > 1:
         shapes = ", ".join(str(m.shape) for m in present)
@@ -214,7 +332,6 @@ def _check_shapes(name: str, modules: Sequence[LoraModule | None]) -> LoraModule
                 f"{name} has {what}, which no merge of factors can keep",
                 "bake it into the base model instead: bp-merge bake BASE ADAPTER --output DIR",
             )
-    return present[0]
 
 
 def _common_tensors(adapters: Sequence[Adapter]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -233,15 +350,15 @@ def _common_tensors(adapters: Sequence[Adapter]) -> tuple[dict[str, np.ndarray],
 
 
 def _keys(parts: Sequence[LowRank]) -> tuple[str, ...]:
-    """A name per change that depends on ΔW alone (its first entries, rounded), so that masks follow the adapter."""
-    found = []
-    for part in parts:
-        probe = np.array(
-            [part.b[0] @ part.a[:, 0], part.b[-1] @ part.a[:, -1], (part.b.sum(0) @ part.a.sum(1))]
-        )
-        text = ",".join(f"{x:.4e}" for x in probe)
-        found.append(hashlib.sha256(text.encode()).hexdigest()[:16])
-    return tuple(found)
+    """A name per change that follows it in any order: its place when they are sorted by xᵀ·ΔW·y, x and y random signs.
+
+    The factorisation, and rounding, move that number too little to change the order of different changes.
+    """
+    m, n = parts[0].shape
+    signs = np.where(draws(key_of("order"), 0, m + n) & 1, 1.0, -1.0)
+    probes = [float((signs[:m] @ p.b) @ (p.a @ signs[m:])) for p in parts]
+    places = np.argsort(np.argsort(probes, kind="stable"), kind="stable")
+    return tuple(map(str, places))
 
 
 def _config(adapters: Sequence[Adapter], names: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Element-wise parts of the merge methods on blocks of differences, the same for any cut into blocks.
+"""Element-wise parts of the merge methods on changes or blocks of them, the same for any cut into blocks.
 
 - Random masks are counter-based (Philox): element i of a tensor has the same draw whatever the block, the order or the
   number of threads. The key is 128 bits of SHA-256 over seed, method and what names model and tensor.
@@ -31,11 +31,11 @@ def draws(key: np.ndarray, start: int, count: int) -> np.ndarray:
     return raw.astype("<u8", copy=False).view("<u2")[skip : skip + count]
 
 
-def drop(delta: np.ndarray, keep: float | np.ndarray, key: np.ndarray, start: int) -> np.ndarray:
+def drop(delta: np.ndarray, keep: float | np.ndarray, key: np.ndarray, start: int = 0) -> np.ndarray:
     """DARE (arXiv:2311.03099): each element is kept with probability `keep` and divided by it; else 0.
 
     Args:
-        delta: (n,) f32.
+        delta: (n,) f32 or f64.
         keep: probability, or one for each element (DELLA).
         key: of the mask.
         start: place of the first element in the tensor.
@@ -44,29 +44,37 @@ def drop(delta: np.ndarray, keep: float | np.ndarray, key: np.ndarray, start: in
         With keep = .5 the elements [1, 2, 3, 4, 5, 6] and draws [high, low, low, high, low, low] give
         [0, 4, 6, 0, 10, 12].
     """
-    limit = np.clip(np.rint(np.asarray(keep) * 65536), 1, 65536).astype(np.uint32)
+    limit = np.clip(np.rint(np.asarray(keep) * 65536), 1, 65536).astype(delta.dtype)
     kept = draws(key, start, delta.size) < limit
-    return np.where(kept, delta * (np.float32(65536) / limit.astype(np.float32)), np.float32(0))
+    return delta * (kept * (delta.dtype.type(65536) / limit))
 
 
-def elect(deltas: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+def elect(parts: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
     """TIES (arXiv:2306.01708): the sign of the weighted sum; then the weighted mean of those that agree.
 
-    Zeros take no part. Where nobody takes part the result is 0.
+    Zeros take no part. A negative weight votes for, and gives, the opposite; the mean divides by Σ|wᵢ| of those that
+    agree. Where nobody takes part the result is 0.
+
+    Args:
+        parts: changes of one shape, f32 or f64.
+        weights: one for each.
 
     Example:
         [3, -1, 0], [1, -2, 0] and [-2, 2, 4] with equal weights elect [+, -, +] and give [2, -1.5, 4].
     """
-    total = np.zeros_like(deltas[0])
-    for d, w in zip(deltas, weights, strict=True):
-        total += np.float32(w) * d
-    positive = total >= 0
+    kind = parts[0].dtype.type
+    total = parts[0] * kind(weights[0])
+    for part, weight in zip(parts[1:], weights[1:], strict=True):
+        total += part * kind(weight)
+    sign = np.where(total >= 0, kind(1), kind(-1))
     value, share = np.zeros_like(total), np.zeros_like(total)
-    for d, w in zip(deltas, weights, strict=True):
-        agrees = (d != 0) & ((d > 0) == positive)
-        value += np.where(agrees, np.float32(w) * d, np.float32(0))
-        share += np.where(agrees, np.float32(w), np.float32(0))
-    return np.divide(value, share, out=np.zeros_like(value), where=share != 0)
+    for part, weight in zip(parts, weights, strict=True):
+        vote = part * kind(weight)
+        vote *= sign
+        value += np.maximum(vote, 0)
+        share += (vote > 0) * kind(abs(weight))
+    value *= sign
+    return np.divide(value, share, out=np.zeros_like(value), where=share > 0)
 
 
 def della_keep(delta: np.ndarray, density: float, epsilon: float) -> np.ndarray:
@@ -76,11 +84,18 @@ def della_keep(delta: np.ndarray, density: float, epsilon: float) -> np.ndarray:
         delta: (rows, columns).
         density: mean probability.
         epsilon: width.
+
+    Example:
+        row (3, 1, 2), density 0.5, width 0.2 → (0.6, 0.4, 0.5).
     """
-    rank = np.argsort(np.argsort(np.abs(delta), axis=1, kind="stable"), axis=1, kind="stable")
-    width = max(delta.shape[1] - 1, 1)
-    place = rank.astype(np.float32) / width if delta.shape[1] > 1 else np.full(delta.shape, 0.5, np.float32)
-    return np.float32(density - epsilon / 2) + np.float32(epsilon) * place
+    columns = delta.shape[1]
+    if columns == 1:
+        return np.full(delta.shape, density, np.float32)
+    order = np.argsort(np.abs(delta), axis=1, kind="stable")
+    places = np.linspace(density - epsilon / 2, density + epsilon / 2, columns, dtype=np.float32)
+    found = np.empty(delta.shape, np.float32)
+    np.put_along_axis(found, order, np.broadcast_to(places, delta.shape), axis=1)
+    return found
 
 
 Blocks = Callable[[], Iterable[np.ndarray]]

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from bp_merge.casts import host
+
 EPS = float(np.finfo(np.float64).eps)
 
 
 def as_numpy(values: Any) -> np.ndarray:
     """An array or a torch tensor (any device) as f64."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().double().numpy()
-    return np.asarray(values).astype(np.float64)
+    return host(values).astype(np.float64)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,7 +1,8 @@
 """What a merge method is: a pure function of changes and weights whose signature is its schema.
 
 - `@method` records the reference and the laws; parameters, their bounds and defaults are the keyword-only arguments.
-- A method sees one module at a time, as `LowRank` changes, and returns one `LowRank`; the engine does the rest.
+- A method sees one module at a time, as `LowRank` changes, and returns one `LowRank`; the engine does the rest. One
+  that cuts the rank itself returns the fraction of the energy that it discarded beside it.
 - Packages add methods by the entry point group `bp_merge.methods` (name → a function made with `@method`).
 
 Laws that a method may promise, each tested over random inputs:
@@ -59,7 +60,7 @@ class Context:
 
     Attributes:
         module: name of the module.
-        keys: one stable name per adapter (its content), for random masks.
+        keys: one name per adapter for random masks; it follows the adapter in any order.
         seed: of the masks.
         given: whether the caller gave weights (defaults differ).
         rank: the output rank asked for, or None.
@@ -79,7 +80,7 @@ class Method:
     """A merge method; calling it merges one module."""
 
     name: str
-    function: Callable[..., LowRank]
+    function: Callable[..., LowRank | tuple[LowRank, float]]
     reference: str
     laws: tuple[str, ...]
     formula: str
@@ -143,11 +144,22 @@ class Method:
         context: Context | None = None,
         **parameters: Any,
     ) -> LowRank:
-        """Merge the changes of one module."""
+        """Merge the changes of one module, parameters checked."""
         context = context or Context(keys=tuple(map(str, range(len(parts)))), given=weights is not None)
         if weights is None:
             weights = [self.default_weight(len(parts))] * len(parts)
-        return self.function(list(parts), list(weights), context, **self.check(parameters))
+        return self.apply(parts, weights, context, self.check(parameters))[0]
+
+    def apply(
+        self,
+        parts: Sequence[LowRank],
+        weights: Sequence[float],
+        context: Context,
+        checked: Mapping[str, Any],
+    ) -> tuple[LowRank, float]:
+        """The merged change, and the fraction of its energy that the method discarded."""
+        found = self.function(list(parts), list(weights), context, **checked)
+        return found if isinstance(found, tuple) else (found, 0.0)
 
 
 def _wrong(message: str, name: str) -> BpError:
@@ -164,7 +176,7 @@ def method(
     name: str = "",
     default_weight: Callable[[int], float] = lambda n: 1.0,
     needs_moments: bool = False,
-) -> Callable[[Callable[..., LowRank]], Method]:
+) -> Callable[[Callable[..., LowRank | tuple[LowRank, float]]], Method]:
     """Make a function `f(parts, weights, context, *, …) -> LowRank` a method.
 
     Args:
@@ -178,7 +190,7 @@ def method(
     if not reference or set(laws) - set(LAWS):
         raise ValueError(f"a method needs a reference, and laws among {LAWS}")
 
-    def decorate(function: Callable[..., LowRank]) -> Method:
+    def decorate(function: Callable[..., LowRank | tuple[LowRank, float]]) -> Method:
         return Method(
             name or function.__name__,
             function,
@@ -190,6 +202,20 @@ def method(
         )
 
     return decorate
+
+
+def non_negative(name: str, weights: Sequence[float]) -> None:
+    """Refuse weights with which a method's problem has no minimum.
+
+    Raises:
+        BpError: `INPUT_VALIDATION_FAILED`.
+    """
+    if min(weights) < 0 or not any(weights):
+        raise BpError(
+            "INPUT_VALIDATION_FAILED",
+            f"{name} weighs errors: weights are ≥ 0 and not all 0, not {list(weights)}",
+            "take a task away with --method task_arithmetic",
+        )
 
 
 def get_method(name: str) -> Method:

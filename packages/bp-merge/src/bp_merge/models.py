@@ -4,39 +4,38 @@
 - Architecture, vocabulary, tensor names and shapes are compared before anything is written; nothing is cropped or skipped.
 - Thresholds and angles are per tensor, by a pass before the one that writes. Integer buffers are the base's.
 - The folder is laid out like the base's, atomic and resumable (`bp_merge.shards`); `merge.json` comes last.
-
-| method | result | arXiv |
-|---|---|---|
-| linear | Σ wᵢxᵢ, wᵢ = 1/n unless given | 2203.05482 |
-| slerp | on the arc from the first model to the second, `t` of the way, per tensor | – |
-| task_arithmetic | base + Σ wᵢτᵢ, wᵢ = min(1, 1.2/√n) unless given | 2212.04089 |
-| ties | trim to `density` by magnitude, elect signs, mean of agreeing; × `scale` | 2306.01708 |
-| dare_linear, dare_ties | keep with probability `density`, divide by it; then sum or elect | 2311.03099 |
-| della | as dare_ties with probabilities by rank within a row, `epsilon` wide | 2406.11617 |
-| breadcrumbs | drop the largest `gamma` and the smallest, keep `density`; Σ wᵢτᵢ × `scale` | 2312.06795 |
+- Methods, their parameters, bounds and defaults are those of the adapter methods of the same name (`bp_merge.methods`);
+  `space` is not theirs: models are merged element by element.
 """
 
 from __future__ import annotations
 
 import concurrent.futures as cf
+import contextlib
 import dataclasses
+import difflib
 import functools
 import hashlib
-import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bp_merge.bake import COPY, rounded, versions
+from bp_merge.bake import COPY, plan_dict, versions
 from bp_merge.casts import FLOATS, target, to_f32
 from bp_merge.checkpoint import Checkpoint
 from bp_merge.common import SCHEMA_VERSION, BpError
+from bp_merge.compatible import check_compatible
 from bp_merge.kernels import della_keep, drop, elect, key_of, thresholds
+from bp_merge.method import get_method
+from bp_merge.methods.breadcrumbs import check_tails
+from bp_merge.methods.della import check_chances
+from bp_merge.methods.slerp import place
+from bp_merge.methods.task_arithmetic import factor_of
 from bp_merge.shards import (
     BLOCK,
     Block,
@@ -44,13 +43,16 @@ from bp_merge.shards import (
     Progress,
     Shard,
     Task,
+    check_space,
     fingerprint,
     identity_of,
     peak_rss_mb,
+    workers,
     write_index,
     write_shards,
 )
 from bp_merge.stfile import TensorInfo, layout
+from bp_merge.survival import rounded
 from bp_merge.textfiles import copy_text_files
 
 METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties", "della", "breadcrumbs")
@@ -59,16 +61,16 @@ MANIFEST = "merge.json"
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a method reads."""
+    """What a method reads, resolved: weights one for each model, and the method's own parameters."""
 
     method: str
     weights: tuple[float, ...]
-    density: float
-    scale: float
-    epsilon: float
-    gamma: float
-    t: float
     seed: int
+    density: float = 1.0
+    scale: float = 1.0
+    epsilon: float = 0.0
+    gamma: float = 0.0
+    t: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +93,23 @@ class ModelsResult:
         return {**found, "output_path": str(found.pop("output"))}
 
 
+@dataclasses.dataclass(frozen=True)
+class ModelsPlan:
+    """What `merge_models` would write and need: bytes of weights, tensors, an estimate of memory, free bytes."""
+
+    output: Path
+    method: str
+    weights: Sequence[float]
+    tensors: int
+    nbytes: int
+    memory_mb: float
+    free: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return plan_dict(self)
+
+
 def merge_models(
     base: str | os.PathLike[str],
     models: Sequence[str | os.PathLike[str]],
@@ -98,14 +117,10 @@ def merge_models(
     output: str | os.PathLike[str],
     method: str = "task_arithmetic",
     weights: Sequence[float] | None = None,
-    density: float | None = None,
-    scale: float = 1.0,
-    epsilon: float = 0.1,
-    gamma: float = 0.01,
-    t: float = 0.5,
     seed: int = 0,
     dtype: str | None = None,
     progress: Progress | None = None,
+    **parameters: Any,
 ) -> ModelsResult:
     """Merge two or more fine-tuned checkpoints of one base; the same call goes on after a kill.
 
@@ -115,47 +130,30 @@ def merge_models(
         output: a folder that does not exist, is empty, or was begun by the same call.
         method: one of `METHODS`.
         weights: one for each model, as given; the method's default otherwise.
-        density: part of the elements that is kept, in (0, 1]; .2 for ties, .5 for dare and della, .9 for breadcrumbs.
-        scale: factor on the merged difference.
-        epsilon: width of DELLA's probabilities; density ± epsilon/2 must lie in (0, 1].
-        gamma: part of the elements that breadcrumbs drops at the top.
-        t: slerp's place between the first model (0) and the second (1).
         seed: of the masks.
         dtype: `bf16`, `f16` or `f32`; the base's own types unless given.
         progress: called with bytes done and bytes in all.
+        parameters: the method's own (density, scale, epsilon, gamma, t).
 
     Raises:
         BpError: `INPUT_VALIDATION_FAILED`, `INPUT_MODELS_MISMATCH`, `INPUT_PATH_EXISTS`, `INPUT_NOT_FINITE`,
             `RUNTIME_OVERFLOW`, `RUNTIME_DISK_FULL`, `STATE_RESUME_MISMATCH`.
     """
     started = time.perf_counter()
-    settings = _settings(method, len(models), weights, density, scale, epsilon, gamma, t, seed)
-    kind = target(dtype)
-    opened: list[Checkpoint] = []
-    try:
-        for path in (base, *models):
-            opened.append(Checkpoint.open(path))
-        root, rest = opened[0], opened[1:]
-        for other in rest:
-            check_compatible(root, other)
-        identity = identity_of(
-            "models", [fingerprint(m) for m in opened], dataclasses.asdict(settings), kind, versions()
-        )
-        out = Output(Path(output), identity, [m.path for m in opened])
-        shards = [_shard(root, rest, settings, file, kind) for file in root.shards]
-        reused = write_shards(out, shards, progress)
+    with _job(base, models, output, method, weights, seed, dtype, parameters) as job:
+        out, root, settings = job.out, job.base, job.settings
+        reused = write_shards(out, job.shards, progress)
         places = {n: f for f, tensors in root.shards.items() for n in tensors}
-        write_index(out.path, root, places, sum(_nbytes(root.info(n), kind) for n in root.names))
-        copy_text_files(root, [], out.path, root.config, kind)
-        files = {n: w.sha256 for n, w in out.done.items()}
+        write_index(out.path, root, places, sum(_nbytes(root.info(n), job.kind) for n in root.names))
+        copy_text_files(root, [], out.path, root.config, job.kind)
         out.finish(
             MANIFEST,
             {
                 "schema_version": SCHEMA_VERSION,
                 "kind": "models",
                 "settings": dataclasses.asdict(settings),
-                "models": [m.path.name for m in opened],
-                "dtype": kind,
+                "models": [m.path.name for m in (root, *job.models)],
+                "dtype": job.kind,
                 "versions": versions(),
                 "files": {n: {"bytes": w.nbytes, "sha256": w.sha256} for n, w in out.done.items()},
             },
@@ -165,115 +163,115 @@ def merge_models(
             method=method,
             weights=settings.weights,
             tensors=len(root.names),
-            files=files,
+            files={n: w.sha256 for n, w in out.done.items()},
             reused=reused,
-            nbytes=sum(s.nbytes for s in shards),
+            nbytes=sum(s.nbytes for s in job.shards),
             seconds=round(time.perf_counter() - started, 3),
             peak_rss_mb=peak_rss_mb(),
         )
-    finally:
-        for model in opened:
-            model.close()
+
+
+def plan_models(
+    base: str | os.PathLike[str],
+    models: Sequence[str | os.PathLike[str]],
+    *,
+    output: str | os.PathLike[str],
+    method: str = "task_arithmetic",
+    weights: Sequence[float] | None = None,
+    seed: int = 0,
+    dtype: str | None = None,
+    **parameters: Any,
+) -> ModelsPlan:
+    """What `merge_models` with the same arguments would write and need; every check is made, nothing is written.
+
+    Raises:
+        BpError: as `merge_models`, except for what only the values show.
+    """
+    with _job(base, models, output, method, weights, seed, dtype, parameters) as job:
+        size = sum(s.nbytes for s in job.shards)
+        blocks = 3 * workers() * BLOCK * 4 * (len(job.models) + 4)
+        return ModelsPlan(
+            output=job.out.path,
+            method=method,
+            weights=job.settings.weights,
+            tensors=len(job.base.names),
+            nbytes=size,
+            memory_mb=round(blocks / 1e6 + 60, 1),
+            free=check_space(job.out.path, size),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """Checkpoints that are open and fit, checked settings, and the files to be written."""
+
+    base: Checkpoint
+    models: Sequence[Checkpoint]
+    settings: Settings
+    kind: str | None
+    out: Output
+    shards: Sequence[Shard]
+
+
+@contextlib.contextmanager
+def _job(
+    base: str | os.PathLike[str],
+    models: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    method: str,
+    weights: Sequence[float] | None,
+    seed: int,
+    dtype: str | None,
+    parameters: Mapping[str, Any],
+) -> Iterator[_Job]:
+    settings = _settings(method, len(models), weights, seed, parameters)
+    kind = target(dtype)
+    with contextlib.ExitStack() as stack:
+        root, *rest = (stack.enter_context(Checkpoint.open(path)) for path in (base, *models))
+        for other in rest:
+            check_compatible(root, other)
+        stamps = [fingerprint(m) for m in (root, *rest)]
+        identity = identity_of("models", stamps, dataclasses.asdict(settings), kind, versions())
+        out = Output(Path(output), identity, [m.path for m in (root, *rest)])
+        shards = [_shard(root, rest, settings, file, kind) for file in root.shards]
+        yield _Job(root, rest, settings, kind, out, shards)
 
 
 def _settings(
-    method: str,
-    count: int,
-    weights: Sequence[float] | None,
-    density: float | None,
-    scale: float,
-    epsilon: float,
-    gamma: float,
-    t: float,
-    seed: int,
+    method: str, count: int, weights: Sequence[float] | None, seed: int, parameters: Mapping[str, Any]
 ) -> Settings:
-    def refuse(why: str) -> BpError:
-        return BpError("INPUT_VALIDATION_FAILED", why, "bp-merge models --help")
+    def refuse(why: str, hint: str = "bp-merge models --help") -> BpError:
+        return BpError("INPUT_VALIDATION_FAILED", why, hint)
 
     if method not in METHODS:
-        raise refuse(f"{method!r} is no method for models; there are {', '.join(METHODS)}")
+        near = difflib.get_close_matches(method, METHODS, 1)
+        raise refuse(
+            f"{method!r} is no method for models; there are {', '.join(METHODS)}",
+            f"--method {near[0] if near else 'task_arithmetic'}",
+        )
     if count < 2 or (method == "slerp" and count != 2):
         raise refuse(
             f"{method} needs {'exactly' if method == 'slerp' else 'at least'} two models, not {count}"
         )
-    if method == "slerp" and weights is not None:
-        raise refuse("slerp has no weights; t is the place between the two models")
-    usual = {"linear": 1 / count, "task_arithmetic": min(1.0, 1.2 / math.sqrt(count))}.get(method, 1.0)
-    if method in ("dare_linear", "breadcrumbs"):
-        usual = min(1.0, 1.2 / math.sqrt(count))
-    given = tuple(float(w) for w in weights) if weights is not None else (usual,) * count
+    if "space" in parameters:
+        raise refuse("space is for adapters; models are merged element by element", "leave space out")
+    made = get_method(method)
+    values = {n: p.default for n, p in made.parameters.items() if n != "space"} | made.check(parameters)
+    given = tuple(map(float, weights)) if weights is not None else (made.default_weight(count),) * count
     if len(given) != count or not all(map(math.isfinite, given)):
-        raise refuse(f"{len(given)} weights for {count} models (each a finite number)")
-    kept = {"ties": 0.2, "breadcrumbs": 0.9}.get(method, 0.5) if density is None else density
-    if not 0 < kept <= 1:
-        raise refuse(f"density must be in (0, 1], not {kept}")
-    if method == "della" and not (epsilon >= 0 and kept - epsilon / 2 > 0 and kept + epsilon / 2 <= 1):
-        raise refuse(f"density {kept} ± epsilon/2 = {epsilon / 2} leaves (0, 1]")
-    if method == "breadcrumbs" and not (gamma >= 0 and gamma + kept <= 1):
-        raise refuse(f"gamma {gamma} and density {kept} make more than 1")
-    if not (0 <= t <= 1 and math.isfinite(scale)):
-        raise refuse("t must be in [0, 1] and scale finite")
-    return Settings(method, given, kept, scale, epsilon, gamma, t, seed)
-
-
-def check_compatible(base: Checkpoint, other: Checkpoint) -> None:
-    """Refuse a model that is not of the base's architecture, vocabulary, tensors and shapes.
-
-    Raises:
-        BpError: `INPUT_MODELS_MISMATCH` naming the first difference; `INPUT_QUANTIZED_BASE`.
-    """
-
-    def differ(what: str) -> BpError:
-        return BpError(
-            "INPUT_MODELS_MISMATCH",
-            f"{other.path} and {base.path} differ in {what}",
-            "merge models that were tuned from the same base",
+        raise refuse(
+            f"{count} models need {count} finite weights, not {list(given)}",
+            f"--weights {','.join(['1'] * count)}",
         )
-
-    for model in (base, other):
-        if model.config.get("quantization_config"):
-            raise BpError(
-                "INPUT_QUANTIZED_BASE", f"{model.path} is quantised", "name the 16-bit version of this model"
-            )
-    for key in (
-        "model_type",
-        "architectures",
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "tie_word_embeddings",
-    ):
-        ours, theirs = base.config.get(key), other.config.get(key)
-        if ours is not None and theirs is not None and ours != theirs:
-            raise differ(f"{key}: {theirs} and {ours}")
-    words = [_vocabulary(m) for m in (base, other)]
-    if None not in words and words[0] != words[1]:
-        raise differ("their tokenizers: a token has another id, or only one of them knows it")
-    missing = sorted(set(base.names) ^ set(other.names))
-    if missing:
-        raise differ(f"the tensor {missing[0]}, which only one of them has")
-    for name in base.names:
-        ours, theirs = base.info(name), other.info(name)
-        if ours.shape != theirs.shape:
-            raise differ(f"the shape of {name}: {list(theirs.shape)} and {list(ours.shape)}")
-        if (ours.dtype in FLOATS) != (theirs.dtype in FLOATS):
-            raise differ(f"the number type of {name}: {theirs.dtype} and {ours.dtype}")
-
-
-def _vocabulary(model: Checkpoint) -> str | None:
-    """A hash of token → id, or None where there is no tokenizer.json."""
-    file = (model.path if model.path.is_dir() else model.path.parent) / "tokenizer.json"
-    if not file.is_file():
-        return None
-    try:
-        found = json.loads(file.read_text("utf-8"))
-        words = found.get("model", {}).get("vocab", {})
-        added = {t["content"]: t["id"] for t in found.get("added_tokens") or ()}
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise BpError(
-            "INPUT_CHECKPOINT_INVALID", f"{file}: {error}", "download the tokenizer again"
-        ) from None
-    return hashlib.sha256(json.dumps([words, added], sort_keys=True).encode()).hexdigest()
+    if "scale" in values:
+        values["scale"] = factor_of(values["scale"], weights is not None, count)
+    if "gamma" in values:
+        check_tails(values["density"], values["gamma"])
+    if "epsilon" in values:
+        check_chances(values["density"], values["epsilon"])
+    if method == "slerp":
+        values["t"] = place(values["t"], given)
+    return Settings(method, given, seed, **values)
 
 
 def _nbytes(info: TensorInfo, kind: str | None) -> int:

@@ -24,8 +24,8 @@ import numpy as np
 
 from bp_merge.casts import to_f32
 from bp_merge.common import BpError
+from bp_merge.kernels import draws, key_of
 from bp_merge.lowrank import as_numpy
-from bp_merge.masks import bits
 from bp_merge.stfile import Reader, read_header, write_file
 
 
@@ -43,10 +43,20 @@ class Sketch:
         self.count, self.seed = 0, seed
 
     def update(self, x: Any) -> None:
-        """Add inputs (…, n), numpy or torch."""
+        """Add inputs (…, n), numpy or torch; in any batches.
+
+        Raises:
+            BpError: `INPUT_NOT_FINITE`.
+        """
         values = as_numpy(x).reshape(-1, len(self.diag))
+        if not np.isfinite(values).all():
+            raise BpError(
+                "INPUT_NOT_FINITE",
+                "the inputs hold NaN or infinite values",
+                "gather them before training diverges",
+            )
         self.diag += np.einsum("ij,ij->j", values, values)
-        signs = np.where(bits(len(values), "moments", self.seed, self.count) & 1, 1.0, -1.0)
+        signs = np.where(draws(key_of("moments", self.seed), self.count, len(values)) & 1, 1.0, -1.0)
         np.add.at(
             self.sketch, (self.count + np.arange(len(values))) % len(self.sketch), values * signs[:, None]
         )
@@ -56,7 +66,13 @@ class Sketch:
 def save_moments(
     path: str | os.PathLike[str], sketches: Mapping[str, Sketch], modules: Mapping[str, str]
 ) -> None:
-    """Write moments: `sketches` by key, and the key of each module."""
+    """Write moments: `sketches` by key, and the key of each module.
+
+    Raises:
+        ValueError: where a module names a key that has no sketch.
+    """
+    if unknown := sorted(set(modules.values()) - set(sketches)):
+        raise ValueError(f"there is no sketch {unknown[0]!r}")
     tensors = {}
     for key, found in sketches.items():
         tensors[f"{key}.sketch"] = found.sketch.astype(np.float32)
@@ -85,7 +101,12 @@ class Moments:
             modules = json.loads(metadata.get("modules", ""))
         except ValueError:
             modules = None
-        if metadata.get("format") != "bp-moments" or not isinstance(modules, dict):
+        sound = metadata.get("format") == "bp-moments" and metadata.get("version") == "1"
+        if (
+            not sound
+            or not isinstance(modules, dict)
+            or not all(isinstance(v, str) for v in modules.values())
+        ):
             raise BpError(
                 "INPUT_MOMENTS_INVALID", f"{where} holds no moments", "write it with bp_merge.save_moments"
             )

@@ -25,7 +25,7 @@ import numpy as np
 from bp_merge.adapter import Adapter, LoraModule
 from bp_merge.common import BpError
 from bp_merge.lowrank import LowRank, compress, inner, norm, stack
-from bp_merge.stfile import Reader, read_header, write_file, write_text
+from bp_merge.stfile import Reader, read_header, write_file, write_text, writing
 
 Schedule = str | float | Callable[[int], float]
 VARIANTS = ("paper", "delta")
@@ -94,9 +94,15 @@ class SlaoState:
         return dataclasses.replace(self.finetuned, modules=made)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state folder: `merged/` (a PEFT adapter), `state-<i>.safetensors`, then `slao.json` as the commit."""
+        """Write the state folder: `merged/` (a PEFT adapter), `state-<i>.safetensors`, then `slao.json` as the commit.
+
+        Raises:
+            BpError: `INPUT_PATH_EXISTS` where the folder holds anything else.
+        """
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
+        _check_folder(folder)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, np.ndarray] = {}
         scales: dict[str, float] = {}
         for kind in ("finetuned", "merged"):
@@ -265,6 +271,21 @@ def step(
         return SlaoStep(state, False, lam, cosine, cosines)
     after = SlaoState(finetuned, dataclasses.replace(finetuned, modules=merged), i, state.variant)
     return SlaoStep(after, True, lam, cosine, cosines, lost / total if total else 0.0)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that is not a state's: `merged` in it would be replaced."""
+    if not folder.exists() or (folder / "slao.json").is_file():
+        return
+    names = {p.name for p in folder.iterdir()} if folder.is_dir() else {""}
+    if any(not n.startswith("state-") and n not in ("merged", ".merged.partial") for n in names) or (
+        names and not any(n.startswith("state-") for n in names)
+    ):
+        raise BpError(
+            "INPUT_PATH_EXISTS",
+            f"{folder} exists and is no SLAO state",
+            f"name another: --state {folder}-state",
+        )
 
 
 def _check_fit(state: SlaoState, finetuned: Adapter) -> None:

@@ -54,21 +54,3 @@ def trim(values: np.ndarray, density: float) -> np.ndarray:
         return values
     limit = np.partition(flat, flat.size - k)[flat.size - k]
     return np.where(np.abs(values) >= limit, values, 0.0)
-
-
-def elect(values: np.ndarray, weights: Sequence[float]) -> np.ndarray:
-    """TIES' sign election: the weighted mean of what agrees with the sign of the weighted sum.
-
-    Args:
-        values: (N, …) trimmed changes.
-        weights: one per change.
-
-    Example:
-        (2, −1, 0) with equal weights: the sum 1 elects +; only 2 agrees: 2.
-    """
-    w = np.asarray(weights, np.float64).reshape(-1, *[1] * (values.ndim - 1))
-    weighted = values * w
-    sign = np.where(weighted.sum(0) >= 0, 1.0, -1.0)
-    agree = (weighted * sign) > 0
-    total = (np.abs(w) * agree).sum(0)
-    return np.divide((weighted * agree).sum(0), total, out=np.zeros_like(total), where=total > 0)

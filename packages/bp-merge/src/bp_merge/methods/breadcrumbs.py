@@ -7,8 +7,10 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
+from bp_merge.common import BpError
 from bp_merge.lowrank import LowRank
 from bp_merge.method import Context, method
+from bp_merge.methods.task_arithmetic import factor_of
 from bp_merge.spaces import Space, in_space, trim
 
 
@@ -22,9 +24,23 @@ def without_tails(values: np.ndarray, density: float, gamma: float) -> np.ndarra
     return kept - trim(values, gamma) if round(gamma * values.size) else kept
 
 
+def check_tails(density: float, gamma: float) -> None:
+    """Refuse fractions that make more than the whole.
+
+    Raises:
+        BpError: `INPUT_VALIDATION_FAILED`.
+    """
+    if density + gamma > 1 + 1e-12:
+        raise BpError(
+            "INPUT_VALIDATION_FAILED",
+            f"density {density} and gamma {gamma} make more than 1",
+            f"--param gamma={max(0.0, 1 - density):.3g}",
+        )
+
+
 @method(
     reference="arXiv:2312.06795",
-    formula="λ·Σ wᵢ·(τᵢ without the largest γ and the smallest 1−d−γ)",
+    formula="λ·Σ wᵢ·(τᵢ without the largest γ and the smallest 1−d−γ); λ as in task arithmetic",
     laws=("gauge", "symmetric"),
 )
 def breadcrumbs(
@@ -34,15 +50,20 @@ def breadcrumbs(
     *,
     density: Annotated[float, Gt(0), Le(1)] = 0.9,
     gamma: Annotated[float, Ge(0), Lt(1)] = 0.01,
-    scale: Annotated[float, Ge(0)] = 0.3,
+    scale: Annotated[float | None, Ge(0)] = None,
     space: Space = "core",
 ) -> LowRank:
-    """Outliers and crumbs go, the middle stays. gamma = 0 is magnitude pruning."""
+    """Outliers and crumbs go, the middle stays.
+
+    Use it where a few huge elements spoil a sum. gamma = 0 is magnitude pruning.
+
+    Raises:
+        BpError: `INPUT_VALIDATION_FAILED` where density + gamma exceeds 1.
+    """
+    check_tails(density, gamma)
+    w = np.asarray(weights) * factor_of(scale, context.given, len(parts))
     return in_space(
         parts,
         space,
-        lambda taus: (
-            scale
-            * np.tensordot(np.asarray(weights), np.stack([without_tails(t, density, gamma) for t in taus]), 1)
-        ),
+        lambda taus: np.tensordot(w, np.stack([without_tails(t, density, gamma) for t in taus]), 1),
     )

@@ -7,29 +7,23 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
+from bp_merge.kernels import drop, elect, key_of
 from bp_merge.lowrank import LowRank
-from bp_merge.masks import keep
 from bp_merge.method import Context, method
-from bp_merge.spaces import Space, elect, in_space
+from bp_merge.methods.task_arithmetic import factor_of
+from bp_merge.spaces import Space, in_space
 
 
-def dropped(taus: np.ndarray, density: float, name: str, context: Context) -> np.ndarray:
-    """Each element kept with the chance `density` and divided by it: unbiased, variance (1−d)/d·τ²."""
-    if density >= 1:
-        return taus
-    return np.stack(
-        [
-            np.where(keep(t.shape, 1 - density, context.seed, name, key, context.module), t, 0.0) / density
-            for t, key in zip(taus, context.keys, strict=True)
-        ]
-    )
+def dropped(tau: np.ndarray, keep: float | np.ndarray, name: str, key: str, context: Context) -> np.ndarray:
+    """Each element kept with the chance `keep` and divided by it: unbiased, variance (1−d)/d·τ²."""
+    mask = key_of(context.seed, name, key, context.module)
+    return drop(tau.reshape(-1), keep, mask).reshape(tau.shape)
 
 
 @method(
     reference="arXiv:2311.03099",
-    formula="λ·Σ wᵢ·maskᵢ∘τᵢ/d, wᵢ = 1/n",
+    formula="λ·Σ wᵢ·maskᵢ∘τᵢ/d; λ = min(1, 1.2/√n) where neither weights nor scale are given, else 1",
     laws=("gauge", "symmetric"),
-    default_weight=lambda n: 1 / n,
 )
 def dare_linear(
     parts: list[LowRank],
@@ -37,20 +31,31 @@ def dare_linear(
     context: Context,
     *,
     density: Annotated[float, Gt(0), Le(1)] = 0.5,
-    scale: Annotated[float, Ge(0)] = 1.0,
+    scale: Annotated[float | None, Ge(0)] = None,
     space: Space = "core",
 ) -> LowRank:
-    """Random drop, then the weighted sum. The masks depend on the seed, the adapter's content and the module's name."""
-    return in_space(
-        parts,
-        space,
-        lambda t: scale * np.tensordot(np.asarray(weights), dropped(t, density, "dare", context), 1),
-    )
+    """Random drop, then the weighted sum: task arithmetic on sparse changes.
+
+    Use it to see how much of the changes is needed: its mean over seeds is the sum. The masks depend on the seed and
+    the module's name, and follow the adapters in any order.
+    """
+    w = np.asarray(weights) * factor_of(scale, context.given, len(parts))
+
+    def merged(taus: np.ndarray) -> np.ndarray:
+        return np.tensordot(
+            w,
+            np.stack(
+                [dropped(t, density, "dare", k, context) for t, k in zip(taus, context.keys, strict=True)]
+            ),
+            1,
+        )
+
+    return in_space(parts, space, merged)
 
 
 @method(
     reference="arXiv:2311.03099",
-    formula="TIES' election and mean of maskᵢ∘τᵢ/d",
+    formula="λ · TIES' election and mean of maskᵢ∘τᵢ/d",
     laws=("gauge", "symmetric"),
 )
 def dare_ties(
@@ -62,5 +67,10 @@ def dare_ties(
     scale: Annotated[float, Ge(0)] = 1.0,
     space: Space = "core",
 ) -> LowRank:
-    """Random drop, then TIES' sign election."""
-    return in_space(parts, space, lambda t: scale * elect(dropped(t, density, "dare", context), weights))
+    """Random drop, then TIES' sign election. Use it as TIES, where small elements matter too."""
+
+    def merged(taus: np.ndarray) -> np.ndarray:
+        kept = [dropped(t, density, "dare", k, context) for t, k in zip(taus, context.keys, strict=True)]
+        return scale * elect(kept, weights)
+
+    return in_space(parts, space, merged)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 from annotated_types import Ge, Gt, Le
 
+from bp_merge.kernels import elect
 from bp_merge.lowrank import LowRank
 from bp_merge.method import Context, method
-from bp_merge.spaces import elect, in_space, trim
+from bp_merge.spaces import in_space, trim
 
 
 @method(
@@ -26,6 +26,4 @@ def knots(
     scale: Annotated[float, Ge(0)] = 1.0,
 ) -> LowRank:
     """TIES on SVᵢᵀ, computed from the factors. Use it for adapters that were trained apart."""
-    return in_space(
-        parts, "knots", lambda taus: scale * elect(np.stack([trim(t, density) for t in taus]), weights)
-    )
+    return in_space(parts, "knots", lambda taus: scale * elect([trim(t, density) for t in taus], weights))

@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from bp_merge.lowrank import LowRank, stack
-from bp_merge.method import Context, method
+from bp_merge.method import Context, method, non_negative
 
 
 @method(
@@ -28,7 +28,11 @@ def regmean(
     """Each task keeps its outputs on its own inputs. Far ahead of every data-free method where moments exist.
 
     `context.moments` holds (S (k, n), diagonal (n,)) per adapter. Solved by Woodbury, (Nk)×(Nk), never n×n.
+
+    Raises:
+        BpError: `INPUT_VALIDATION_FAILED` for a negative weight.
     """
+    non_negative("regmean", weights)
     sketches = [
         np.sqrt(alpha * w) * np.asarray(s, np.float64)
         for (s, _), w in zip(context.moments, weights, strict=True)

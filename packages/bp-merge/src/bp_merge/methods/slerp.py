@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 from annotated_types import Ge, Le
@@ -10,6 +11,21 @@ from annotated_types import Ge, Le
 from bp_merge.common import BpError
 from bp_merge.lowrank import LowRank, cosine, norm, stack
 from bp_merge.method import Context, method
+
+
+def place(t: float | None, weights: Sequence[float]) -> float:
+    """The place between the first (0) and the second (1): `t`, or w₁/(w₀+w₁).
+
+    Raises:
+        BpError: `INPUT_VALIDATION_FAILED` for a negative weight, or both 0.
+    """
+    if t is not None:
+        return t
+    if min(weights) < 0 or not sum(weights):
+        raise BpError(
+            "INPUT_VALIDATION_FAILED", "slerp needs weights ≥ 0 with a positive sum", "--weights 1,1"
+        )
+    return weights[1] / sum(weights)
 
 
 @method(
@@ -37,13 +53,7 @@ def slerp(
         raise BpError(
             "INPUT_VALIDATION_FAILED", f"slerp takes two adapters, not {len(parts)}", "--method linear"
         )
-    if t is None:
-        total = sum(weights)
-        if not total or min(weights) < 0:
-            raise BpError(
-                "INPUT_VALIDATION_FAILED", "slerp needs weights ≥ 0 with a positive sum", "--weights 1,1"
-            )
-        t = weights[1] / total
+    t = place(t, weights)
     cos = cosine(*parts)
     if cos < -0.9995:
         raise BpError(

@@ -20,6 +20,11 @@ def sum_scale(n: int) -> float:
     return min(1.0, 1.2 / math.sqrt(n))
 
 
+def factor_of(scale: float | None, given: bool, n: int) -> float:
+    """λ of a sum: `scale` where it is given, else 1 with the caller's own weights, else `sum_scale`."""
+    return scale if scale is not None else 1.0 if given else sum_scale(n)
+
+
 @method(
     reference="arXiv:2212.04089",
     formula="λ·Σ wᵢ·ΔWᵢ; λ = min(1, 1.2/√n) where neither weights nor scale are given, else 1",
@@ -36,5 +41,5 @@ def task_arithmetic(
 
     Use it to combine different tasks. Cost: that of the refactor, 4(m+n)R².
     """
-    factor = scale if scale is not None else 1.0 if context.given else sum_scale(len(parts))
+    factor = factor_of(scale, context.given, len(parts))
     return stack(parts, [w * factor for w in weights])

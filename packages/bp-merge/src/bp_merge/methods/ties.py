@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 from annotated_types import Ge, Gt, Le
 
+from bp_merge.kernels import elect
 from bp_merge.lowrank import LowRank
 from bp_merge.method import Context, method
-from bp_merge.spaces import Space, elect, in_space, trim
+from bp_merge.spaces import Space, in_space, trim
 
 
 @method(
@@ -30,6 +30,4 @@ def ties(
 
     Use it where tasks contradict each other. `space=dense` is the paper's, of full rank and slow.
     """
-    return in_space(
-        parts, space, lambda taus: scale * elect(np.stack([trim(t, density) for t in taus]), weights)
-    )
+    return in_space(parts, space, lambda taus: scale * elect([trim(t, density) for t in taus], weights))

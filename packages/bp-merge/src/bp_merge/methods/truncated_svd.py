@@ -12,10 +12,10 @@ from bp_merge.method import Context, method
     laws=("identity", "idempotent", "gauge", "symmetric"),
     default_weight=lambda n: 1 / n,
 )
-def svd(parts: list[LowRank], weights: list[float], context: Context) -> LowRank:
+def svd(parts: list[LowRank], weights: list[float], context: Context) -> tuple[LowRank, float]:
     """The sum, cut to one adapter's rank: small and lossy; the discarded energy is reported.
 
     Use it where the result must be no larger than an input.
     """
     rank = context.rank or max(p.rank for p in parts)
-    return compress(stack(parts, weights), rank)[0]
+    return compress(stack(parts, weights), rank)

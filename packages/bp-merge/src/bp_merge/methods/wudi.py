@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from bp_merge.lowrank import LowRank, core
-from bp_merge.method import Context, method
+from bp_merge.method import Context, method, non_negative
 from bp_merge.methods.task_arithmetic import sum_scale
 
 
@@ -28,7 +28,11 @@ def wudi(
     """Minimises Σ‖(τ−τᵢ)τᵢᵀ‖²/‖τᵢ‖² exactly, in the core, where the paper runs Adam. λ: min(1, 1.2/√n) unless given.
 
     Use it for two to four tasks without data: the best data-free method there in our measurements.
+
+    Raises:
+        BpError: `INPUT_VALIDATION_FAILED` for a negative weight.
     """
+    non_negative("wudi", weights)
     u, cores, vt = core(parts)
     if not cores.size:
         return LowRank.zeros(parts[0].shape)
@@ -37,6 +41,7 @@ def wudi(
     grams = np.einsum("n,nki,nkj->ij", w, cores, cores)
     left = np.einsum("n,nij,nkj,nkl->il", w, cores, cores, cores, optimize=True)
     rho = ridge * np.trace(grams) / len(grams)
-    left = left + rho * cores.sum(0)  # weak directions are pulled to the sum, not to 0
+    pull = np.tensordot(np.asarray(weights) / max(weights), cores, 1)
+    left = left + rho * pull  # weak directions are pulled to the sum, not to 0
     solved = np.linalg.solve(grams + rho * np.eye(len(grams)), left.T).T
     return LowRank(u, (sum_scale(len(parts)) if scale is None else scale) * solved @ vt)
