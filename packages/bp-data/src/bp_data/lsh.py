@@ -40,18 +40,19 @@ def bands_for(threshold: float, miss: float = 3e-3) -> tuple[int, int]:
     return 64, 2
 
 
-def band_keys(key: np.ndarray, rows: int, bands: int, width: int) -> np.ndarray:
-    """(rows, bands) uint64 band keys from sorted shingle keys `row << 32 | hash`, as `shingle_sets` returns them.
+def band_keys(values: np.ndarray, sizes: np.ndarray, bands: int, width: int) -> np.ndarray:
+    """(R, bands) uint64 band keys from the shingles of R rows, as `shingle_sets` returns them.
 
-    The sorted keys give the sketch for free: the minimum of a bin is the first key of each (row, top 7 bits) run.
+    Sorted sets give the sketch for free: the minimum of a bin is the first hash of each (row, top 7 bits) run.
     """
     import numpy as np
 
-    cell = key >> np.uint64(25)  # row << 7 | bin
-    first = np.ones(len(key), np.bool_)
+    rows = len(sizes)
+    cell = np.repeat(np.arange(rows, dtype=np.int64) * BINS, sizes) + (values >> np.uint32(25))
+    first = np.ones(len(cell), np.bool_)
     np.not_equal(cell[1:], cell[:-1], out=first[1:])
     sketch = np.zeros(rows * BINS, np.uint64)
-    sketch[cell[first].astype(np.int64)] = (key[first] & np.uint64(0x1FFFFFF)) + np.uint64(1)
+    sketch[cell[first]] = (values[first] & np.uint32(0x1FFFFFF)) + np.uint32(1)
     sketch = sketch.reshape(rows, BINS)
     holes = np.flatnonzero((sketch == 0).any(1))
     if len(holes):

@@ -30,10 +30,10 @@ UNIT_NAMES = {
     "word": "word trigrams (5-grams of characters where a script has no spaces)",
     "char": "character 5-grams",
 }
-_CHUNK_ROWS, _CHUNK_CHARS = 1024, 1 << 20
+_CHUNK_ROWS, _CHUNK_CHARS = 512, 1 << 19
 _SPILL_BYTES = 256 << 20
 _PENDING_PAIRS = 1 << 20
-_VERIFY_ELEMENTS = 1 << 21
+_VERIFY_ELEMENTS = 1 << 18
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -169,13 +169,12 @@ class NearDuplicateSearch:
             if known != row:
                 self._same.append((known, row))
                 fresh[i] = False
-        key, distinct, total = shingles.shingle_sets(tokens)
+        values, distinct, total = shingles.shingle_sets(tokens)
         self._repeated.append((tokens.rows, (1 - distinct / np.maximum(total, 1)).astype(np.float32)))
         self.short_rows += int((total == 0).sum())
         if not fresh.all():
-            key = key[np.repeat(fresh, distinct)]  # local rows keep their numbers
+            values = values[np.repeat(fresh, distinct)]
         sizes = np.where(fresh, distinct, 0)
-        values = key.astype(np.uint32)  # the low half: the hash
         begin = self._filled + np.cumsum(sizes) - sizes
         self._sets.append(values)
         self._filled += len(values)
@@ -188,8 +187,8 @@ class NearDuplicateSearch:
             lsh.count_frequencies(self._frequency, values[np.repeat(small, sizes)])
         large = sizes > lsh.SMALL
         if large.any():
-            keys = lsh.band_keys(key, len(sizes), *self.bands)
-            self._band_keys.append((tokens.rows[large], keys[large]))
+            keys = lsh.band_keys(values[np.repeat(large, sizes)], sizes[large], *self.bands)
+            self._band_keys.append((tokens.rows[large], keys))
 
     def finish(self) -> NearDuplicatePairs:
         """Search, verify, and return the pairs ordered by (first, second)."""
@@ -306,18 +305,16 @@ class NearDuplicateSearch:
         while low < len(a):
             base = ends[low - 1] if low else 0
             high = max(low + 1, int(np.searchsorted(ends, base + _VERIFY_ELEMENTS)))
-            x, y = a[low:high], b[low:high]
-            number = np.arange(len(x), dtype=np.uint64) << np.uint64(32)
-            key = np.concatenate(
-                [
-                    np.repeat(number, self._size[x]) | self._gather(x),
-                    np.repeat(number, self._size[y]) | self._gather(y),
-                ]
-            )
-            key.sort()
-            twins = key[1:][key[1:] == key[:-1]] >> np.uint64(32)
-            common = np.bincount(twins.astype(np.int64), minlength=len(x))
-            out[low:high] = common / (self._size[x] + self._size[y] - common)
+            values = self._gather(np.stack([a[low:high], b[low:high]], 1).ravel())
+            stop = ends[low:high] - base
+            shingles.sort_segments(values, stop)
+            twins = np.zeros(len(values) + 1, np.int64)
+            np.cumsum(values[1:] == values[:-1], out=twins[1:-1])
+            start = np.concatenate([np.zeros(1, np.int64), stop[:-1]])
+            common = (
+                twins[stop - 1] - twins[start]
+            )  # a twin across the border of two pairs counts for neither
+            out[low:high] = common / (stop - start - common)
             low = high
         return out
 

@@ -244,31 +244,45 @@ def row_hashes(tokens: Tokens) -> np.ndarray:
     return values
 
 
+def sort_segments(values: np.ndarray, ends: np.ndarray) -> None:
+    """Sort each segment of an array in place; segment i ends before ends[i], where the next begins.
+
+    One call per segment beats one big sort of `row << 32 | value`: a few hundred uint32 are sorted in vector registers.
+    """
+    low = 0
+    for high in ends.tolist():
+        values[low:high].sort()
+        low = high
+
+
 def shingle_sets(tokens: Tokens) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The distinct shingles of each row.
 
     Returns:
-        (S,) uint64 sorted keys `local row << 32 | hash`, (R,) int64 distinct count per row, (R,) int64 all counts.
+        (S,) uint32 hashes, row after row, each row's sorted; (R,) int64 distinct count per row; (R,) int64 all counts.
     """
     import numpy as np
 
-    keys, total = [], np.zeros(len(tokens.rows), np.int64)
+    lengths = np.diff(tokens.offsets)
+    total = np.maximum(lengths - (tokens.size - 1), 0)
+    ends = np.cumsum(total)
+    values = np.empty(int(total.sum()), np.uint32)
     for n in (3, 5):
         chosen = tokens.size == n
         if not chosen.any():
             continue
         grams, counts, _ = ngrams(tokens.hashes, tokens.offsets, n)
-        local = np.repeat(np.arange(len(counts), dtype=np.uint64), counts)
-        key = (local << np.uint64(32)) | (grams >> np.uint64(32))
-        keys.append(key if chosen.all() else key[np.repeat(chosen, counts)])
-        total[chosen] = counts[chosen]
-    key = np.concatenate(keys) if len(keys) != 1 else keys[0]
-    key.sort()
-    fresh = np.ones(len(key), np.bool_)
-    np.not_equal(key[1:], key[:-1], out=fresh[1:])
-    key = key[fresh]
-    distinct = np.diff(np.searchsorted(key, np.arange(len(total) + 1, dtype=np.uint64) << np.uint64(32)))
-    return key, distinct, total
+        hashes = (grams >> np.uint64(32)).astype(np.uint32)
+        if chosen.all():
+            values = hashes
+        else:
+            values[np.repeat(chosen, total)] = hashes[np.repeat(chosen, counts)]
+    sort_segments(values, ends)
+    fresh = np.ones(len(values), np.bool_)
+    np.not_equal(values[1:], values[:-1], out=fresh[1:])
+    fresh[(ends - total)[total > 0]] = True
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(fresh)])
+    return values[fresh], before[ends] - before[ends - total], total
 
 
 def choose_unit(texts: Sequence[str]) -> str:
