@@ -17,6 +17,7 @@ _EXPORTS = {
     "Settings": "bp_core.config",
     "StepInfo": "bp_core.watch",
     "Trainer": "bp_core.trainer",
+    "register_with_ollama": "bp_core.trainer",
     "resolve": "bp_core.settings",
 }
 __all__ = list(_EXPORTS)

@@ -167,3 +167,11 @@ class Trainer:
         if self._session is None:
             raise BpError("STATE_NOT_TRAINED", "nothing was trained yet", 'call train("data.jsonl") first')
         return self._session
+
+
+def register_with_ollama(path: str | Path, name: str | None = None, **options: Any) -> Any:
+    """Create an Ollama model from an exported GGUF file, on the server of OLLAMA_HOST (see `bp_export.register`)."""
+    from bp_export import Ollama, register
+
+    with Ollama() as client:
+        return register(Path(path), name, client=client, **options)

@@ -58,6 +58,7 @@ class ExportResult:
         commands: how to run what was made, one line each.
         ollama: the registered model.
         dry_run: nothing was written.
+        run_id: the run that made the adapter, None where that is not recorded.
     """
 
     format: str
@@ -79,6 +80,7 @@ class ExportResult:
     commands: dict[str, str] = dataclasses.field(default_factory=dict)
     ollama: dict[str, Any] | None = None
     dry_run: bool = False
+    run_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -168,6 +170,7 @@ def run(
         notices=inputs.notices,
         plan=job.plan,
         dry_run=True,
+        run_id=inputs.info.run_id if inputs.info is not None else None,
     )
     client = _ollama_client(s)
     try:

@@ -54,6 +54,7 @@ class PushResult:
         private: as asked for.
         files: (path, bytes) of everything in the commit.
         dry_run: nothing was sent.
+        run_id: the run that made it, None where that is not recorded.
     """
 
     repo_id: str
@@ -64,6 +65,7 @@ class PushResult:
     private: bool
     files: tuple[tuple[str, int], ...]
     dry_run: bool = False
+    run_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -115,6 +117,7 @@ def push(
     check_repo_id(repo_id)
     folder = Path(path).expanduser()
     kind = kind_of(folder)
+    run_id = AdapterInfo.read(folder).run_id if kind == "adapter" else None
     if include_base and kind == "adapter":
         from .export import export
 
@@ -123,10 +126,10 @@ def push(
             export(folder, format="merged", output=merged, dry_run=True, note=tell)
             tell(f"the merged model would be made in {merged} and pushed from there")
             if not is_model(merged):
-                return PushResult(repo_id, None, revision, None, "merged", private, (), True)
+                return PushResult(repo_id, None, revision, None, "merged", private, (), True, run_id)
         elif not is_model(merged):
             export(folder, format="merged", output=merged, note=tell)
-        return push(
+        pushed = push(
             merged,
             repo_id,
             private=private,
@@ -138,10 +141,11 @@ def push(
             dry_run=dry_run,
             note=note,
         )
+        return dataclasses.replace(pushed, run_id=run_id)
     contents = contents_of(folder, kind, repo_id, base_model=base_model, card=card, tell=tell)
     files = tuple(sorted((name, _size(data)) for name, data in contents.items()))
     if dry_run:
-        return PushResult(repo_id, None, revision, None, kind, private, files, True)
+        return PushResult(repo_id, None, revision, None, kind, private, files, True, run_id)
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=secret, library_name="bp-export")
 
@@ -161,7 +165,7 @@ def push(
             for name, data in sorted(contents.items())
         ]
         done = api.create_commit(whole, operations, commit_message=commit_message, revision=revision)
-        return PushResult(whole, done.commit_url, revision, done.oid, kind, private, files)
+        return PushResult(whole, done.commit_url, revision, done.oid, kind, private, files, run_id=run_id)
 
     return _bounded(attempt, repo_id, secret, tell, write=True)
 
