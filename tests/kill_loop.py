@@ -139,7 +139,7 @@ def filled(root: Path, every: int, truth: bytes, writes: int) -> dict:
     for at in moments:
         folder = root / f"full-{at}"
         outcome = in_child(train, folder, full_at=at)
-        assert outcome in (0, CODED), f"write {at}: the error has no code"
+        assert outcome in (0, CODED), f"write {at}: ended with {outcome}, not with a coded error"
         coded += outcome == CODED
         if not has_begun(folder):
             before += 1

@@ -225,3 +225,11 @@ def test_a_reader_that_goes_away_is_no_error(store):
         process.stdout.close()
         error = process.stderr.read()
     assert b"Traceback" not in error
+
+
+def test_json_has_no_nan(capsys):
+    from bp_merge.common import Sink
+
+    Sink("json").result({"loss": float("nan"), "all": [1.0, {"x": float("-inf")}]})
+    told = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    assert (told["loss"], told["all"]) == (None, [1.0, {"x": None}])

@@ -26,6 +26,9 @@ def decided(settings):
     )  # fmt: skip
 
 
+NOW = "2026-11-20T07:34:00+00:00"
+
+
 def record(store, data=None, *, environment_now=None, result=None, losses=(2.0, 1.0), **given):
     settings = decided(
         resolve({"model": "tiny", "data": (str(data),) if data else (), **given}, folder=store.output)
@@ -39,7 +42,7 @@ def record(store, data=None, *, environment_now=None, result=None, losses=(2.0, 
         config=settings.to_dict(),
         sources=settings.sources,
         environment=environment_now or environment.collect(store.output),
-        dataset={"sources": [source], "fingerprint": source.get("sha256"), "accepted": 10},
+        dataset={"sources": [source], "fingerprint": source.get("sha256"), "accepted": 10, "now": NOW},
         base_model={"ref": "tiny", "source": "entry_point"},
         seed=settings.training.seed,
     ) as run:
@@ -105,6 +108,7 @@ def test_a_replay_without_overrides_is_the_same_settings(tmp_path, data):
     wanted["tracking"]["output"] = (tmp_path / "out").as_posix()
     assert plan.settings.to_dict() == wanted
     assert (plan.parent, plan.overrides, plan.decided_again, plan.differences) == (run.run_id, {}, (), ())
+    assert plan.now.isoformat() == NOW, "dated templates see the recorded day"
     assert plan.settings.given("rank")
     assert not plan.settings.given("alpha"), "what the program decided is not the user's"
 

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -186,6 +187,10 @@ class _FileHandler(logging.FileHandler):
             self.told = True
             error = sys.exc_info()[1]
             sys.stderr.write(f"log file {self.baseFilename} cannot be written: {error}\n")
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk refuses the last buffer too, and that was told
+            super().close()
 
 
 def _file_handler(path: Path) -> logging.Handler:

@@ -108,13 +108,26 @@ class Job:
     found: Checkpoint | None = None
 
 
-def make_ready(settings: Settings, *, sources: Any = None, tell: Callable[[str], None] = to_stderr) -> Ready:
-    """Check, read, split, encode and decide; refuse what cannot work. No weights are fetched or loaded."""
+def make_ready(
+    settings: Settings,
+    *,
+    sources: Any = None,
+    tell: Callable[[str], None] = to_stderr,
+    now: dt.datetime | None = None,
+) -> Ready:
+    """Check, read, split, encode and decide; refuse what cannot work. No weights are fetched or loaded.
+
+    Args:
+        settings: as resolved.
+        sources: an iterable of `Example` instead of `settings.data.data`.
+        tell: shown to the user.
+        now: the moment that dated templates see; this one unless given.
+    """
     check(settings)
     trackers.check(settings.tracking.trackers)
     device = choose_device(settings)
     folder = resolve_base(settings.model.model, revision=settings.model.revision, weights=False).path
-    encoder = make_encoder(folder, settings, dt.datetime.now(dt.UTC))
+    encoder = make_encoder(folder, settings, now or dt.datetime.now(dt.UTC))
     prepared = prepare(settings, encoder, sources=sources, tell=tell)
     settings = decide(settings, recommended(folder), device, prepared)
     for line in warnings_for(settings, prepared):

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Replay:
         overrides: name → (recorded, new).
         decided_again: names of settings left open for this run.
         differences: what differs from the recorded run besides, one line each.
+        now: the moment that dated templates see, as recorded.
     """
 
     parent: str
@@ -58,6 +60,7 @@ class Replay:
     overrides: dict[str, tuple[Any, Any]]
     decided_again: tuple[str, ...]
     differences: tuple[str, ...]
+    now: dt.datetime | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able data."""
@@ -88,7 +91,7 @@ def parse_overrides(items: Iterable[str]) -> dict[str, str]:
 def replay(
     source: str | Path, *, output: str | Path = "output", overrides: Mapping[str, Any] | None = None
 ) -> Replay:
-    """Plan a replay; `bp_core.session.run_training(plan.settings, parent=plan.parent)` runs it.
+    """Plan a replay; `bp_core.session.run_training(plan.settings, parent=plan.parent, now=plan.now)` runs it.
 
     Args:
         source: a run id or prefix of `output`, a `manifest.json`, or a run's directory.
@@ -117,6 +120,7 @@ def replay(
     new = {n: getattr(getattr(settings, group_of(n)), n) for n in changed}
     settings = settings.replace("override", **new) if new else settings
     settings = settings.replace("override", output=Path(output))
+    moment = recorded["dataset"].get("now")
     old = {n: recorded["config"].get(group_of(n), {}).get(n) for n in changed}
     return Replay(
         parent=recorded["run_id"],
@@ -124,6 +128,7 @@ def replay(
         overrides={n: (old[n], plain(new[n])) for n in changed},
         decided_again=tuple(reopened),
         differences=tuple(_differences(recorded, settings, changed)),
+        now=dt.datetime.fromisoformat(moment) if moment else None,
     )
 
 

@@ -77,6 +77,7 @@ def run_training(
     callbacks: Iterable[Callback] = (),
     tell: Callable[[str], None] = to_stderr,
     parent: str | None = None,
+    now: dt.datetime | None = None,
     after: After | None = None,
 ) -> Session:
     """Train from the start.
@@ -87,12 +88,13 @@ def run_training(
         callbacks: called between steps.
         tell: shown to the user.
         parent: the run that this one replays.
+        now: the moment that dated templates see; this one unless given.
         after: called with the trained model before the run ends; what it returns joins the recorded result.
 
     Raises:
         BpError: with the run's id in its details once there is one.
     """
-    ready = make_ready(settings, sources=sources, tell=tell)
+    ready = make_ready(settings, sources=sources, tell=tell, now=now)
     settings, device, encoder, prepared = ready.settings, ready.device, ready.encoder, ready.prepared
     base = resolve_base(settings.model.model, revision=settings.model.revision)
     store = RunStore(settings.tracking.output)

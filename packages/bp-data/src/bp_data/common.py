@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import math
 import os
 import sys
 import types
@@ -326,7 +327,8 @@ class Sink:
     def result(self, data: Mapping[str, Any], human: str | Callable[[], str] = "", quiet: str = "") -> None:
         """Print the result of a command, once."""
         if self.mode == "json":
-            text = json.dumps({"schema_version": SCHEMA_VERSION, **data}, ensure_ascii=False, default=str)
+            told = finite({"schema_version": SCHEMA_VERSION, **data})
+            text = json.dumps(told, ensure_ascii=False, default=str)
         elif self.mode == "quiet":
             text = quiet
         else:
@@ -346,6 +348,15 @@ class Sink:
         if self.mode == "human" and sys.stderr.isatty() and not os.environ.get("BP_NO_PROGRESS"):
             sys.stderr.write(f"\r\033[K{text}")
             sys.stderr.flush()
+
+
+def finite(value: Any) -> Any:
+    """`value` with null in place of NaN and infinities, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: finite(v) for k, v in value.items()}
+    return [finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -95,7 +95,7 @@ def show_run(sink: Sink, run_id: str, output: Path) -> None:
             if (source := record.sources.get(f"{group}.{name}", "default")) != "default"
         ]
         told = [(_when(e.time)[11:], str(e.step), e.code, e.message) for e in events]
-        files = [(a.kind, str(a.path)) for a in artifacts]
+        files = [(a.kind, str(a.path)) for a in artifacts if a.path.exists()]  # older checkpoints are let go
         parts = [
             table(facts),
             table(settings, ("setting", "value", "source")),
@@ -108,7 +108,7 @@ def show_run(sink: Sink, run_id: str, output: Path) -> None:
         **record.to_dict(),
         "latest": latest,
         "events": [e.to_dict() for e in events],
-        "artifacts": [a.to_dict() for a in artifacts],
+        "artifacts": [{**a.to_dict(), "exists": a.path.exists()} for a in artifacts],
     }
     sink.result(data, human, quiet=record.status)
 

@@ -115,7 +115,9 @@ def replay(ctx: click.Context, sink: Sink, run: str, output: Path, override: tup
         sink.note(f"{name}: {old} → {new}")
     for line in plan.differences:
         sink.note(f"differs from the recorded run: {line}")
-    session = run_training(plan.settings, callbacks=[Progress(sink)], tell=sink.note, parent=plan.parent)
+    session = run_training(
+        plan.settings, callbacks=[Progress(sink)], tell=sink.note, parent=plan.parent, now=plan.now
+    )
     _print(sink, session, replay_of=plan.parent, overrides=plan.overrides)
 
 
