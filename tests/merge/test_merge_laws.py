@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 from bp_merge.common import BpError
-from bp_merge.lowrank import LowRank, compress, distance, norm, principal_angles, stack, svd, svd_qr
 from bp_merge.kernels import della_keep, draws, drop, elect, key_of
+from bp_merge.lowrank import LowRank, compress, distance, norm, principal_angles, stack, svd, svd_qr
 from bp_merge.method import LAWS, Context, get_method, method, method_names
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -142,24 +142,6 @@ def test_parameters_are_checked_against_the_signature():
     assert get_method("ties").check({"density": "0.5"}) == {"density": 0.5}
     with pytest.raises(BpError, match="did you mean ties"):
         get_method("tiess")
-
-
-def test_a_package_adds_a_method_by_its_entry_point(tmp_path, monkeypatch):
-    (tmp_path / "half_sum.py").write_text(
-        "from bp_merge.lowrank import stack\n"
-        "from bp_merge.method import method\n"
-        "@method(reference='ours', formula='half the sum', laws=('gauge',))\n"
-        "def half_sum(parts, weights, context):\n"
-        "    return stack(parts, [w / 2 for w in weights])\n"
-    )
-    info = tmp_path / "half_sum-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: half-sum\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[bp_merge.methods]\nhalf_sum = half_sum:half_sum\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert "half_sum" in method_names()
-    part = LowRank(np.ones((2, 1)), np.ones((1, 2)))
-    np.testing.assert_allclose(get_method("half_sum")([part]).dense(), 0.5)
 
 
 def test_a_method_needs_a_reference():
