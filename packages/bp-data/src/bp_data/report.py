@@ -28,7 +28,7 @@ from bp_data.example import Example, Rejected
 from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicatePairs, NearDuplicateSearch, star_clusters
 from bp_data.report_parts import Excerpts, Trace, advisories, lengths_out, turn_statistics
 from bp_data.texts import exact_key, row_text, rows_of
-from bp_data.tokens import TokenCounter, distribution, histogram
+from bp_data.tokens import CountsAhead, TokenCounter, distribution, histogram
 
 _BATCH = 512
 Share = Annotated[float, Ge(0), Le(1)]
@@ -159,6 +159,7 @@ def report(
         return one_pass.run(dataset)
     finally:
         one_pass.excerpts.close()
+        one_pass.tokens.close()
 
 
 class _Pass:
@@ -167,7 +168,7 @@ class _Pass:
     def __init__(self, settings: ReportSettings, progress: Callable[[int], None] | None) -> None:
         self.settings, self.progress, self.began = settings, progress, time.monotonic()
         self.search = NearDuplicateSearch(settings.dup_threshold, settings.shingle)
-        self.counter = TokenCounter(settings.tokenizer)
+        self.tokens = CountsAhead(TokenCounter(settings.tokenizer))
         self.index: Any = None
         self.held = 0
         self.held_keys: dict[bytes, int] = {}
@@ -186,7 +187,6 @@ class _Pass:
         self.exact_held: dict[int, int] = {}
         self.lines, self.sources = array("q"), array("L")
         self.source_names: dict[str, int] = {}
-        self.tokens: list[Any] = []
         self.trace = Trace()
         self.excerpts = Excerpts()
         self.batch: list[str] = []
@@ -255,7 +255,7 @@ class _Pass:
         if not batch:
             return
         start = self.accepted - len(batch)
-        self.tokens.append(self.counter.count(batch))
+        self.tokens.add(batch)
         if self.index is not None and self.search.unit == "char":
             from bp_data.shingles import tokenize
 
@@ -281,7 +281,7 @@ class _Pass:
         import numpy as np
 
         settings, held, rows = self.settings, self.held, self.accepted
-        counts = np.concatenate(self.tokens) if self.tokens else np.zeros(0, np.int64)
+        counts = self.tokens.finish()
         inside = (pairs.first >= held) & (pairs.second >= held)
         mine = dataclasses.replace(
             pairs,
@@ -325,8 +325,8 @@ class _Pass:
             "where": dict(sorted(self.pii_lines.items())),
         }  # fmt: skip
         tokens = {
-            **distribution(counts), "estimated": self.counter.estimated,
-            "how": "UTF-8 bytes / 4, total within about 20 %" if self.counter.estimated else str(settings.tokenizer),
+            **distribution(counts), "estimated": settings.tokenizer is None,
+            "how": "UTF-8 bytes / 4, total within about 20 %" if settings.tokenizer is None else str(settings.tokenizer),
             "histogram": histogram(counts),
         }  # fmt: skip
         warnings = advisories(

@@ -4,11 +4,14 @@
   rows are off by more.
 - Truncation and padding stored in a tokenizer.json are switched off, or every count would stop at their limit.
 - The text alone is counted: what a chat template adds per turn depends on the template.
+- `CountsAhead` lets the tokenizer's threads work (they hold no interpreter lock) while the caller goes on.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +46,42 @@ class TokenCounter:
             return -(-np.fromiter(sizes, np.int64, len(texts)) // 4)
         batch = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return np.fromiter((len(encoding) for encoding in batch), np.int64, len(texts))
+
+
+class CountsAhead:
+    """Token counts of batches in order, at most four batches behind the caller.
+
+    Args:
+        counter: what counts; an estimate is made at once, a tokenizer works in a thread of its own.
+    """
+
+    def __init__(self, counter: TokenCounter) -> None:
+        self.counter = counter
+        self._thread = None if counter.estimated else ThreadPoolExecutor(1, "bp-data-tokens")
+        self._waiting: deque[Future[np.ndarray]] = deque()
+        self._done: list[np.ndarray] = []
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Count the next batch."""
+        if self._thread is None:
+            self._done.append(self.counter.count(texts))
+            return
+        self._waiting.append(self._thread.submit(self.counter.count, texts))
+        while len(self._waiting) > 4:
+            self._done.append(self._waiting.popleft().result())
+
+    def finish(self) -> np.ndarray:
+        """(R,) int64 tokens of every row added."""
+        import numpy as np
+
+        self._done += [future.result() for future in self._waiting]
+        self._waiting.clear()
+        return np.concatenate(self._done) if self._done else np.zeros(0, np.int64)
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
 
 
 def distribution(counts: np.ndarray) -> dict[str, Any]:
