@@ -237,6 +237,7 @@ def trl(
         processing_class=transformers.AutoTokenizer.from_pretrained(folder),
     )
     trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(dataset)
+    trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
     return clock.figures([b.tokens for b in batches])
 

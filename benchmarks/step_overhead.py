@@ -253,6 +253,7 @@ def transformers_trainer(settings: Settings, rows: list[Example], trl: bool) -> 
             callbacks=[Clock()],
         )
         trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(data)
+    trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
     return sum(b.tokens for b in batches) / (clock[1] - clock[0])
 
