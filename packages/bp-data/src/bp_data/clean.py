@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,8 +21,9 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Le
 
 from bp_data import pii
+from bp_data.checks import check, severity
 from bp_data.common import knob
-from bp_data.errors import BpError
+from bp_data.errors import REASONS, BpError
 from bp_data.example import Example, Rejected, Turn
 from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, star_clusters
 from bp_data.report_parts import Trace
@@ -61,6 +63,11 @@ class CleanSettings:
     drop_match: str | None = knob(None, "Drop rows in which this regular expression is found.", group="clean")
     max_repetition: Annotated[float, Gt(0), Le(1)] | None = knob(
         None, "Drop rows with a larger share of repeated word trigrams.", group="clean"
+    )
+    drop_finding: tuple[str, ...] = knob(
+        (),
+        "Drop rows with this finding of validate, such as refusal or mojibake (repeat it; error: any error).",
+        group="clean",
     )
     min_reasoning: Annotated[int, Ge(0)] | None = knob(
         None, "Drop rows whose reasoning trace is shorter.", group="clean", unit="words"
@@ -140,8 +147,8 @@ def clean(
 
     Returns:
         Kept rows in input order and every dropped row with a reason: `filter_tokens`, `filter_turns`,
-        `filter_language`, `filter_match`, `filter_repetition`, `filter_reasoning`, `contaminated`,
-        `duplicate_exact`, `duplicate_near`, or the reason of a rejected row.
+        `filter_language`, `filter_match`, `filter_repetition`, `filter_reasoning`, `filter_finding`,
+        `contaminated`, `duplicate_exact`, `duplicate_near`, or the reason of a rejected row.
 
     Raises:
         BpError: `INPUT_PATTERN_INVALID`, `INPUT_VALIDATION_FAILED`, and what `read` raises.
@@ -217,6 +224,15 @@ class _Filters:
                 raise BpError(
                     "INPUT_PATTERN_INVALID", f"{name}: {error}", f"--{name.replace('_', '-')} 'plain text'"
                 ) from None
+        for code in settings.drop_finding:
+            if code != "error" and code not in REASONS:
+                close = difflib.get_close_matches(code, REASONS, 1)
+                hint = (
+                    f"--drop-finding {close[0]}"
+                    if close
+                    else "python -c 'import bp_data; print(*bp_data.REASONS)'"
+                )
+                raise BpError("INPUT_VALIDATION_FAILED", f"{code!r} is no finding of validate", hint)
         limited = settings.min_tokens is not None or settings.max_tokens is not None
         self.counter = TokenCounter(settings.tokenizer) if limited else None
 
@@ -243,6 +259,10 @@ class _Filters:
             return "filter_match", f"at {found.start()}"
         if s.max_repetition is not None and (share := repetition(text)) > s.max_repetition:
             return "filter_repetition", f"{share:.2f}"
+        if s.drop_finding:
+            for code, path, _ in check(example):
+                if code in s.drop_finding or ("error" in s.drop_finding and severity(code) == "error"):
+                    return "filter_finding", f"{code} at {path}"
         if s.min_reasoning is not None or s.max_reasoning is not None:
             trace = Trace()
             trace.add(example)

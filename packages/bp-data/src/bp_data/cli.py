@@ -113,17 +113,18 @@ def report(
     **given: Any,
 ) -> int:
     """Say what DATASET is made of: duplicates, lengths, languages, secrets, contamination, and a verdict."""
-    from bp_data.conversion import whole_file
+    from bp_data.conversion import check_output, whole_file
     from bp_data.reader import read
     from bp_data.report import report as run
 
     settings = collect(ReportSettings, given)
     reader = read(dataset, format=format_name, mapping=mapping, force=force, note=sink.note)
+    inputs = [Path(source.spec) for source in reader.sources if source.is_file]
+    if html is not None:
+        check_output(html, overwrite=True, inputs=inputs)
     result = run(reader, settings, progress=ticker(sink, "report"))
     if html is not None:
-        with whole_file(
-            html, overwrite=True, inputs=[Path(source.spec) for source in reader.sources]
-        ) as page:
+        with whole_file(html, overwrite=True, inputs=inputs) as page:
             page.file.write(result.to_html().encode("utf-8", "replace"))
         sink.note(f"wrote {html}")
     sink.result(result.to_dict(), result.to_text, quiet=result.verdict)
@@ -166,16 +167,17 @@ def clean(
 ) -> int:
     """Drop duplicates and rows that DATASET is better without, and redact; each dropped row keeps its reason."""
     from bp_data.clean import clean as run
+    from bp_data.conversion import check_output
     from bp_data.reader import read
 
     settings = collect(CleanSettings, given)
     path = output or beside(dataset, "clean")
-    for target in (path, dropped):
-        if target and target.exists() and Path(dataset).exists() and target.samefile(dataset):
-            raise BpError(
-                "INPUT_OUTPUT_EXISTS", f"{target} is the input itself", f"--output {beside(dataset, 'clean')}"
-            )
-    result = run(read(dataset, format=format_name, mapping=mapping, force=force, note=sink.note), settings)
+    reader = read(dataset, format=format_name, mapping=mapping, force=force, note=sink.note)
+    inputs = [Path(source.spec) for source in reader.sources if source.is_file]
+    for target in (path, dropped or path.with_name(f"{path.stem}.dropped.jsonl")):
+        if not dry_run:
+            check_output(target, overwrite=overwrite, inputs=inputs)
+    result = run(reader, settings)
     figures = result.to_dict()
     written: dict[str, str] = {}
     if not dry_run and result.kept:
@@ -317,19 +319,17 @@ def split(
     **given: Any,
 ) -> int:
     """Divide DATASET into a training and a held-out file that share no row and no near-duplicate."""
-    from bp_data.conversion import write_sides
+    from bp_data.conversion import check_output, write_sides
     from bp_data.reader import read
     from bp_data.split import split as run
 
     settings = collect(SplitSettings, given)
     reader = read(dataset, format=format_name, mapping=mapping, force=force, note=sink.note)
+    train, heldout = out_train or beside(dataset, "train"), out_heldout or beside(dataset, "heldout")
+    inputs = [Path(source.spec) for source in reader.sources if source.is_file]
+    for target in () if dry_run else (train, heldout):
+        check_output(target, overwrite=overwrite, inputs=inputs)
     result = run(reader, settings=settings)
-    stem = "stdin" if dataset == "-" else Path(dataset).name.split(".")[0]
-    folder = Path() if dataset == "-" or ":" in dataset[2:] else Path(dataset).parent
-    train, heldout = (
-        out_train or folder / f"{stem}.train.jsonl",
-        out_heldout or folder / f"{stem}.heldout.jsonl",
-    )
     if not dry_run:
         write_sides(reader, {train: result.train, heldout: result.heldout}, overwrite=overwrite)
     figures = result.to_dict()

@@ -190,14 +190,9 @@ def whole_file(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> I
     """Write a file that appears whole or not at all.
 
     Raises:
-        BpError: `INPUT_OUTPUT_EXISTS` where the file is there and overwriting was not asked for, or is an input.
+        BpError: as `check_output`.
     """
-    if any(other.exists() and path.exists() and other.samefile(path) for other in inputs):
-        raise BpError(
-            "INPUT_OUTPUT_EXISTS", f"{path} is the input itself", f"--output {path.stem}.mapped.jsonl"
-        )
-    if path.exists() and not overwrite:
-        raise BpError("INPUT_OUTPUT_EXISTS", f"{path} exists", "repeat the command with --overwrite")
+    check_output(path, overwrite=overwrite, inputs=inputs)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -209,3 +204,22 @@ def whole_file(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> I
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+    """Refuse an output before the work for it begins.
+
+    Raises:
+        BpError: `INPUT_OUTPUT_EXISTS` where the file is there and overwriting was not asked for, or is an input;
+            `INPUT_OUTPUT_FOLDER` where its folder is not there or cannot be written.
+    """
+    if any(other.exists() and path.exists() and other.samefile(path) for other in inputs):
+        raise BpError(
+            "INPUT_OUTPUT_EXISTS", f"{path} is the input itself", f"--output {path.stem}.mapped.jsonl"
+        )
+    if path.exists() and not overwrite:
+        raise BpError("INPUT_OUTPUT_EXISTS", f"{path} exists", "repeat the command with --overwrite")
+    if not path.parent.is_dir():
+        raise BpError("INPUT_OUTPUT_FOLDER", f"there is no folder {path.parent}", f"mkdir -p {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise BpError("INPUT_OUTPUT_FOLDER", f"{path.parent} cannot be written", f"ls -ld {path.parent}")

@@ -31,6 +31,7 @@ CODES: dict[str, str] = {
     "INPUT_SOURCE_FAILED": "a third-party source raised an error",
     "INPUT_TOKENIZER_INVALID": "the path given holds no readable tokenizer.json",
     "INPUT_OUTPUT_EXISTS": "the output file exists and overwriting was not asked for",
+    "INPUT_OUTPUT_FOLDER": "the folder of the output file is not there or cannot be written",
     "INPUT_VALIDATION_FAILED": "an argument has a value that is not allowed",
     "DEP_DATASETS_MISSING": "an hf: source or a datasets.Dataset was asked for and the package datasets is not installed",
     "DEP_ZSTANDARD_MISSING": "the file is zstd-compressed and the package zstandard is not installed",

@@ -342,13 +342,13 @@ def load_mappers(modules: Iterable[str] = ()) -> tuple[dict[str, Mapper], list[s
     for point in entry_points(group=GROUP):
         try:
             found[point.name] = point.load()
-        except Exception as error:  # noqa: BLE001 - a third party's module: told, and the others go on
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's module: told, and the others go on
             failed.append(f"mapper {point.name} ({point.value}) left out: {type(error).__name__}: {error}")
     named = [m.strip() for m in (*modules, *os.environ.get(ENV, "").split(",")) if m.strip()]
     for module in dict.fromkeys(named):
         try:
             importlib.import_module(module).register_dataset_mappers(found.__setitem__)
-        except Exception as error:  # noqa: BLE001 - as above
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
             failed.append(f"mapper module {module} left out: {type(error).__name__}: {error}")
     return found, failed
 

@@ -29,6 +29,13 @@ Convert = Callable[[dict[str, Any], str, int, str], Example]
 _SIGNATURES = 1024  # key sets remembered; a file with more is no table
 
 
+@dataclasses.dataclass(slots=True)
+class _Last:
+    """The format that the last row was read as, told without a cost per row."""
+
+    name: str = ""
+
+
 def read(
     *sources: str | os.PathLike[str],
     format: str = "auto",
@@ -103,6 +110,7 @@ class Reader(Iterator[Item]):
         self.notes: list[str] = []
         self._format, self._map, self._mapper, self._force = format, field_map, mapper, force
         self.limits = limits
+        self._last = _Last()
         self._note = note or logging.getLogger("bp_data").info
         rows = chain.from_iterable(map(self._source, sources))
         self._rows: Iterator[Item] = rows if max_samples is None else islice(rows, max_samples)
@@ -111,6 +119,11 @@ class Reader(Iterator[Item]):
     def blank(self) -> int:
         """Blank lines so far."""
         return sum(source.counts.blank for source in self.sources)
+
+    @property
+    def row_format(self) -> str:
+        """The format that the last accepted row was read as, one of `bp_data.FORMATS`."""
+        return self._last.name
 
     def __iter__(self) -> Iterator[Item]:
         return self._rows  # the iterator itself, so that a loop does not pay for this class
@@ -164,10 +177,11 @@ class Reader(Iterator[Item]):
     def _plan(self) -> Convert | None:
         """How to convert where that was said; None where a sample decides."""
         convert = self._format.convert if self._format else None
+        self._last.name = self._format.name if self._format else ""
         if self._map is not None:
-            return mapped(self._map, convert or by_keys())
+            return mapped(self._map, convert or by_keys(self._last))
         if self._mapper is not None:
-            return plugged(self._mapper, convert or by_keys())
+            return plugged(self._mapper, convert or by_keys(self._last))
         return convert
 
     def _decide(self, source: Source, rows: list[dict[str, Any]], bad: int) -> Convert:
@@ -179,13 +193,14 @@ class Reader(Iterator[Item]):
         if not found.clear and not self._force:
             raise unclear(source.spec, found)
         if found.recognised >= 0.5 or not found.sampled:
-            return by_keys()
+            return by_keys(self._last)
         if found.proposal is not None and (found.proposal.confidence >= CONFIDENT or not found.candidates):
-            return mapped(FieldMap(found.proposal.mapping), by_keys())
+            return mapped(FieldMap(found.proposal.mapping), by_keys(self._last))
         if found.candidates:
             self._tell(f"{source.name}: forced to {found.format} at {found.candidates[0].confidence:.2f}")
+            self._last.name = found.format
             return FORMATS[found.format].convert
-        return by_keys()
+        return by_keys(self._last)
 
 
 def unclear(spec: str, found: Detection) -> BpError:
@@ -208,17 +223,17 @@ def unclear(spec: str, found: Detection) -> BpError:
     )
 
 
-def by_keys() -> Convert:
-    """A converter that picks the format of each row, remembering key sets that were clear."""
-    cache: dict[tuple[str, ...], Convert] = {}
+def by_keys(last: _Last) -> Convert:
+    """A converter that picks the format of each row, remembering key sets that were clear; `last` holds its name."""
+    cache: dict[tuple[str, ...], Format] = {}
 
-    def best(row: dict[str, Any]) -> tuple[Convert, float]:
+    def best(row: dict[str, Any]) -> tuple[Format, float]:
         ranked = rank(row)
         if not ranked or ranked[0][1][0] < CONFIDENT:
             keys = ", ".join(list(row)[:8])
             near = f"; nearest is {ranked[0][0].name}: {ranked[0][0].shape}" if ranked else ""
             raise RowError("unrecognised_format", "", f"the keys ({keys[:120]}) fit no known format{near}")
-        return ranked[0][0].convert, ranked[0][1][0]
+        return ranked[0][0], ranked[0][1][0]
 
     def convert(row: dict[str, Any], source: str, line: int, id: str) -> Example:
         keys = tuple(row)
@@ -227,14 +242,17 @@ def by_keys() -> Convert:
             known, confidence = best(row)
             if confidence > CONFIDENT and len(cache) < _SIGNATURES:
                 cache[keys] = known
-            return known(row, source, line, id)
+            last.name = known.name
+            return known.convert(row, source, line, id)
         try:
-            return known(row, source, line, id)
+            last.name = known.name
+            return known.convert(row, source, line, id)
         except RowError:
             other, _ = best(row)  # the same keys with other types may be another format
             if other is known:
                 raise
-            return other(row, source, line, id)
+            last.name = other.name
+            return other.convert(row, source, line, id)
 
     return convert
 

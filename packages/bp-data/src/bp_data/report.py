@@ -26,8 +26,8 @@ from bp_data.common import SCHEMA_VERSION, knob
 from bp_data.errors import BpError
 from bp_data.example import Example, Rejected
 from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicatePairs, NearDuplicateSearch, star_clusters
-from bp_data.report_parts import Excerpts, Trace, advisories, lengths_out, turn_statistics
-from bp_data.texts import exact_key, row_text, rows_of
+from bp_data.report_parts import Excerpts, Trace, advisories, find_outliers, turn_statistics
+from bp_data.texts import all_paths, exact_key, row_text
 from bp_data.tokens import CountsAhead, TokenCounter, distribution, histogram
 
 _BATCH = 512
@@ -76,6 +76,7 @@ class Report:
     rows_rejected: int
     rejections: dict[str, int]
     formats: dict[str, int]
+    kinds: dict[str, int]
     exact_duplicates: int
     near_duplicate_rows: int
     near_duplicate_clusters: int
@@ -162,6 +163,10 @@ def report(
         one_pass.tokens.close()
 
 
+def _by_count(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
 class _Pass:
     """One pass over the rows: collects, then sums up."""
 
@@ -175,6 +180,10 @@ class _Pass:
         self.accepted = self.rejected = 0
         self.rejections: Counter[str] = Counter()
         self.formats: Counter[str] = Counter()
+        self.shapes: Counter[str] = Counter()
+        self.format_names: dict[str, int] = {}
+        self.row_formats = array("B")
+        self.reader: Any = None
         self.scripts: Counter[str] = Counter()
         self.languages: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
@@ -202,7 +211,12 @@ class _Pass:
                 self.search.add(row_text(item))
             self.search.flush()
             self.held = len(self.index.items)
-        for row in rows_of(dataset):
+        if isinstance(dataset, (str, Path)) or all_paths(dataset):
+            from bp_data.reader import read
+
+            dataset = read(*([dataset] if isinstance(dataset, (str, Path)) else dataset))
+        self.reader = dataset if hasattr(dataset, "row_format") else None
+        for row in dataset:
             if isinstance(row, Rejected):
                 self.rejected += 1
                 self.rejections[row.reason] += 1
@@ -228,7 +242,11 @@ class _Pass:
             self.exact_held[number] = self.held_keys[key]
         self.lines.append(example.line)
         self.sources.append(self.source_names.setdefault(example.source, len(self.source_names)))
-        self.formats[example.kind + (f" ({example.task})" if example.task else "")] += 1
+        shape = f"{example.kind} ({example.task})" if example.task else example.kind
+        self.shapes[shape] += 1
+        name = self.reader.row_format if self.reader is not None else shape
+        self.formats[name] += 1
+        self.row_formats.append(min(self.format_names.setdefault(name, len(self.format_names)), 255))
         self.turns[len(example.turns) + len(example.chosen)] += 1
         for turn in example.turns:
             self.roles[turn.role] += 1
@@ -278,8 +296,6 @@ class _Pass:
         return f"{names[self.sources[row]]}:{self.lines[row]}"
 
     def _sum_up(self, dataset: Any, pairs: NearDuplicatePairs) -> Report:
-        import numpy as np
-
         settings, held, rows = self.settings, self.held, self.accepted
         counts = self.tokens.finish()
         inside = (pairs.first >= held) & (pairs.second >= held)
@@ -297,7 +313,7 @@ class _Pass:
         near = {c: members for c, members in near.items() if members}
         near_rows = sum(map(len, near.values()))
         contamination = self._contamination(pairs)
-        outliers = lengths_out(counts, pairs.repeated[held:], self._where)
+        outliers = find_outliers(counts, pairs.repeated[held:], self.row_formats, self._where)
         rate = (len(self.exact) + near_rows) / rows if rows else 0.0
         failed = []
         for name, value in (
@@ -341,8 +357,9 @@ class _Pass:
             rows_total=rows + self.rejected,
             rows_accepted=rows,
             rows_rejected=self.rejected,
-            rejections=dict(sorted(self.rejections.items(), key=lambda x: (-x[1], x[0]))),
-            formats=dict(sorted(self.formats.items(), key=lambda x: (-x[1], x[0]))),
+            rejections=_by_count(self.rejections),
+            formats=_by_count(self.formats),
+            kinds=_by_count(self.shapes),
             exact_duplicates=len(self.exact),
             near_duplicate_rows=near_rows,
             near_duplicate_clusters=len(near),
@@ -351,8 +368,8 @@ class _Pass:
             tokens=tokens,
             turns=turn_statistics(self.turns, self.roles),
             outliers=outliers,
-            scripts=dict(sorted(self.scripts.items(), key=lambda x: (-x[1], x[0]))),
-            languages=dict(sorted(self.languages.items(), key=lambda x: (-x[1], x[0]))),
+            scripts=_by_count(self.scripts),
+            languages=_by_count(self.languages),
             pii=found,
             reasoning=self.trace.result(),
             verdict="FAIL" if failed else "WARN" if warnings else "PASS",

@@ -140,7 +140,7 @@ def to_html(report: Report) -> str:
     body += [
         "<h2>Secrets and personal data</h2>", _table(found, ("kind", "found", "first rows")),
         "<h2>Outliers</h2>",
-        _table([(k, o[k], ", ".join(o["where"].get(k, [])[:5])) for k in ("short", "long", "repetitive")], ("kind", "rows", "first rows")),
+        _table([(k, o[k], ", ".join(o["where"].get(k, [])[:5])) for k in ("short", "long", "repetitive", "format")], ("kind", "rows", "first rows")),
         "<h2>Script and language</h2>", _table(list(r.scripts.items()), ("script", "rows")),
         _table(list(r.languages.items())[:20], ("language", "rows")),
         "<h2>Reasoning traces</h2>", _table([(k, v) for k, v in r.reasoning.items()], ("figure", "value")),

@@ -2,6 +2,7 @@
 
 - A length outlier lies more than 3.5 robust standard deviations (1.4826 · MAD of log tokens) from the median and at
   least a factor of 3 away, so a narrow distribution does not flag its own edges.
+- A format outlier is in a format (or kind, where rows were given) that under 1 % of the rows have.
 - A repetition outlier has more than half of its shingles repeat one another (the near-duplicate search counts them).
 - Excerpts are kept redacted, at most 400 characters, in a file that spools to disk beyond 64 MB.
 """
@@ -12,7 +13,7 @@ import re
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bp_data import pii
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 EXCERPT = 400
 REPEATED = 0.5
+RARE_FORMAT = 0.01
 _THINK = re.compile(r"<think(?:ing)?>(.{0,1000000}?)</think(?:ing)?>", re.DOTALL)
 
 
@@ -91,12 +93,22 @@ class Trace:
         }
 
 
-def lengths_out(counts: np.ndarray, repeated: np.ndarray, where: Callable[[int], str]) -> dict[str, Any]:
-    """Rows that are far too short, far too long, or repeat themselves."""
+def find_outliers(
+    counts: np.ndarray, repeated: np.ndarray, formats: Sequence[int], where: Callable[[int], str]
+) -> dict[str, Any]:
+    """Rows that are far too short, far too long, repeat themselves, or are in a format that few others have.
+
+    Args:
+        counts: (R,) int64 tokens of each row.
+        repeated: (R,) float32 share of a row's shingles that repeat.
+        formats: R small numbers, equal for rows of one format.
+        where: names a row.
+    """
     import numpy as np
 
     if not len(counts):
-        return {"rows": 0, "rate": 0.0, "short": 0, "long": 0, "repetitive": 0, "where": {}}
+        return {"rows": 0, "rate": 0.0, "short": 0, "long": 0, "repetitive": 0, "format": 0, "where": {}}
+    shapes = np.asarray(formats, np.int64)
     logs = np.log(np.maximum(counts, 1))
     middle = np.median(logs)
     spread = max(3.5 * 1.4826 * float(np.median(np.abs(logs - middle))), float(np.log(3)))
@@ -104,6 +116,9 @@ def lengths_out(counts: np.ndarray, repeated: np.ndarray, where: Callable[[int],
         "short": np.flatnonzero(logs < middle - spread),
         "long": np.flatnonzero(logs > middle + spread),
         "repetitive": np.flatnonzero((repeated > REPEATED) & (counts > 50)),
+        "format": np.flatnonzero(
+            np.isin(shapes, np.flatnonzero(np.bincount(shapes) < RARE_FORMAT * len(counts)))
+        ),
     }
     rows = len(np.unique(np.concatenate(list(groups.values()))))
     return {

@@ -27,7 +27,8 @@ def to_text(report: Report) -> str:
         f"tokens           {mark}{t['count']:,}; per row p50 {mark}{t['p50']:,}, p95 {mark}{t['p95']:,}, "
         f"max {mark}{t['max']:,} ({t['how']})",
         f"turns            mean {r.turns['mean']}, max {r.turns['max']}; {_mix(r.turns['roles'])}",
-        f"outliers         {o['rows']:,}: {o['short']:,} short, {o['long']:,} long, {o['repetitive']:,} repetitive",
+        f"outliers         {o['rows']:,}: {o['short']:,} short, {o['long']:,} long, {o['repetitive']:,} repetitive, "
+        f"{o['format']:,} in a rare format",
         f"scripts          {_mix(r.scripts)}",
         f"languages        {_mix(r.languages)}",
         f"secrets          {_mix(r.pii['secrets'])}",

@@ -25,12 +25,19 @@ def rows_of(source: Rows | str | Path | Sequence[str | Path]) -> Iterator[Exampl
     """Iterate rows whatever they were given as: rows themselves, one path, or several paths."""
     if isinstance(source, (str, Path)):
         source = [source]
-    if isinstance(source, (list, tuple)) and source and all(isinstance(item, (str, Path)) for item in source):
-        from bp_data import read
+    if all_paths(source):
+        from bp_data.reader import read
 
         yield from read(*source)  # pyright: ignore
         return
     yield from source  # pyright: ignore
+
+
+def all_paths(source: Any) -> bool:
+    """Whether a source is a list of paths, and not of rows."""
+    return (
+        isinstance(source, (list, tuple)) and bool(source) and all(isinstance(i, (str, Path)) for i in source)
+    )
 
 
 def _spoken(turns: Sequence[Turn], roles: tuple[str, ...]) -> Iterator[str]:

@@ -162,9 +162,15 @@ def validate(
         Counts of every reason code, and the findings.
 
     Raises:
-        BpError: as `read`; `INPUT_TOKENIZER_INVALID`.
+        BpError: as `read`; `INPUT_TOKENIZER_INVALID`; `INPUT_VALIDATION_FAILED` for a tokenizer without a limit.
     """
     settings = dataclasses.replace(settings or ValidateSettings(), **overrides)
+    if settings.tokenizer and not settings.max_length:
+        raise BpError(
+            "INPUT_VALIDATION_FAILED",
+            "a tokenizer counts against a limit; none is given",
+            "--max-length 2048",
+        )
     started = time.perf_counter()
     reader: Reader | None = None
     paths = [data] if isinstance(data, str | PathLike) else data if isinstance(data, list | tuple) else []
