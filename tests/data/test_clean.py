@@ -6,7 +6,6 @@ import pytest
 from bp_data.clean import CleanSettings, clean
 from bp_data.common import BpError
 from bp_data.example import Example, Rejected, Turn
-from bp_data.tokens import TokenCounter, distribution, histogram
 
 LONG = " ".join(f"word{i}" for i in range(60))
 
@@ -44,13 +43,29 @@ def test_keep_best_prefers_clean_text():
         ({"drop_match": "question"}, "filter_match"),
         ({"max_repetition": 0.3}, "filter_repetition"),
         ({"min_reasoning": 5}, "filter_reasoning"),
+        ({"drop_finding": ("null_literal",)}, "filter_finding"),
     ],
 )
 def test_filters(settings, reason):
-    row = chat(1, "a question a question a question a question")
+    row = chat(1, "a question a question a question a question", "N/A")
     result = clean([row], **settings)
     assert [d.reason for d in result.dropped] == [reason]
     assert result.to_dict()["dropped"] == {reason: 1}
+
+
+def test_rows_with_findings_go_and_the_finding_is_told():
+    rows = [
+        chat(1, "what is it", "fine"),
+        chat(2, "what is it now", "<think>open"),
+        chat(3, "and then", "As an AI, I cannot"),
+    ]
+    assert reasons(clean(rows, drop_finding=("error",))) == [
+        ("r2", "filter_finding", "think_unbalanced at turns[1].content")
+    ]
+    assert [row.id for row in clean(rows, drop_finding=("error", "refusal")).kept] == ["r1"]
+    with pytest.raises(BpError, match="refusals") as error:
+        clean(rows, drop_finding=("refusals",))
+    assert error.value.hint == "--drop-finding refusal"
 
 
 def test_redaction_and_rejections():
@@ -100,22 +115,3 @@ def test_bad_pattern():
     with pytest.raises(BpError) as error:
         clean([], CleanSettings(match="("))
     assert error.value.code == "INPUT_PATTERN_INVALID"
-
-
-def test_token_counts(tmp_path):
-    assert TokenCounter().count(["abcd" * 10, "é" * 4, ""]).tolist() == [10, 2, 0]
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-
-    tokenizer = Tokenizer(WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.enable_truncation(4)
-    tokenizer.enable_padding(length=4)
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    counter = TokenCounter(tmp_path)
-    assert counter.count(["a a a a a a a", "a"]).tolist() == [7, 1], "stored truncation and padding are off"
-    assert not counter.estimated
-    counts = TokenCounter().count(["x" * n for n in range(1, 400)])
-    assert distribution(counts)["max"] == 100
-    assert sum(n for _, _, n in histogram(counts)) == 399

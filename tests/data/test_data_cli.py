@@ -203,3 +203,22 @@ def test_split_writes_the_rows_of_the_source(data, capsys):
     run(capsys, "split", "qa.jsonl", "--heldout-ratio", "0.2", "--seed", "7", "--overwrite", "-q")
     assert (data / "qa.heldout.jsonl").read_bytes() == first
     assert run(capsys, "split", "qa.jsonl", "--heldout-ratio", "1.5")[0] == 1
+
+
+def test_outputs_are_refused_before_the_work(data, capsys):
+    target = data / "absent" / "x"
+    source = "good.jsonl"
+    for argv in (
+        ["report", source, "--html", f"{target}.html"],
+        ["clean", source, "--output", f"{target}.jsonl"],
+        ["clean", source, "--dropped", f"{target}.jsonl"],
+        ["split", source, "--out-train", f"{target}.jsonl"],
+        ["map", source, "--auto", "--output", f"{target}.jsonl"],
+    ):
+        code, out, err = run(capsys, *argv)
+        assert (code, out) == (1, "")
+        assert "[INPUT_OUTPUT_FOLDER]" in err
+        assert f"hint: mkdir -p {target.parent}" in err
+    assert not target.parent.exists()
+    code, _, err = run(capsys, "report", source, "--html", source)
+    assert (code, "[INPUT_OUTPUT_EXISTS]" in err) == (1, True), "the page never replaces the data"

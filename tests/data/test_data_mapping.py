@@ -117,11 +117,13 @@ def picky(row):
 def test_mappers_from_modules_where_one_is_broken(tmp_path, monkeypatch):
     (tmp_path / "mine_ok.py").write_text(MODULE)
     (tmp_path / "mine_broken.py").write_text("import does_not_exist_anywhere")
+    (tmp_path / "mine_leaving.py").write_text("raise SystemExit(3)")
     monkeypatch.syspath_prepend(str(tmp_path))
-    found, failed = load_mappers(["mine_broken", "mine_ok"])
+    found, failed = load_mappers(["mine_broken", "mine_leaving", "mine_ok"])
     assert {"upper", "picky"} <= found.keys()
-    assert len(failed) == 1
+    assert len(failed) == 2
     assert "mine_broken" in failed[0]
+    assert "mine_leaving" in failed[1]
     path = write(tmp_path / "a.jsonl", [{"q": "a", "a": a} for a in "bcd"])
     items = list(bp_data.read(path, mapper="upper", mapper_modules=("mine_broken", "mine_ok")))
     assert [item.turns[1].content for item in items] == ["B", "C", "D"]
@@ -134,3 +136,21 @@ def test_mappers_from_modules_where_one_is_broken(tmp_path, monkeypatch):
     with pytest.raises(bp_data.BpError) as caught:
         bp_data.read(path, mapper="lower", mapper_modules=("mine_broken",))
     assert caught.value.code == "INPUT_MAPPER_FAILED"
+
+
+def test_mappers_from_entry_points_where_one_is_broken(tmp_path, monkeypatch):
+    (tmp_path / "demo_mappers.py").write_text(
+        "def tickets(row):\n    return {'prompt': row['s'], 'completion': row['r']}\n"
+    )
+    info = tmp_path / "demo_mappers-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: demo-mappers\nVersion: 1.0\n")
+    points = "[bp_data.mappers]\nabsent = demo_mappers:absent\ntickets = demo_mappers:tickets\nbad = no_such_module:x\n"
+    (info / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found, failed = load_mappers()
+    assert "tickets" in found
+    assert [line.split()[1] for line in failed] == ["absent", "bad"]
+    path = write(tmp_path / "a.jsonl", [{"s": "It broke", "r": "Send it in"}])
+    (item,) = bp_data.read(path, mapper="tickets")
+    assert [turn.content for turn in item.turns] == ["It broke", "Send it in"]

@@ -58,6 +58,21 @@ def test_json_has_the_promised_keys():
     assert {"count", "p50", "p95", "max", "estimated"} <= set(data["tokens"])
 
 
+def test_formats_of_a_mixed_file_and_its_rare_rows(tmp_path):
+    path = tmp_path / "mixed.jsonl"
+    rows = [
+        {"messages": [{"role": "user", "content": prose(i)}, {"role": "assistant", "content": prose(-i)}]}
+        for i in range(1, 151)
+    ]
+    rows.insert(70, {"instruction": prose(2000), "input": "", "output": prose(2001)})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = report(path)
+    assert found.formats == {"openai": 150, "alpaca": 1}
+    assert found.kinds == {"chat": 151}
+    assert (found.outliers["format"], found.outliers["where"]["format"]) == (1, ["mixed.jsonl:71"])
+    assert report(path, max_outlier_rate=0.0).failed_thresholds
+
+
 @pytest.fixture
 def held(tmp_path):
     path = tmp_path / "held.jsonl"
