@@ -25,6 +25,7 @@ from typing import IO, Any
 import gguf
 import numpy as np
 from bp_merge.common import BpError
+from threadpoolctl import threadpool_limits
 
 from bp_export.gguf.arch import TensorSource
 from bp_export.gguf.blocks import encode, row_blocks
@@ -235,7 +236,8 @@ def _converted(
 ) -> Iterator[tuple[int, bool, np.ndarray]]:
     """Converted blocks in the order of the file: (index of the tensor, whether it is its last block, bytes)."""
     waiting: collections.deque[tuple[int, bool, Future[np.ndarray]]] = collections.deque()
-    with ThreadPoolExecutor(threads) as pool:
+    # BLAS with threads of its own in each of ours is twice as slow
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         try:
             for index in range(done, len(entries)):
                 ranges = row_blocks(entries[index].tensor)
