@@ -27,7 +27,7 @@ from bp_data.errors import REASONS, BpError
 from bp_data.example import Example, Rejected, Turn
 from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, star_clusters
 from bp_data.report_parts import Trace
-from bp_data.texts import exact_key, row_text, rows_of
+from bp_data.texts import exact_key, row_text, rows_of, text_key
 from bp_data.tokens import TokenCounter
 
 _DEFECT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd]")
@@ -297,7 +297,7 @@ def _contaminated(rows: list[Example], settings: CleanSettings) -> list[tuple[in
 
     index = ContaminationIndex(settings.against)
     held = len(index.items)
-    keys = {exact_key(item): item.id for item in reversed(index.items)}
+    keys = {text_key(row_text(item)): item.id for item in reversed(index.items)}
     search = NearDuplicateSearch(settings.dup_threshold, settings.shingle)
     for item in index.items:
         search.add(row_text(item))
@@ -316,7 +316,7 @@ def _contaminated(rows: list[Example], settings: CleanSettings) -> list[tuple[in
         if a < held <= b:
             found[b - held] = f"{index.items[a].id} (near-duplicate)"
     for row, example in enumerate(rows):
-        if (item := keys.get(exact_key(example))) is not None:
+        if (item := keys.get(text_key(row_text(example)))) is not None:
             found[row] = f"{item} (equal)"
     return sorted(found.items())
 

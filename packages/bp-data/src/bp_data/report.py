@@ -1,8 +1,5 @@
-"""The dataset report: one pass over the rows, everything that a training run should know before it starts.
+"""The dataset report: everything that a training run should know before it starts. `report_pass` does the work.
 
-- Rows are streamed. What is kept per row is numbers (line, tokens, turns) and an excerpt in a spooled file, so memory
-  is that of the near-duplicate search.
-- Held-out items enter the same similarity search as the training rows: one search gives duplicates and contamination.
 - Duplicate counts are the rows that keep-first would remove: `exact_duplicates` by content key, `near_duplicate_rows`
   the further ones by star clusters of verified pairs.
 - Verdict: FAIL where a gate tripped or no row could be used, WARN where a figure passes its advisory threshold, else
@@ -11,26 +8,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import time
-from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 
-from bp_data import language, pii
 from bp_data.common import SCHEMA_VERSION, knob
 from bp_data.errors import BpError
 from bp_data.example import Example, Rejected
-from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicatePairs, NearDuplicateSearch, star_clusters
-from bp_data.report_parts import Excerpts, Trace, advisories, find_outliers, turn_statistics
-from bp_data.texts import all_paths, exact_key, row_text
-from bp_data.tokens import CountsAhead, TokenCounter, distribution, histogram
+from bp_data.neardup import DEFAULT_THRESHOLD
 
-_BATCH = 512
 Share = Annotated[float, Ge(0), Le(1)]
 
 
@@ -75,6 +65,7 @@ class Report:
     rows_accepted: int
     rows_rejected: int
     rejections: dict[str, int]
+    rejected: dict[str, dict[str, Any]]
     formats: dict[str, int]
     kinds: dict[str, int]
     exact_duplicates: int
@@ -155,290 +146,8 @@ def report(
         if value is not None and not 0 <= value <= 1:
             flag = "--" + name.replace("_", "-")
             raise BpError("INPUT_VALIDATION_FAILED", f"{name} must be 0 to 1, not {value}", f"{flag} 0.1")
-    one_pass = _Pass(settings, progress)
-    try:
+    from bp_data.report_pass import Pass
+
+    one_pass = Pass(settings, progress)
+    with contextlib.closing(one_pass):
         return one_pass.run(dataset)
-    finally:
-        one_pass.excerpts.close()
-        one_pass.tokens.close()
-
-
-def _by_count(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
-
-
-class _Pass:
-    """One pass over the rows: collects, then sums up."""
-
-    def __init__(self, settings: ReportSettings, progress: Callable[[int], None] | None) -> None:
-        self.settings, self.progress, self.began = settings, progress, time.monotonic()
-        self.search = NearDuplicateSearch(settings.dup_threshold, settings.shingle)
-        self.tokens = CountsAhead(TokenCounter(settings.tokenizer))
-        self.index: Any = None
-        self.held = 0
-        self.held_keys: dict[bytes, int] = {}
-        self.accepted = self.rejected = 0
-        self.rejections: Counter[str] = Counter()
-        self.formats: Counter[str] = Counter()
-        self.shapes: Counter[str] = Counter()
-        self.format_names: dict[str, int] = {}
-        self.row_formats = array("B")
-        self.reader: Any = None
-        self.scripts: Counter[str] = Counter()
-        self.languages: Counter[str] = Counter()
-        self.kinds: Counter[str] = Counter()
-        self.pii_rows = 0
-        self.pii_lines: dict[str, list[str]] = {}
-        self.turns: Counter[int] = Counter()
-        self.roles: Counter[str] = Counter()
-        self.first_of: dict[bytes, int] = {}
-        self.exact: list[tuple[int, int]] = []
-        self.exact_held: dict[int, int] = {}
-        self.lines, self.sources = array("q"), array("L")
-        self.source_names: dict[str, int] = {}
-        self.trace = Trace()
-        self.excerpts = Excerpts()
-        self.batch: list[str] = []
-
-    def run(self, dataset: Any) -> Report:
-        settings = self.settings
-        if settings.against:
-            from bp_data.contamination import ContaminationIndex
-
-            self.index = ContaminationIndex(settings.against)
-            for number, item in enumerate(self.index.items):
-                self.held_keys.setdefault(exact_key(item), number)
-                self.search.add(row_text(item))
-            self.search.flush()
-            self.held = len(self.index.items)
-        if isinstance(dataset, (str, Path)) or all_paths(dataset):
-            from bp_data.reader import read
-
-            dataset = read(*([dataset] if isinstance(dataset, (str, Path)) else dataset))
-        self.reader = dataset if hasattr(dataset, "row_format") else None
-        for row in dataset:
-            if isinstance(row, Rejected):
-                self.rejected += 1
-                self.rejections[row.reason] += 1
-            else:
-                self._row(row)
-            total = self.accepted + self.rejected
-            if self.progress and total % 1000 == 0:
-                self.progress(total)
-            if settings.max_samples and total >= settings.max_samples:
-                break
-        self._work_off()
-        self._scan(self.search.flush())
-        return self._sum_up(dataset, self.search.finish())
-
-    def _row(self, example: Example) -> None:
-        number = self.accepted
-        self.accepted += 1
-        key = exact_key(example)
-        first = self.first_of.setdefault(key, number)
-        if first != number:
-            self.exact.append((first, number))
-        if self.held_keys and key in self.held_keys:
-            self.exact_held[number] = self.held_keys[key]
-        self.lines.append(example.line)
-        self.sources.append(self.source_names.setdefault(example.source, len(self.source_names)))
-        shape = f"{example.kind} ({example.task})" if example.task else example.kind
-        self.shapes[shape] += 1
-        name = self.reader.row_format if self.reader is not None else shape
-        self.formats[name] += 1
-        self.row_formats.append(min(self.format_names.setdefault(name, len(self.format_names)), 255))
-        self.turns[len(example.turns) + len(example.chosen)] += 1
-        for turn in example.turns:
-            self.roles[turn.role] += 1
-        text = row_text(example)
-        self.excerpts.append(text)
-        self.trace.add(example)
-        self.batch.append(text)
-        self._scan(self.search.add(text))
-        if len(self.batch) >= _BATCH:
-            self._work_off()
-
-    def _scan(self, groups: list[Any]) -> None:
-        if self.index is None or not groups:
-            return
-        from bp_data.shingles import Tokens
-
-        if self.search.unit != "word":  # n-grams are of words, whatever the similarity compares
-            return
-        for t in groups:
-            self.index.scan(Tokens(t.rows - self.held, t.hashes, t.offsets, t.size))
-
-    def _work_off(self) -> None:
-        batch, self.batch = self.batch, []
-        if not batch:
-            return
-        start = self.accepted - len(batch)
-        self.tokens.add(batch)
-        if self.index is not None and self.search.unit == "char":
-            from bp_data.shingles import tokenize
-
-            for tokens in tokenize(batch, range(start, self.accepted)):
-                self.index.scan(tokens)
-        for i, (text, findings) in enumerate(zip(batch, pii.scan(batch), strict=True)):
-            name = language.script(text)
-            self.scripts[name] += 1
-            self.languages[language.language(text, name)] += 1
-            if findings:
-                self.pii_rows += 1
-                for kind in {f.kind for f in findings}:
-                    where = self.pii_lines.setdefault(kind, [])
-                    if len(where) < 20:
-                        where.append(self._where(start + i))
-                self.kinds.update(f.kind for f in findings)
-
-    def _where(self, row: int) -> str:
-        names = list(self.source_names)
-        return f"{names[self.sources[row]]}:{self.lines[row]}"
-
-    def _sum_up(self, dataset: Any, pairs: NearDuplicatePairs) -> Report:
-        settings, held, rows = self.settings, self.held, self.accepted
-        counts = self.tokens.finish()
-        inside = (pairs.first >= held) & (pairs.second >= held)
-        mine = dataclasses.replace(
-            pairs,
-            rows=rows,
-            first=pairs.first[inside] - held,
-            second=pairs.second[inside] - held,
-            similarity=pairs.similarity[inside],
-        )
-        mine = self._copies_of_items(pairs, mine)
-        removed = {row for _, row in self.exact}
-        clusters = star_clusters(mine)
-        near = {c: [m for m in members if m not in removed] for c, members in clusters.items()}
-        near = {c: members for c, members in near.items() if members}
-        near_rows = sum(map(len, near.values()))
-        contamination = self._contamination(pairs)
-        outliers = find_outliers(counts, pairs.repeated[held:], self.row_formats, self._where)
-        rate = (len(self.exact) + near_rows) / rows if rows else 0.0
-        failed = []
-        for name, value in (
-            ("fail_on_dups", rate),
-            ("fail_on_contamination", contamination["rate"]),
-            ("max_outlier_rate", outliers["rate"]),
-        ):
-            limit = getattr(settings, name)
-            if limit is not None and value > limit:
-                failed.append(f"{name}: {value:.4f} > {limit}")
-        if not rows:
-            failed.append("rows_accepted: 0")
-        largest = sorted(near, key=lambda c: (-len(near[c]), c))[:20]
-        duplicates = {
-            "rate": round(rate, 6), "threshold": settings.dup_threshold, "shingle": mine.shingle,
-            "rule": "star clusters: each member is similar to its centre", "pairs": len(mine.first),
-            "candidates_verified": mine.candidates, "capped_buckets": mine.capped_buckets,
-            "rows_without_shingle": mine.short_rows,
-            "clusters": [self._cluster(c, near[c]) for c in largest],
-        }  # fmt: skip
-        secrets = {k: n for k, n in sorted(self.kinds.items()) if k in pii.SECRET_KINDS}
-        found = {
-            "rows": self.pii_rows, "secrets": secrets,
-            "personal": {k: n for k, n in sorted(self.kinds.items()) if k not in pii.SECRET_KINDS},
-            "where": dict(sorted(self.pii_lines.items())),
-        }  # fmt: skip
-        tokens = {
-            **distribution(counts), "estimated": settings.tokenizer is None,
-            "how": "UTF-8 bytes / 4, total within about 20 %" if settings.tokenizer is None else str(settings.tokenizer),
-            "histogram": histogram(counts),
-        }  # fmt: skip
-        warnings = advisories(
-            rows=rows, rejected=self.rejected, exact=len(self.exact), near=near_rows, contamination=contamination,
-            outliers=outliers, pii=found, reasoning=self.trace.result(), capped=pairs.capped_buckets,
-        )  # fmt: skip
-        if settings.strict and warnings and not failed:
-            failed.append(f"strict: {len(warnings)} warning(s)")
-        self.excerpts.close()
-        return Report(
-            dataset=str(dataset) if isinstance(dataset, (str, Path)) else ", ".join(self.source_names),
-            rows_total=rows + self.rejected,
-            rows_accepted=rows,
-            rows_rejected=self.rejected,
-            rejections=_by_count(self.rejections),
-            formats=_by_count(self.formats),
-            kinds=_by_count(self.shapes),
-            exact_duplicates=len(self.exact),
-            near_duplicate_rows=near_rows,
-            near_duplicate_clusters=len(near),
-            near_duplicates=duplicates,
-            contamination=contamination,
-            tokens=tokens,
-            turns=turn_statistics(self.turns, self.roles),
-            outliers=outliers,
-            scripts=_by_count(self.scripts),
-            languages=_by_count(self.languages),
-            pii=found,
-            reasoning=self.trace.result(),
-            verdict="FAIL" if failed else "WARN" if warnings else "PASS",
-            warnings=warnings,
-            failed_thresholds=failed,
-            seconds=round(time.monotonic() - self.began, 3),
-            settings=settings,
-            notes=list(getattr(dataset, "notes", ())),
-        )
-
-    def _copies_of_items(self, pairs: NearDuplicatePairs, mine: NearDuplicatePairs) -> NearDuplicatePairs:
-        """Training rows that are copies of one held-out item were folded into it: join them to each other again."""
-        import numpy as np
-
-        across = (pairs.first < self.held) & (pairs.second >= self.held) & (pairs.similarity >= 1)
-        by_item: dict[int, list[int]] = {}
-        for item, row in zip(pairs.first[across].tolist(), pairs.second[across].tolist(), strict=True):
-            by_item.setdefault(item, []).append(row - self.held)
-        extra = [(rows[0], row) for rows in by_item.values() for row in rows[1:]]
-        if not extra:
-            return mine
-        first, second = np.array(extra, np.int64).T
-        return dataclasses.replace(
-            mine,
-            first=np.concatenate([mine.first, first]),
-            second=np.concatenate([mine.second, second]),
-            similarity=np.concatenate([mine.similarity, np.ones(len(extra), np.float32)]),
-        )
-
-    def _contamination(self, pairs: NearDuplicatePairs) -> dict[str, Any]:
-        if self.index is None:
-            return {"rows": 0, "rate": 0.0, "against": [], "checked": False}
-        held, rows = self.held, self.accepted
-        overlap = self.index.finish()
-        across = (pairs.first < held) & (pairs.second >= held)
-        near = dict(zip((pairs.second[across] - held).tolist(), pairs.first[across].tolist(), strict=True))
-        why: dict[int, tuple[int, str]] = {
-            r: (i, f"13-gram coverage {c:.2f}") for r, (i, c) in overlap.contaminated.items()
-        }
-        why |= {row: (item, "near-duplicate") for row, item in near.items()}
-        why |= {row: (item, "equal") for row, item in self.exact_held.items()}
-        review = [row for row in overlap.review if row not in why]
-        items = overlap.items_hit | {item for item, _ in why.values()}
-        against = []
-        for number, file in enumerate(self.index.files):
-            of_file = [row for row, (item, _) in why.items() if self.index.file_of(item) == number]
-            hit = sum(self.index.file_of(item) == number for item in items)
-            against.append({**file, "rows": len(of_file), "items_compromised": hit})
-        examples = [
-            {
-                "row": self._where(row),
-                "item": self.index.items[item].id,
-                "why": text,
-                "text": self.excerpts.get(row),
-            }
-            for row, (item, text) in sorted(why.items())[:20]
-        ]
-        return {
-            "rows": len(why), "rate": round(len(why) / rows, 6) if rows else 0.0, "against": against, "checked": True,
-            "exact": len(self.exact_held), "near": len(set(near) - set(self.exact_held)),
-            "ngram_13_coverage": len(overlap.contaminated), "review_13_any": len(review),
-            "any_8": overlap.rows_short, "fields_too_short": overlap.unchecked_fields,
-            "rule": "equal, near-duplicate, or at least half of an item's question or answer 13-grams in one row",
-            "examples": examples, "review": [self._where(row) for row in review[:20]],
-        }  # fmt: skip
-
-    def _cluster(self, centre: int, members: list[int]) -> dict[str, Any]:
-        return {
-            "keep": self._where(centre), "rows": len(members) + 1,
-            "drop": [self._where(row) for row in members[:20]],
-            "texts": [self.excerpts.get(centre), self.excerpts.get(members[0])],
-        }  # fmt: skip

@@ -46,11 +46,18 @@ class Excerpts:
         self._file.seek(self._ends[row])
         data = self._file.read(self._ends[row + 1] - self._ends[row])
         self._file.seek(0, 2)
-        return pii.redact(data.decode("utf-8", "replace"))
+        return beginning(data.decode("utf-8", "replace"))
 
     def close(self) -> None:
         """Drop the file."""
         self._file.close()
+
+
+def beginning(text: str) -> str:
+    """The first whole words of a text, redacted, and "…" where more follows."""
+    if len(text) >= EXCERPT:
+        text = f"{text[:EXCERPT].rpartition(' ')[0] or text[:EXCERPT]} …"
+    return pii.redact(text)
 
 
 class Trace:

@@ -116,6 +116,11 @@ def exact_key(example: Example) -> bytes:
     return h.digest()
 
 
+def text_key(text: str) -> bytes:
+    """16 bytes that two texts share where only case and white space tell them apart, whatever format they came in."""
+    return blake2b(normalised(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 def prompt_key(example: Example) -> bytes:
     """16 bytes over the prompt alone (system turns included): equal for both answers to one prompt."""
     h = blake2b(digest_size=16)

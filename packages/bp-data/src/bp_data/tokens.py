@@ -99,17 +99,18 @@ def distribution(counts: np.ndarray) -> dict[str, Any]:
 
 
 def histogram(counts: np.ndarray, bars: int = 32) -> list[tuple[int, int, int]]:
-    """(low, high, rows) per bar, logarithmic where the counts span more than a factor of 50."""
+    """(low, high, rows) per bar of equal width; where few rows are far longer, the last bar holds that tail."""
     import numpy as np
 
     if not len(counts):
         return []
     low, high = int(counts.min()), int(counts.max()) + 1
-    if high > 50 * max(1, low):
-        edges = np.geomspace(max(1, low), high, bars + 1).round().astype(np.int64)
-        edges[0] = low
-    else:
-        edges = np.linspace(low, high, min(bars, high - low) + 1).round().astype(np.int64)
-    edges = np.unique(edges)
+    tail = int(np.percentile(counts, 99, method="higher")) + 1
+    edges = (
+        np.linspace(low, tail if high > 2 * tail else high, min(bars, high - low) + 1)
+        .round()
+        .astype(np.int64)
+    )
+    edges = np.unique(np.append(edges, high))
     rows, _ = np.histogram(counts, edges)
     return [(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], rows, strict=True)]
