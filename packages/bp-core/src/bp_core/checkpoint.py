@@ -57,7 +57,7 @@ def _fsync(path: Path) -> None:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write(root: Path, step: int, fill: Callable[[Path], None], **facts: Any) -> Checkpoint:
@@ -78,15 +78,18 @@ def write(root: Path, step: int, fill: Callable[[Path], None], **facts: Any) -> 
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         fill(staging)
-        files = sorted(p for p in staging.iterdir() if p.is_file())
-
-        def secure(path: Path) -> tuple[str, dict[str, Any]]:
-            digest = _digest(path)
-            _fsync(path)
-            return path.name, {"size": path.stat().st_size, "blake2b": digest}
-
-        with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
-            manifest = {"schema_version": 1, "step": step, **facts, "files": dict(pool.map(secure, files))}
+        files = sorted((p for p in staging.iterdir() if p.is_file()), key=lambda p: -p.stat().st_size)
+        with concurrent.futures.ThreadPoolExecutor(max_workers=8) as pool:
+            flushed = [
+                pool.submit(_fsync, path) for path in files
+            ]  # the disk writes while the hashes are taken
+            entries = {
+                path.name: {"size": path.stat().st_size, "sha256": digest}
+                for path, digest in zip(files, pool.map(_digest, files), strict=True)
+            }
+            for future in flushed:
+                future.result()
+        manifest = {"schema_version": 1, "step": step, **facts, "files": dict(sorted(entries.items()))}
         (staging / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         _fsync(staging / MANIFEST)
         _fsync(staging)
@@ -129,7 +132,7 @@ def read(folder: Path, *, verify: bool = True) -> Checkpoint:
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry["size"]:
             raise invalid(f"{name} is missing or has another size")
-        if verify and _digest(path) != entry["blake2b"]:
+        if verify and _digest(path) != entry["sha256"]:
             raise invalid(f"{name} has other contents than were written")
     return Checkpoint(folder, step, manifest)
 
