@@ -150,6 +150,28 @@ def test_a_long_line_is_skipped_without_being_held(tmp_path):
     assert [i.line for i in items] == list(range(1, 42))
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "object.json", "a.csv", "a.txt", "a.jsonl.gz"])
+def test_memory_does_not_grow_with_the_file(tmp_path, name):
+    import tracemalloc
+
+    rows = [{"prompt": f"question {i} " + "x" * 400, "completion": "y" * 400} for i in range(12_000)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    data = {
+        "a.jsonl": lines, "a.json": json.dumps(rows), "object.json": json.dumps({"data": rows}, indent=1),
+        "a.csv": csv_of(rows), "a.txt": lines.replace("\n", "\n\n"), "a.jsonl.gz": gzip.compress(lines.encode(), 1),
+    }[name]  # fmt: skip
+    path = write(tmp_path / name, data)
+    del rows, lines, data
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in bp_data.read(path))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == 12_000
+    assert peak < 6 << 20, "10 MB of rows pass through"
+
+
 @pytest.mark.slow
 def test_a_200_mb_line_stays_within_the_memory_budget(tmp_path):
     path = tmp_path / "huge.jsonl"

@@ -98,10 +98,8 @@ def _diff(a: str, b: str) -> str:
     x, y = a.split(), b.split()
     out = []
     steps = difflib.SequenceMatcher(None, x, y, autojunk=False).get_opcodes()
-    if (
-        a.endswith("…") and b.endswith("…") and len(steps) > 2
-    ):  # where both are cut off, their ends say nothing
-        steps = steps[: -1 if steps[-1][0] != "equal" else -2]
+    if a.endswith("…") and len(steps) > 2 and steps[-1][0] == "equal" and steps[-1][1] == len(x) - 1:
+        del steps[-2]  # both were cut off, at different words: that is no difference
     for op, i, j, k, l in steps:
         if op == "equal":
             out.append(_text(" ".join(x[i:j])))

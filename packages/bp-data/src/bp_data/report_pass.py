@@ -22,7 +22,7 @@ from bp_data.neardup import NearDuplicatePairs, NearDuplicateSearch, star_cluste
 from bp_data.report import Report, ReportSettings
 from bp_data.report_parts import Excerpts, Trace, advisories, beginning, find_outliers, turn_statistics
 from bp_data.texts import all_paths, exact_key, row_text, text_key
-from bp_data.tokens import CountsAhead, TokenCounter, distribution, histogram
+from bp_data.tokens import ESTIMATE, CountsAhead, TokenCounter, distribution, histogram
 
 _BATCH = 512
 
@@ -66,6 +66,7 @@ class Pass:
         self.batch: list[str] = []
 
     def run(self, dataset: Any) -> Report:
+        """Look at every row, and sum up."""
         settings = self.settings
         if settings.against:
             from bp_data.contamination import ContaminationIndex
@@ -216,7 +217,7 @@ class Pass:
         }  # fmt: skip
         tokens = {
             **distribution(counts), "estimated": settings.tokenizer is None,
-            "how": "UTF-8 bytes / 4, total within about 20 %" if settings.tokenizer is None else str(settings.tokenizer),
+            "how": ESTIMATE if settings.tokenizer is None else str(settings.tokenizer),
             "histogram": histogram(counts),
         }  # fmt: skip
         warnings = advisories(

@@ -3,7 +3,7 @@
 - A refused row is an error with the reason that `read` gives; an accepted one goes through `checks.check`.
 - Reading stops after `max_errors` errors: a thoroughly broken file need not be read to its end.
 - Lengths are counted by the real tokenizer when one is given; with a limit and no tokenizer the count is UTF-8
-  bytes / 4 and each such finding says that it is an estimate (±20 %).
+  bytes / 4 and each such finding says that it is an estimate.
 - What concerns the whole file (one class only, contradicting labels, thinking in some answers) has line 0.
 """
 
