@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import bp_export
 import pytest
@@ -71,6 +72,11 @@ def test_dry_run_tells_the_figures(capsys, adapter):
         (("export", "{adapter}", "--formt", "gguf"), 1, "--format"),
         (("export", "{adapter}", "--base-model", "./none"), 1, "[DEP_MODEL_LOAD_FAILED]"),
         (("export", "{adapter}", "--hub-token-file", "none"), 1, "[INPUT_TOKEN_FILE_INVALID]"),
+        (
+            ("export", "{adapter}", "--hub-token", "x", "--hub-token-file", "none"),
+            1,
+            "--hub-token-file alone",
+        ),
         (("push", "{adapter}", "--repo", "bad name"), 1, "[INPUT_REPO_ID_INVALID]"),
         (("push", "{adapter}"), 1, "--repo"),
         (("ollama", "list", "--host", "127.0.0.1:9"), 69, "[DEP_OLLAMA_UNREACHABLE]"),
@@ -147,12 +153,81 @@ def test_verify_checks_any_file(capsys, tmp_path):
     assert (code, "--verify" in err) == (1, True)
 
 
+@pytest.fixture
+def square(tmp_path):
+    """A base whose q_proj is 256x256, and an adapter of it."""
+    from tiny_models import build
+
+    base = build("llama3", tmp_path / "llama")
+    adapter = write_adapter(tmp_path / "square", base_ref=str(base), base_path=base, scale=0.1)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(base / name, adapter / name)
+    return base, adapter
+
+
+def test_verify_checks_an_adapter_file_on_its_base(capsys, tmp_path, square):
+    base, adapter = square
+    code, out, _ = run(capsys, "export", adapter, "-f", "gguf-lora", "-q")
+    lora = out.strip()
+    assert code == 0
+    run(capsys, "export", base, "-f", "gguf", "--quantization", "f32", "-o", tmp_path / "f32.gguf", "-q")
+    data = json.loads(run(capsys, "export", lora, "--verify", "--json")[1])
+    assert (data["verified"], data["format"], data["runtime"]) == (True, "gguf-lora", None)
+    assert "name a base GGUF file" in data["unchecked"]["kl"]
+    code, out, _ = run(capsys, "export", lora, "--verify", "--base-model", tmp_path / "f32.gguf")
+    assert (code, "llama.cpp: applies it to the base" in out) == (0, True)
+    code, _, err = run(capsys, "export", lora, "--verify", "--base-model", base)
+    assert (code, "is no GGUF file" in err) == (1, True)
+
+
+def test_an_adapter_file_that_is_not_the_bases_is_named(tmp_path, square):
+    from bp_export.export import export
+    from bp_export.gguf.lora import write_gguf_lora
+    from bp_export.verify_lora import verify_lora
+    from bp_merge.adapter import Adapter
+    from tiny_models import build
+
+    base, adapter = square
+    lora = export(adapter, format="gguf-lora").path
+    other = export(build("qwen3", tmp_path / "qwen"), format="gguf", quantization="f32").path
+    problems = verify_lora(lora, other).problems
+    assert any("the base is qwen3" in p for p in problems), problems
+    same = export(base, format="gguf", quantization="f32", output=tmp_path / "same.gguf").path
+    loaded = Adapter.load(adapter)
+    config = json.loads((base / "config.json").read_text())
+    far = {**config, "num_hidden_layers": 99}
+    modules = {"model.layers.77.self_attn.q_proj": next(iter(loaded.modules.values()))}
+    write_gguf_lora(SimpleNamespace(modules=modules, config=loaded.config), far, tmp_path / "far.gguf")
+    problems = verify_lora(tmp_path / "far.gguf", same).problems
+    assert problems == ("the base has no blk.77.attn_q.weight",)
+
+
+def test_a_token_on_the_command_line_reaches_the_hub(capsys, adapter, monkeypatch):
+    from fakes.fake_hub import READ, fake_hub
+    from huggingface_hub import constants
+
+    for name, value in (("HF_HUB_OFFLINE", False), ("HF_HUB_DISABLE_XET", True)):
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(adapter / "cache"))
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    with fake_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.add("acme/base", {"config.json": b"{}"}, private=True)
+        argv = ("export", adapter, "-f", "merged", "--base-model", "acme/base", "--dry-run")
+        code, _, err = run(capsys, *argv)
+        assert (code, "[DEP_MODEL_LOAD_FAILED]" in err) == (1, True)
+        code, _, with_token = run(capsys, *argv, "--hub-token", READ)
+        assert code == 1
+        assert with_token.splitlines()[-1] != err.splitlines()[-1], "the repository is seen now"
+
+
 def test_commands_are_where_they_are_mounted():
-    from bp_export import cli as module
+    from bp_export import cli_ollama
 
     assert set(cli.commands) == {"export", "ollama", "push", "pull"}
-    assert set(module.ollama_group.commands) == {"register", "list", "ps", "show", "rm", "shelf"}
-    assert run_command(module.register_command, ["--help"]) == 0
+    assert set(cli_ollama.ollama_group.commands) == {"register", "list", "ps", "show", "rm", "shelf"}
+    assert run_command(cli_ollama.register_command, ["--help"]) == 0
 
 
 _IMPORTS = """

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from adapters import write_adapter
@@ -220,6 +221,30 @@ def test_pull_brings_back_what_was_pushed(hub, adapter, tmp_path):
         code_of(lambda: pull("alice/empty", tmp_path / "none", token=WRITE)).code == "INPUT_ADAPTER_INVALID"
     )
     assert not (tmp_path / "none").exists()
+
+
+def test_a_merged_model_that_is_pushed_is_the_adapters_own(hub, tmp_path):
+    """What was merged before the adapter changed is not pushed for it."""
+    from bp_merge.checkpoint import Checkpoint
+    from tiny_models import build
+
+    base = build("llama3", tmp_path / "base")
+    adapter = write_adapter(tmp_path / "law", base_ref=str(base), base_path=base, scale=0.1)
+    (adapter / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
+    planned = push(adapter, "alice/m", token=WRITE, include_base=True, dry_run=True)
+    assert planned.kind == "merged"
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {name for name, _ in planned.files}
+    assert not (adapter / "merged").exists()
+    assert hub.requests == []
+    seen = []
+    for seed in (0, 1, 1):
+        write_adapter(adapter, base_ref=str(base), base_path=base, scale=0.1, seed=seed)
+        push(adapter, "alice/m", token=WRITE, include_base=True)
+        (tmp_path / "got.safetensors").write_bytes(hub.repos["alice/m"].files()["model.safetensors"])
+        with Checkpoint.open(tmp_path / "got.safetensors") as sent:
+            seen.append(sent.read("model.layers.0.self_attn.q_proj.weight").copy())
+    assert not np.array_equal(seen[0], seen[1])
+    assert np.array_equal(seen[1], seen[2])
 
 
 def test_a_link_that_leads_out_is_refused(hub, adapter, tmp_path):

@@ -127,6 +127,18 @@ def test_own_modelfile_wins(server, client, model, tmp_path):
     assert server.creates[0]["parameters"] == {"stop": ["x"], "temperature": 0.2}
 
 
+@pytest.mark.parametrize("contents", [None, b"\xff\xfe", b"TEMPLATE"])
+def test_a_modelfile_that_cannot_be_used_is_told_before_anything_is_sent(
+    server, client, model, tmp_path, contents
+):
+    if contents is not None:
+        (tmp_path / "Own").write_bytes(contents)
+    error = code_of(lambda: register(model, "m", client=client, modelfile=tmp_path / "Own"))
+    assert error.code == "INPUT_MODELFILE_INVALID"
+    assert error.hint
+    assert server.requests == []
+
+
 def test_adapters_and_the_shelf(server, client, tmp_path):
     server.add("llama3.2:latest")
     server.add("llama3.2:1b")

@@ -218,7 +218,8 @@ def run(
     for text in (*written.notices, *((registered or {}).get("notes") or ())):
         tell(text)
     if job.record is not None:
-        write_json(job.record, {"schema_version": 1, **result.to_dict()})
+        known = {"inputs_sha256": job.identity} if job.identity else {}
+        write_json(job.record, {"schema_version": 1, **result.to_dict(), **known})
     return result
 
 

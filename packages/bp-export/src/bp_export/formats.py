@@ -37,6 +37,7 @@ _ADAPTER_FILES = (
     "generation_config.json",
 )
 
+RECORD = "export.json"
 Tell = Callable[[str], None]
 Progress = Callable[[int, int], None] | None
 
@@ -54,13 +55,23 @@ class Written:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """An export that is ready to run."""
+    """An export that is ready to run.
+
+    Args:
+        path: what will be made.
+        quantization: number type, None where the adapter is copied.
+        plan: figures.
+        write: does it: (reference, note, progress).
+        record: where the result is recorded, None for a plain copy.
+        identity: names the exact inputs and settings, in the record.
+    """
 
     path: Path
     quantization: str | None
     plan: ExportPlan
     write: Callable[[Any, Tell, Progress], Written]
     record: Path | None = None
+    identity: str = ""
 
 
 def prepare(inputs: Inputs, s: ExportSettings) -> Job:
@@ -213,7 +224,7 @@ def _merged(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
             tuple(made["notices"]),
         )
 
-    return Job(out, figures["dtype"], plan, write, out / "export.json")
+    return Job(out, figures["dtype"], plan, write, out / RECORD, inputs.identity("merged", s.dtype))
 
 
 # ------------------------------------------------------------------------------------------------ gguf

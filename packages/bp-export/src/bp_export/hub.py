@@ -24,9 +24,10 @@ from typing import Any
 from .adapter_dir import FILE, AdapterInfo
 from .card import is_hub_id, keeps, make_card, public_config
 from .errors import BpError
+from .formats import RECORD
 from .hub_errors import RETRYABLE, cause_of, first_line
 from .licences import licence_of
-from .sources import is_model
+from .sources import Inputs, is_model, open_inputs
 from .tokenizer_files import TEMPLATE_FOLDER, TOKENIZER_FILES
 from .tokens import read_token
 
@@ -119,16 +120,16 @@ def push(
     kind = kind_of(folder)
     run_id = AdapterInfo.read(folder).run_id if kind == "adapter" else None
     if include_base and kind == "adapter":
-        from .export import export
-
         merged = folder / "merged"
-        if dry_run:
-            export(folder, format="merged", output=merged, dry_run=True, note=tell)
-            tell(f"the merged model would be made in {merged} and pushed from there")
-            if not is_model(merged):
-                return PushResult(repo_id, None, revision, None, "merged", private, (), True, run_id)
-        elif not is_model(merged):
-            export(folder, format="merged", output=merged, note=tell)
+        inputs = open_inputs(folder, token=secret)
+        if not _is_current(merged, inputs):
+            if dry_run:
+                tell(f"the merged model would be made in {merged} and pushed from there")
+                files = _to_come(inputs)
+                return PushResult(repo_id, None, revision, None, "merged", private, files, True, run_id)
+            from .export import export
+
+            export(folder, format="merged", output=merged, token=secret, note=tell)
         pushed = push(
             merged,
             repo_id,
@@ -406,6 +407,21 @@ def _inside(file: Path, folder: Path) -> Path:
             f"replace the link by the file, or remove it: {file}",
         )
     return file
+
+
+def _is_current(merged: Path, inputs: Inputs) -> bool:
+    """Whether a merged folder holds this adapter on this base, as they are now."""
+    record = merged / RECORD
+    if not record.is_file() or not is_model(merged):
+        return False
+    return json.loads(record.read_text("utf-8")).get("inputs_sha256") == inputs.identity("merged", None)
+
+
+def _to_come(inputs: Inputs) -> tuple[tuple[str, int], ...]:
+    """Files of a merged model that is not made yet: those of its base, with the adapter's tokenizer."""
+    weights = [f for pattern in _FILES["merged"] for f in inputs.base.path.glob(pattern)]
+    texts = [f for name in TOKENIZER_FILES for f in inputs.tokenizer.glob(name)]
+    return tuple(sorted({f.name: f.stat().st_size for f in (*weights, *texts)}.items()))
 
 
 def _origin(folder: Path) -> AdapterInfo | None:

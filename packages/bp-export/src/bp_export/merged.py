@@ -93,18 +93,18 @@ def write_merged(
         }
         write_json(mark, made)
     with inputs.weights() as source:
-        _compare(source, staging, every)
+        compare(source, staging, every)
     mark.unlink()
     return {**made, "verified": True}
 
 
-def _compare(source: Any, folder: Path, every: bool) -> None:
+def compare(source: Any, folder: Path, every: bool) -> None:
     """Read the merged folder back: names, shapes, every number finite, and values against the sum, rounded once.
 
     Args:
         source: what was to be written.
         folder: what was written.
-        every: compare all rows; else the first `SAMPLED` of each tensor.
+        every: compare all rows, not only the first `SAMPLED` of each tensor.
 
     Raises:
         BpError: `RUNTIME_EXPORT_FAILED`, `INPUT_TENSOR_NOT_FINITE`.
