@@ -39,9 +39,13 @@ QUESTION = (
 )
 
 
+def model_of(args: argparse.Namespace) -> str:
+    return args.model or str(real.gemma3_model_dir())
+
+
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     return {
-        "chat_template": "gemma",
+        **({} if args.model else {"chat_template": "gemma"}),
         "data": (str(args.data),),
         "samples": args.rows,
         "steps": args.steps,
@@ -62,7 +66,7 @@ def train(args: argparse.Namespace) -> None:
     from bp_core import RunStore, Trainer
 
     quiet = lambda _: None  # noqa: E731
-    trainer = Trainer(str(real.gemma3_model_dir()), output=args.folder, tell=quiet, **settings(args))
+    trainer = Trainer(model_of(args), output=args.folder, tell=quiet, **settings(args))
     if args.job == "resume":
         result = trainer.resume(RunStore(args.folder).list()[0].run_id)
     else:
@@ -88,34 +92,32 @@ def llama(args: argparse.Namespace) -> None:
     runtime = open_runtime(args.gguf, threads=2)
     assert runtime is not None, "no llama.cpp is installed: uv pip install xllamacpp"
     try:
-        ids = runtime.tokenize(prompt, True, True)
+        ids = runtime.tokenize(prompt, add_special=True, parse_special=True)
         answer = runtime.generate(ids, 48)
     finally:
         runtime.close()
-    end = {tokenizer.convert_tokens_to_ids(t) for t in ("<end_of_turn>", "<eos>")}
+    ends = json.loads((args.folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
+    end = {ends} if isinstance(ends, int) else set(ends)
     stop = next((i for i, token in enumerate(answer) if token in end), len(answer))
     print(json.dumps({"ids": len(ids), "answer": tokenizer.decode(answer[:stop]).strip()}))
 
 
 def hand_loop(args: argparse.Namespace) -> None:
     """The job of a child: seconds per step of a loop without logging, guards or checkpoints."""
-    import datetime as dt
-
     import torch
     import torch.nn.functional as F
     from bp_core.batches import collate
-    from bp_core.dataset import prepare
     from bp_core.decide import plan_of
     from bp_core.loss import full_cross_entropy
-    from bp_core.models import add_adapter, choose_device, load_model
-    from bp_core.ready import make_encoder
+    from bp_core.models import add_adapter, load_model
+    from bp_core.ready import make_ready
     from bp_core.settings import resolve
 
-    base = real.gemma3_model_dir()
-    s = resolve({"model": str(base), "output": args.folder, **settings(args)})
-    prepared = prepare(s, make_encoder(base, s, dt.datetime.now(dt.UTC)), tell=lambda _: None)
+    given = resolve({"model": model_of(args), "output": args.folder, **settings(args)})
+    ready = make_ready(given, tell=lambda _: None)
+    s, prepared = ready.settings, ready.prepared
     steps = list(plan_of(s, prepared).epoch(0))[: args.steps]
-    model = add_adapter(load_model(base, s, choose_device(s)), s).train()
+    model = add_adapter(load_model(ready.folder, s, ready.device), s).train()
     whole = model.get_base_model()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=2e-4, weight_decay=0.0)
@@ -158,6 +160,7 @@ def child(args: argparse.Namespace, job: str, folder: Path, *more: str, wait: bo
         str(folder),
         *more,
     ]
+    command += ["--model", args.model] if args.model else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if not wait:
         return process
@@ -194,6 +197,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--hand", type=int, default=4, help="steps of the hand-written loop")
+    parser.add_argument("--model", help="instead of Gemma 3 270M, one with a chat template of its own")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -205,10 +209,10 @@ def main() -> None:
     root = Path(tempfile.mkdtemp())
     try:
         straight = child(args, "export", root / "straight")
-        hand = child(args, "hand", root / "hand") if args.hand else None
         step = kill(args, root / "killed")
         resumed = child(args, "resume", root / "killed")
         answered = child(args, "llama", Path(straight["adapter_path"]), "--gguf", straight["gguf"])
+        hand = child(args, "hand", root / "hand") if args.hand else None
         told = {
             "steps": straight["steps"],
             "tokens": straight["tokens"],
