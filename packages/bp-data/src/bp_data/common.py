@@ -247,16 +247,14 @@ def options(*classes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]
         for cls in reversed(classes):
             for k in reversed(list(knobs(cls))):
                 dashed = k.name.replace("_", "-")
-                names = [f for f in k.flags if "/" not in f]
+                short = [f for f in k.flags if "/" not in f and not f.startswith("--")]
+                others = [f for f in k.flags if "/" not in f and f.startswith("--")]
                 if k.type is bool and not k.many:
-                    off = [f[1:] for f in k.flags if f.startswith("/")]
-                    names = [f for f in names if not f.startswith("/")]
-                    decl = [*names, f"--{dashed}/--no-{dashed}"]
-                    for flag in off:
-                        decl.append(f" /{flag}")
+                    off = [f" {f}" for f in k.flags if f.startswith("/")]
+                    decl = [*short, f"--{dashed}/--no-{dashed}", *others, *off]
                     kind: Any = None
                 else:
-                    decl = [*names, f"--{dashed}"]
+                    decl = [*short, f"--{dashed}", *others]
                     kind = click.Choice(list(k.choices)) if k.choices else _click_type(k)
                 shown = (
                     "" if k.default in (None, (), dataclasses.MISSING) else f"  [default: {_show(k.default)}]"
