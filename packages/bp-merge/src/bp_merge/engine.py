@@ -2,6 +2,7 @@
 
 - One module at a time, in f64, from factors that are read when needed; the result is f32 with scale 1. Where a folder
   is written, each module goes into it as it is made: memory is a few modules, whatever the adapters' size and count.
+- A thread for each core merges a module of its own, with one BLAS thread: the result does not depend on how many.
 - The rank of the result is what the method's result needs, unless a rank or an energy fraction is asked for; what that
   discards is reported.
 - Adapters must have the same modules and shapes; `missing="zero"` takes an absent module as ΔW = 0.
@@ -11,7 +12,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures as cf
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from bp_merge.adapter import Adapter, LoraModule
 from bp_merge.adapter_folder import write_adapter
@@ -28,6 +32,7 @@ from bp_merge.kernels import draws, key_of
 from bp_merge.lowrank import LowRank, compress, norm
 from bp_merge.method import Context, Method, get_method
 from bp_merge.moments import Moments
+from bp_merge.shards import check_space, ordered, peak_rss_mb, workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +65,6 @@ class MergeResult:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, without the tensors."""
-        from bp_merge.shards import peak_rss_mb
-
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "adapter"}
         found["output_path"] = str(self.output_path) if self.output_path else None
         return {**found, "peak_rss_mb": peak_rss_mb()}
@@ -108,11 +111,13 @@ def merge(
     rows: dict[str, dict[str, float]] = {}
 
     def made() -> Iterator[LoraModule]:
-        for done, name in enumerate(job.names):
-            if progress:
-                progress(done, len(job.names), name)
-            module, rows[name] = _merge_module(job, name)
-            yield module
+        tasks = (functools.partial(_merge_module, job, name) for name in job.names)
+        with threadpool_limits(1, user_api="blas"), cf.ThreadPoolExecutor(workers()) as pool:
+            for done, (module, row) in enumerate(ordered(tasks, pool, workers())):
+                rows[module.name] = row
+                if progress:
+                    progress(done, len(job.names), module.name)
+                yield module
 
     config, source = _config(adapters, job.names), adapters[0].path
     written = None
@@ -163,8 +168,6 @@ def plan_merge(
     Raises:
         BpError: as `merge`.
     """
-    from bp_merge.shards import check_space
-
     job = _prepare(adapters, method, weights, rank, energy, 0, moments, missing, output, parameters)
     largest = disk = top = 0
     for name in job.names:
@@ -174,7 +177,7 @@ def plan_merge(
         kept = min(total, m, n, rank or total)
         top, disk = max(top, kept), disk + (m + n) * kept * 4
         dense = m * n * (len(found) + 3) * 8 if job.parameters.get("space") == "dense" else 0
-        largest = max(largest, (m + n) * total * 8 * 6 + dense)
+        largest = max(largest, ((m + n) * total * 8 * 8 + dense) * workers())
     return {
         "method": method,
         "output_path": str(output) if output is not None else None,

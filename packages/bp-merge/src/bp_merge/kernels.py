@@ -49,6 +49,16 @@ def drop(delta: np.ndarray, keep: float | np.ndarray, key: np.ndarray, start: in
     return delta * (kept * (delta.dtype.type(65536) / limit))
 
 
+def weighted_sum(parts: Iterable[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """Σ wᵢ·xᵢ in the type of the parts."""
+    total = None
+    for part, weight in zip(parts, weights, strict=True):
+        term = part * part.dtype.type(weight)
+        total = term if total is None else np.add(total, term, out=total)
+    assert total is not None
+    return total
+
+
 def elect(parts: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
     """TIES (arXiv:2306.01708): the sign of the weighted sum; then the weighted mean of those that agree.
 
@@ -63,9 +73,7 @@ def elect(parts: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
         [3, -1, 0], [1, -2, 0] and [-2, 2, 4] with equal weights elect [+, -, +] and give [2, -1.5, 4].
     """
     kind = parts[0].dtype.type
-    total = parts[0] * kind(weights[0])
-    for part, weight in zip(parts[1:], weights[1:], strict=True):
-        total += part * kind(weight)
+    total = weighted_sum(parts, weights)
     sign = np.where(total >= 0, kind(1), kind(-1))
     value, share = np.zeros_like(total), np.zeros_like(total)
     for part, weight in zip(parts, weights, strict=True):

@@ -29,10 +29,11 @@ def as_numpy(values: Any) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LowRank:
-    """ΔW = b @ a, b (m, R) f64, a (R, n) f64."""
+    """ΔW = b @ a, b (m, R) f64, a (R, n) f64; `known` is its SVD where that fell off on the way."""
 
     b: np.ndarray
     a: np.ndarray
+    known: Svd | None = None
 
     @classmethod
     def of(cls, b: Any, a: Any, scale: float = 1.0) -> LowRank:
@@ -76,7 +77,8 @@ class Svd:
         if k == 0:
             return LowRank.zeros((self.u.shape[0], self.vt.shape[1]))
         root = np.sqrt(self.s[:k])
-        return LowRank(self.u[:, :k] * root, root[:, None] * self.vt[:k])
+        kept = Svd(self.u[:, :k], self.s[:k], self.vt[:k])
+        return LowRank(kept.u * root, root[:, None] * kept.vt, kept)
 
 
 def stack(parts: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
@@ -95,16 +97,18 @@ def _whiten(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _signed(u: np.ndarray, s: np.ndarray, vt: np.ndarray) -> Svd:
-    keep = s > (s[0] if len(s) else 0.0) * 1e-9
-    u, s, vt = u[:, keep], s[keep], vt[keep]
-    if len(s):
-        sign = np.sign(u[np.argmax(np.abs(u), axis=0), np.arange(len(s))])
+    k = int(np.sum(s > (s[0] if len(s) else 0.0) * 1e-9))
+    u, s, vt = u[:, :k], s[:k], vt[:k]
+    if k:
+        sign = np.where(u.max(0) >= -u.min(0), 1.0, -1.0)
         u, vt = u * sign, vt * sign[:, None]
     return Svd(u, s, vt)
 
 
 def svd(part: LowRank) -> Svd:
     """Thin SVD by Gram matrices; singular values under 1e-9 of the largest are cut."""
+    if part.known is not None:
+        return part.known
     root_b, v_b = _whiten(part.b.T @ part.b)
     root_a, v_a = _whiten(part.a @ part.a.T)
     if not len(root_b) or not len(root_a):
@@ -119,6 +123,44 @@ def svd_qr(part: LowRank) -> Svd:
     q_a, r_a = np.linalg.qr(part.a.T)
     p, s, qt = np.linalg.svd(r_b @ r_a.T, full_matrices=False)
     return _signed(q_b @ p, s, qt @ q_a.T)
+
+
+def between(u: np.ndarray, middle: np.ndarray, vt: np.ndarray) -> LowRank:
+    """U·middle·Vᵀ for orthonormal U (m, p) and V, with its SVD, which is that of `middle` (p, q)."""
+    p, s, qt = np.linalg.svd(middle, full_matrices=False)
+    return _signed(u @ p, s, qt @ vt).low_rank()
+
+
+def joint(parts: Sequence[LowRank]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All changes in the left singular basis U = left·turn of [τ₁ … τ_N]: τᵢ = U·coordinatesᵢ.
+
+    Nothing of m rows is formed but `left` itself, and U only in `in_basis`. Coordinates are f32, since what is done to
+    them is elementwise.
+
+    Returns:
+        left (m, R), turn (R, k), coordinates (N, k, n) f32.
+    """
+    lefts, rights = [], []
+    for p in parts:
+        root, v = _whiten(p.a @ p.a.T)
+        lefts.append(p.b @ (v * root))  # its Gram matrix is that of τᵢ, whatever the factors
+        rights.append((v / root).T @ p.a)
+    left = np.concatenate(lefts, axis=1)
+    root, v = _whiten(left.T @ left)
+    at = np.cumsum([0, *(len(r) for r in rights)])
+    coordinates = np.empty((len(parts), len(root), parts[0].shape[1]), np.float32)
+    for i, right in enumerate(rights):
+        coordinates[i] = (root[:, None] * v[at[i] : at[i + 1]].T) @ right
+    return left, v / root, coordinates
+
+
+def in_basis(left: np.ndarray, turn: np.ndarray, rows: np.ndarray) -> LowRank:
+    """(left·turn)·rows for orthonormal left·turn (m, k), with its SVD from the Gram matrix of the rows (k, n)."""
+    root, p = _whiten(rows @ rows.T)
+    if not len(root):
+        return LowRank.zeros((left.shape[0], rows.shape[1]))
+    found = _signed(left @ (turn @ p[:, ::-1]), root[::-1], (p / root)[:, ::-1].T @ rows)
+    return found.low_rank()
 
 
 def compress(part: LowRank, rank: int | None = None, energy: float | None = None) -> tuple[LowRank, float]:
@@ -143,7 +185,8 @@ def compress(part: LowRank, rank: int | None = None, energy: float | None = None
         k = min(k, int(np.searchsorted(np.cumsum(squares), energy * total * (1 - 1e-12))) + 1)
     if rank is not None:
         k = min(k, rank)
-    return found.low_rank(k), float(squares[k:].sum() / total) if total else 0.0
+    small = part if part.known is not None and k == len(found.s) else found.low_rank(k)
+    return small, float(squares[k:].sum() / total) if total else 0.0
 
 
 def inner(x: LowRank, y: LowRank) -> float:
@@ -153,6 +196,8 @@ def inner(x: LowRank, y: LowRank) -> float:
 
 def norm(x: LowRank) -> float:
     """‖ΔW‖ of Frobenius."""
+    if x.known is not None:
+        return float(np.linalg.norm(x.known.s))
     return math.sqrt(max(inner(x, x), 0.0))
 
 
@@ -190,7 +235,8 @@ def basis(blocks: Sequence[np.ndarray]) -> np.ndarray:
     if not len(root):
         return np.zeros((joined.shape[0], 0))
     u = joined @ (vectors / root)
-    u, _ = np.linalg.qr(u)  # the Gram route loses orthogonality in weak directions
+    values, turn = np.linalg.eigh(u.T @ u)  # the Gram route loses orthogonality in weak directions: once more
+    u = u @ (turn / np.sqrt(values) @ turn.T)
     return u * np.sign(u[np.argmax(np.abs(u), axis=0), np.arange(u.shape[1])])
 
 

@@ -30,7 +30,7 @@ from bp_merge.casts import FLOATS, target, to_f32
 from bp_merge.checkpoint import Checkpoint
 from bp_merge.common import SCHEMA_VERSION, BpError
 from bp_merge.compatible import check_compatible
-from bp_merge.kernels import della_keep, drop, elect, key_of, thresholds
+from bp_merge.kernels import della_keep, drop, elect, key_of, thresholds, weighted_sum
 from bp_merge.method import get_method
 from bp_merge.methods.breadcrumbs import check_tails
 from bp_merge.methods.della import check_chances
@@ -332,14 +332,14 @@ def _prepare(
     pool: cf.Executor,
 ) -> Merge:
     """The function of a block, after the passes over the whole tensor that it needs."""
-    weights, scale = [np.float32(w) for w in s.weights], np.float32(s.scale)
+    weights, scale = s.weights, np.float32(s.scale)
     if s.method == "linear":
-        return lambda w, xs, low: _sum(xs, weights)
+        return lambda w, xs, low: weighted_sum(xs, weights)
     if s.method == "slerp":
         a, b = _arc(models, info, spans, s.t, pool)
         return lambda w, xs, low: a * xs[0] + b * xs[1]
     if s.method == "task_arithmetic":
-        return lambda w, xs, low: w + scale * _sum([x - w for x in xs], weights)
+        return lambda w, xs, low: w + scale * weighted_sum([x - w for x in xs], weights)
     size = math.prod(info.shape)
     if s.method in ("ties", "breadcrumbs") and size:
         top = int(s.gamma * size) if s.method == "breadcrumbs" else 0
@@ -356,7 +356,7 @@ def _prepare(
                 if len(limit) > 1:
                     kept &= size_of <= np.float32(limit[1])
                 parts.append(np.where(kept, d, np.float32(0)))
-            merged = elect(parts, s.weights) if s.method == "ties" else _sum(parts, weights)
+            merged = elect(parts, s.weights) if s.method == "ties" else weighted_sum(parts, weights)
             return w + scale * merged
 
         return trimmed
@@ -371,16 +371,11 @@ def _prepare(
             if s.method == "della":
                 keep = della_keep(d.reshape(-1, columns), s.density, s.epsilon).reshape(-1)
             parts.append(drop(d, keep, key, low))
-        return w + scale * (_sum(parts, weights) if s.method == "dare_linear" else elect(parts, s.weights))
+        return w + scale * (
+            weighted_sum(parts, weights) if s.method == "dare_linear" else elect(parts, s.weights)
+        )
 
     return dropped
-
-
-def _sum(parts: Sequence[np.ndarray], weights: Sequence[np.float32]) -> np.ndarray:
-    total = parts[0] * weights[0]
-    for part, weight in zip(parts[1:], weights[1:], strict=True):
-        total += part * weight
-    return total
 
 
 def _limits(

@@ -22,7 +22,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -33,6 +33,7 @@ from bp_merge.stfile import AtomicFile, write_text
 
 BLOCK = 1 << 19  # elements of a block: 2 MB in f32, which two levels of cache hold
 JOURNAL = ".unfinished.json"
+T = TypeVar("T")
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
@@ -205,7 +206,7 @@ def _write(
     sums: dict[str, np.ndarray] = {}
     with AtomicFile(path) as file:
         file.write(shard.header)
-        for block in _ordered(shard.tasks(pool), pool):
+        for block in ordered(shard.tasks(pool), pool, 2 * workers()):
             file.write(block.data)
             if block.sums is not None:
                 sums[block.tensor] = sums[block.tensor] + block.sums if block.tensor in sums else block.sums
@@ -216,10 +217,9 @@ def _write(
         return Written(shard.nbytes, file.commit(), {n: [float(x) for x in s] for n, s in sums.items()})
 
 
-def _ordered(tasks: Iterable[Task], pool: cf.Executor) -> Iterator[Block]:
+def ordered(tasks: Iterable[Callable[[], T]], pool: cf.Executor, ahead: int) -> Iterator[T]:
     """Results in order, with a few tasks under way ahead of the one that is waited for."""
-    ahead = 2 * workers()
-    running: collections.deque[cf.Future[Block]] = collections.deque()
+    running: collections.deque[cf.Future[T]] = collections.deque()
     try:
         for task in tasks:
             running.append(pool.submit(task))
@@ -274,21 +274,3 @@ def peak_rss_mb() -> float | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
-
-
-__all__ = [
-    "BLOCK",
-    "Block",
-    "Output",
-    "Progress",
-    "Shard",
-    "Task",
-    "Written",
-    "check_space",
-    "fingerprint",
-    "identity_of",
-    "peak_rss_mb",
-    "workers",
-    "write_index",
-    "write_shards",
-]

@@ -1,8 +1,9 @@
 """Where elementwise methods act on low-rank changes, and the elementwise steps that they share.
 
-- `core`: R×R coordinates in the shared bases of the canonical factors (arXiv:2509.17786). The default: lossless,
-  gauge-free, and its cost is that of the sum.
-- `knots`: coordinates SVᵢᵀ (k, n) in the left basis of [τ₁ … τ_N] (arXiv:2410.19735).
+- `knots`: coordinates SVᵢᵀ (R, n) in the left basis of [τ₁ … τ_N] (arXiv:2410.19735). The default: gauge-free, of rank R,
+  and on the toy problem of `benchmarks/merge_methods.py` as good as `dense` with every method.
+- `core`: R×R coordinates in the shared bases of the canonical factors (arXiv:2509.17786). The cheapest; but what a mask or a
+  threshold does falls wholly into the directions that the tasks use, and costs there.
 - `dense`: the elements of ΔW (m, n) themselves, as the papers of TIES, DARE, DELLA and breadcrumbs say. Formed module by
   module; the result has full rank, and cutting it to an adapter's rank loses much of it.
 - A threshold keeps everything at least as large as the k-th largest, so that equal elements are treated alike.
@@ -15,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from bp_merge.lowrank import LowRank, basis, core, svd
+from bp_merge.lowrank import LowRank, between, core, in_basis, joint
 
 Space = Literal["core", "knots", "dense"]
 
@@ -26,17 +27,12 @@ def in_space(parts: Sequence[LowRank], space: str, function: Callable[[np.ndarra
         u, cores, vt = core(parts)
         if not cores.size:
             return LowRank.zeros(parts[0].shape)
-        return LowRank(u, function(cores) @ vt)
+        return between(u, function(cores), vt)
     if space == "knots":
-        canonical = [svd(p).low_rank() for p in parts]
-        q = basis([c.b for c in canonical])
-        if not q.shape[1]:
+        left, turn, coordinates = joint(parts)
+        if not turn.shape[1]:
             return LowRank.zeros(parts[0].shape)
-        lefts = [q.T @ c.b for c in canonical]
-        gram = sum(l @ (c.a @ c.a.T) @ l.T for l, c in zip(lefts, canonical, strict=True))
-        _, turn = np.linalg.eigh(np.asarray(gram))
-        coordinates = np.stack([(turn.T @ l) @ c.a for l, c in zip(lefts, canonical, strict=True)])
-        return LowRank(q @ turn, function(coordinates))
+        return in_basis(left, turn, function(coordinates).astype(np.float64))
     merged = function(np.stack([p.dense() for p in parts]))
     m, n = merged.shape
     return LowRank(np.eye(m), merged) if m <= n else LowRank(merged, np.eye(n))

@@ -8,6 +8,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
 from bp_merge.common import BpError
+from bp_merge.kernels import weighted_sum
 from bp_merge.lowrank import LowRank
 from bp_merge.method import Context, method
 from bp_merge.methods.task_arithmetic import factor_of
@@ -51,7 +52,7 @@ def breadcrumbs(
     density: Annotated[float, Gt(0), Le(1)] = 0.9,
     gamma: Annotated[float, Ge(0), Lt(1)] = 0.01,
     scale: Annotated[float | None, Ge(0)] = None,
-    space: Space = "core",
+    space: Space = "knots",
 ) -> LowRank:
     """Outliers and crumbs go, the middle stays.
 
@@ -61,9 +62,10 @@ def breadcrumbs(
         BpError: `INPUT_VALIDATION_FAILED` where density + gamma exceeds 1.
     """
     check_tails(density, gamma)
-    w = np.asarray(weights) * factor_of(scale, context.given, len(parts))
+    factor = factor_of(scale, context.given, len(parts))
+    w = [factor * x for x in weights]
     return in_space(
         parts,
         space,
-        lambda taus: np.tensordot(w, np.stack([without_tails(t, density, gamma) for t in taus]), 1),
+        lambda taus: weighted_sum([without_tails(t, density, gamma) for t in taus], w),
     )

@@ -29,6 +29,6 @@ def core_space(
 ) -> LowRank:
     """Factors are made canonical first: the plain method depends on how ΔW is factored."""
     if combine == "magmax":
-        return magmax(parts, weights, context, scale=scale)
+        return magmax(parts, weights, context, scale=scale, space="core")
     inner = ties if combine == "ties" else dare_ties
-    return inner(parts, weights, context, density=density, scale=scale)
+    return inner(parts, weights, context, density=density, scale=scale, space="core")

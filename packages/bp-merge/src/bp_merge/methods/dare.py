@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
-from bp_merge.kernels import drop, elect, key_of
+from bp_merge.kernels import drop, elect, key_of, weighted_sum
 from bp_merge.lowrank import LowRank
 from bp_merge.method import Context, method
 from bp_merge.methods.task_arithmetic import factor_of
@@ -32,23 +32,19 @@ def dare_linear(
     *,
     density: Annotated[float, Gt(0), Le(1)] = 0.5,
     scale: Annotated[float | None, Ge(0)] = None,
-    space: Space = "core",
+    space: Space = "knots",
 ) -> LowRank:
     """Random drop, then the weighted sum: task arithmetic on sparse changes.
 
     Use it to see how much of the changes is needed: its mean over seeds is the sum. The masks depend on the seed and
     the module's name, and follow the adapters in any order.
     """
-    w = np.asarray(weights) * factor_of(scale, context.given, len(parts))
+    factor = factor_of(scale, context.given, len(parts))
+    w = [factor * x for x in weights]
 
     def merged(taus: np.ndarray) -> np.ndarray:
-        return np.tensordot(
-            w,
-            np.stack(
-                [dropped(t, density, "dare", k, context) for t, k in zip(taus, context.keys, strict=True)]
-            ),
-            1,
-        )
+        kept = (dropped(t, density, "dare", k, context) for t, k in zip(taus, context.keys, strict=True))
+        return weighted_sum(kept, w)
 
     return in_space(parts, space, merged)
 
@@ -65,7 +61,7 @@ def dare_ties(
     *,
     density: Annotated[float, Gt(0), Le(1)] = 0.5,
     scale: Annotated[float, Ge(0)] = 1.0,
-    space: Space = "core",
+    space: Space = "knots",
 ) -> LowRank:
     """Random drop, then TIES' sign election. Use it as TIES, where small elements matter too."""
 

@@ -42,7 +42,7 @@ def della(
     density: Annotated[float, Gt(0), Le(1)] = 0.5,
     epsilon: Annotated[float, Ge(0), Le(1)] = 0.2,
     scale: Annotated[float, Ge(0)] = 1.0,
-    space: Space = "core",
+    space: Space = "knots",
 ) -> LowRank:
     """Magnitude-aware DARE with TIES' election; `epsilon` is the whole width of the chances to keep.
 

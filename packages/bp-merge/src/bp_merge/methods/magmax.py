@@ -23,7 +23,7 @@ def magmax(
     context: Context,
     *,
     scale: Annotated[float, Ge(0)] = 1.0,
-    space: Space = "core",
+    space: Space = "knots",
 ) -> LowRank:
     """Among equal magnitudes the positive value wins, so that order does not matter. The paper's λ is 0.5."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 from annotated_types import Gt, Le
 
+from bp_merge.kernels import weighted_sum
 from bp_merge.lowrank import LowRank
 from bp_merge.method import Context, method
 from bp_merge.spaces import Space, in_space, trim
@@ -24,11 +24,11 @@ def magnitude_prune(
     context: Context,
     *,
     density: Annotated[float, Gt(0), Le(1)] = 0.5,
-    space: Space = "core",
+    space: Space = "knots",
 ) -> LowRank:
     """Trimmed changes, summed without an election."""
     return in_space(
         parts,
         space,
-        lambda taus: np.tensordot(np.asarray(weights), np.stack([trim(t, density) for t in taus]), 1),
+        lambda taus: weighted_sum([trim(t, density) for t in taus], weights),
     )

@@ -27,7 +27,8 @@ def regmean(
 ) -> LowRank:
     """Each task keeps its outputs on its own inputs. Far ahead of every data-free method where moments exist.
 
-    `context.moments` holds (S (k, n), diagonal (n,)) per adapter. Solved by Woodbury, (Nk)×(Nk), never n×n.
+    `context.moments` holds (S (k, n), diagonal (n,)) per adapter. Solved by Woodbury, (Nk)×(Nk), or
+    as n×n where the sketches have more rows than that.
 
     Raises:
         BpError: `INPUT_VALIDATION_FAILED` for a negative weight.
@@ -46,8 +47,10 @@ def regmean(
     )
     d = np.sum(diagonals, axis=0)
     s = np.concatenate(sketches)
-    scaled = s / d
-    small = np.eye(len(s)) + scaled @ s.T
-    half = rows / d
-    a = half - np.linalg.solve(small, s @ half.T).T @ scaled
+    if len(s) < len(d):  # Woodbury
+        scaled, half = s / d, rows / d
+        small = np.eye(len(s)) + scaled @ s.T
+        a = half - np.linalg.solve(small, s @ half.T).T @ scaled
+    else:
+        a = np.linalg.solve(s.T @ s + np.diag(d), rows.T).T
     return LowRank(stack(parts, [1.0] * len(parts)).b, a)

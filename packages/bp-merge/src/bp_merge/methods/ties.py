@@ -24,7 +24,7 @@ def ties(
     *,
     density: Annotated[float, Gt(0), Le(1)] = 0.2,
     scale: Annotated[float, Ge(0)] = 1.0,
-    space: Space = "core",
+    space: Space = "knots",
 ) -> LowRank:
     """Weights act before the election; the mean divides by the weights that agree. Trimmed per module.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt
 
-from bp_merge.lowrank import LowRank, core
+from bp_merge.lowrank import LowRank, between, core
 from bp_merge.method import Context, method, non_negative
 from bp_merge.methods.task_arithmetic import sum_scale
 
@@ -38,10 +38,10 @@ def wudi(
         return LowRank.zeros(parts[0].shape)
     energy = np.einsum("nij,nij->n", cores, cores)
     w = np.where(energy > 0, np.asarray(weights) / np.where(energy > 0, energy, 1.0), 0.0)
-    grams = np.einsum("n,nki,nkj->ij", w, cores, cores)
-    left = np.einsum("n,nij,nkj,nkl->il", w, cores, cores, cores, optimize=True)
+    each = w[:, None, None] * (cores.transpose(0, 2, 1) @ cores)
+    grams, left = each.sum(0), (cores @ each).sum(0)
     rho = ridge * np.trace(grams) / len(grams)
     pull = np.tensordot(np.asarray(weights) / max(weights), cores, 1)
     left = left + rho * pull  # weak directions are pulled to the sum, not to 0
     solved = np.linalg.solve(grams + rho * np.eye(len(grams)), left.T).T
-    return LowRank(u, (sum_scale(len(parts)) if scale is None else scale) * solved @ vt)
+    return between(u, (sum_scale(len(parts)) if scale is None else scale) * solved, vt)
