@@ -66,6 +66,8 @@ def test_rows_with_findings_go_and_the_finding_is_told():
     with pytest.raises(BpError, match="refusals") as error:
         clean(rows, drop_finding=("refusals",))
     assert error.value.hint == "--drop-finding refusal"
+    with pytest.raises(BpError, match="klingon"):
+        clean(rows, language=("klingon",))
 
 
 def test_redaction_and_rejections():

@@ -3,12 +3,17 @@
 import json
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from bp_data.clean import clean
 from bp_data.common import BpError
 from bp_data.example import Example, Rejected, Turn
 from bp_data.report import ReportSettings, report
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 GSM8K = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k"
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in ("", "n", "rt", "sk", "mp")]
@@ -112,8 +117,8 @@ def test_gates_and_strict():
     assert tripped.verdict == "FAIL"
     assert tripped.failed_thresholds[0].startswith("fail_on_dups: 0.0476 > 0.01")
     assert report(rows, strict=True).verdict == "FAIL"
-    clean = report([chat(i, prose(i), prose(1000 + i)) for i in range(30)], ReportSettings(strict=True))
-    assert clean.verdict == "PASS"
+    passed = report([chat(i, prose(i), prose(1000 + i)) for i in range(30)], ReportSettings(strict=True))
+    assert passed.verdict == "PASS"
     outlier = [*(chat(i, prose(i), prose(1000 + i)) for i in range(30)), chat(31, "hi", "yo")]
     assert report(outlier, max_outlier_rate=0.0).failed_thresholds
     assert report([Rejected("m", 1, "invalid_json")]).verdict == "FAIL"
@@ -153,6 +158,32 @@ def test_page_is_self_contained_and_escaped():
 def test_report_of_nothing():
     assert report([]).to_text()
     assert report([]).to_html()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.text(st.characters(), max_size=60) | st.sampled_from(["[[[", "a b c", "", "\ud800", "7 7 7 7"]),
+        max_size=12,
+    )
+)
+def test_any_texts_can_be_reported_and_cleaned(texts):
+    rows = [Example(f"r{i}", "mem", i, "text", text=text) for i, text in enumerate(texts)]
+    found = report(rows)
+    assert found.rows_accepted == len(rows)
+    assert found.to_text()
+    assert found.to_html()
+    cleaned = clean(rows, dedupe="near", redact=True)
+    assert len(cleaned.kept) + len(cleaned.dropped) == len(rows)
+
+
+def test_a_dataset_without_a_word():
+    code = (
+        "from bp_data import Example, report;"
+        "print(report([Example('r', 'mem', 1, 'text', text='[[ ]]')]).rows_accepted)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n", "in a fresh process, where no table has grown yet"
 
 
 def test_reasoning_and_languages():

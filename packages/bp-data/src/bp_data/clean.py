@@ -25,6 +25,7 @@ from bp_data.checks import check, severity
 from bp_data.common import knob
 from bp_data.errors import REASONS, BpError
 from bp_data.example import Example, Rejected, Turn
+from bp_data.language import LANGUAGES, language
 from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, star_clusters
 from bp_data.report_parts import Trace
 from bp_data.texts import exact_key, row_text, rows_of, text_key
@@ -224,6 +225,11 @@ class _Filters:
                 raise BpError(
                     "INPUT_PATTERN_INVALID", f"{name}: {error}", f"--{name.replace('_', '-')} 'plain text'"
                 ) from None
+        if unknown := sorted(set(settings.language) - LANGUAGES):
+            hint = f"languages are {', '.join(sorted(LANGUAGES))}"
+            raise BpError(
+                "INPUT_VALIDATION_FAILED", f"{unknown[0]!r} is no language that is told apart", hint
+            )
         for code in settings.drop_finding:
             if code != "error" and code not in REASONS:
                 close = difflib.get_close_matches(code, REASONS, 1)
@@ -248,8 +254,6 @@ class _Filters:
         if not (s.min_turns or 0) <= turns <= (s.max_turns or turns):
             return "filter_turns", str(turns)
         if s.language:
-            from bp_data.language import language
-
             code = language(text)
             if code not in s.language:
                 return "filter_language", code

@@ -54,6 +54,7 @@ _LANGUAGES: dict[str, list[str]] = {}
 for _code, _words in _FUNCTION_WORDS.items():
     for _word in _words.split():
         _LANGUAGES.setdefault(_word, []).append(_code)
+LANGUAGES = frozenset((*_FUNCTION_WORDS, *_BY_SCRIPT.values(), "und"))
 _WORD = re.compile(r"[^\W\d_]{1,20}")
 
 

@@ -82,7 +82,7 @@ class _Powers:
     """Powers of a base and of its inverse mod 2**64, grown on demand."""
 
     def __init__(self, base: int, inverse: int) -> None:
-        self.base, self.inverse, self.size = base, inverse, 0
+        self.base, self.inverse, self.size = base, inverse, -1
 
     def upto(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         import numpy as np
