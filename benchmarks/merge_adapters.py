@@ -5,9 +5,9 @@
 
 - Shapes are Llama 2 7B's (4,096 and 11,008 wide), factors bf16; `svd` is measured on one 4,096 × 4,096 module, since PEFT
   decomposes the dense sum.
-- Each measurement is a fresh process. Ours is the whole call: it reads the files, merges and writes a folder. PEFT's is
-  `add_weighted_adapter` alone; its loading and saving are not counted. Peak memory is above what the imports take; PEFT's
-  base weights are never touched, so they take none.
+- Each measurement is a fresh process. Ours reads the files and merges; PEFT's is `add_weighted_adapter` alone, on loaded
+  adapters. Neither time has the writing of the result. Peak memory is above what the imports take: ours of a call that
+  writes its folder, PEFT's with its base weights never touched, so that they take none.
 - `ties` and `dare_linear` of PEFT act on A and B apart, ours on ΔW in a shared basis: another, costlier thing.
 """
 
@@ -63,11 +63,12 @@ def peak() -> float:
 def run_ours(method: str, rank: int, adapters: list[str], found: dict[str, tuple[int, int]]) -> None:
     from bp_merge import Adapter, merge
 
-    before, started = peak(), time.perf_counter()
+    before, more = peak(), {"rank": rank} if method == "svd" else {}
     with tempfile.TemporaryDirectory(dir=Path(adapters[0]).parent) as folder:
-        more = {"rank": rank} if method == "svd" else {}
         merge([Adapter.load(a) for a in adapters], method, output=Path(folder) / "out", **more)
-    print(time.perf_counter() - started, peak() - before)
+    memory, started = peak() - before, time.perf_counter()
+    merge([Adapter.load(a) for a in adapters], method, **more)
+    print(time.perf_counter() - started, memory)
 
 
 def run_peft(method: str, rank: int, adapters: list[str], found: dict[str, tuple[int, int]]) -> None:

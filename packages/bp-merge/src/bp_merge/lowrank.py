@@ -29,11 +29,11 @@ def as_numpy(values: Any) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LowRank:
-    """ΔW = b @ a, b (m, R) f64, a (R, n) f64; `known` is its SVD where that fell off on the way."""
+    """ΔW = b @ a, b (m, R) f64, a (R, n) f64; with `spectrum` s (R,) descending, b = U√s and a = √s·Vᵀ of its SVD."""
 
     b: np.ndarray
     a: np.ndarray
-    known: Svd | None = None
+    spectrum: np.ndarray | None = None
 
     @classmethod
     def of(cls, b: Any, a: Any, scale: float = 1.0) -> LowRank:
@@ -77,8 +77,7 @@ class Svd:
         if k == 0:
             return LowRank.zeros((self.u.shape[0], self.vt.shape[1]))
         root = np.sqrt(self.s[:k])
-        kept = Svd(self.u[:, :k], self.s[:k], self.vt[:k])
-        return LowRank(kept.u * root, root[:, None] * kept.vt, kept)
+        return LowRank(self.u[:, :k] * root, root[:, None] * self.vt[:k], self.s[:k])
 
 
 def stack(parts: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
@@ -96,19 +95,36 @@ def _whiten(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.sqrt(values[keep]), vectors[:, keep]
 
 
+def _signs(u: np.ndarray) -> np.ndarray:
+    return np.where(u.max(0) >= -u.min(0), 1.0, -1.0)
+
+
 def _signed(u: np.ndarray, s: np.ndarray, vt: np.ndarray) -> Svd:
-    k = int(np.sum(s > (s[0] if len(s) else 0.0) * 1e-9))
+    k = _kept(s)
     u, s, vt = u[:, :k], s[:k], vt[:k]
-    if k:
-        sign = np.where(u.max(0) >= -u.min(0), 1.0, -1.0)
-        u, vt = u * sign, vt * sign[:, None]
-    return Svd(u, s, vt)
+    sign = _signs(u) if k else np.ones(0)
+    return Svd(u * sign, s, vt * sign[:, None])
+
+
+def _kept(s: np.ndarray) -> int:
+    return int(np.sum(s > (s[0] if len(s) else 0.0) * 1e-9))
+
+
+def _balanced(u: np.ndarray, s: np.ndarray, vt: np.ndarray) -> LowRank:
+    """The balanced factors of an SVD, in the memory of `u` and `vt`."""
+    k = _kept(s)
+    if not k:
+        return LowRank.zeros((u.shape[0], vt.shape[1]))
+    u, s, vt = u[:, :k], s[:k], vt[:k]
+    scale = np.sqrt(s) * _signs(u)
+    return LowRank(np.multiply(u, scale, out=u), np.multiply(vt, scale[:, None], out=vt), s)
 
 
 def svd(part: LowRank) -> Svd:
     """Thin SVD by Gram matrices; singular values under 1e-9 of the largest are cut."""
-    if part.known is not None:
-        return part.known
+    if part.spectrum is not None:
+        root = np.sqrt(part.spectrum)
+        return Svd(part.b / root, part.spectrum, part.a / root[:, None])
     root_b, v_b = _whiten(part.b.T @ part.b)
     root_a, v_a = _whiten(part.a @ part.a.T)
     if not len(root_b) or not len(root_a):
@@ -128,7 +144,7 @@ def svd_qr(part: LowRank) -> Svd:
 def between(u: np.ndarray, middle: np.ndarray, vt: np.ndarray) -> LowRank:
     """U·middle·Vᵀ for orthonormal U (m, p) and V, with its SVD, which is that of `middle` (p, q)."""
     p, s, qt = np.linalg.svd(middle, full_matrices=False)
-    return _signed(u @ p, s, qt @ vt).low_rank()
+    return _balanced(u @ p, s, qt @ vt)
 
 
 def joint(parts: Sequence[LowRank]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -150,7 +166,8 @@ def joint(parts: Sequence[LowRank]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     at = np.cumsum([0, *(len(r) for r in rights)])
     coordinates = np.empty((len(parts), len(root), parts[0].shape[1]), np.float32)
     for i, right in enumerate(rights):
-        coordinates[i] = (root[:, None] * v[at[i] : at[i + 1]].T) @ right
+        turned = root[:, None] * v[at[i] : at[i + 1]].T
+        np.matmul(turned.astype(np.float32), right.astype(np.float32), out=coordinates[i])
     return left, v / root, coordinates
 
 
@@ -159,8 +176,7 @@ def in_basis(left: np.ndarray, turn: np.ndarray, rows: np.ndarray) -> LowRank:
     root, p = _whiten(rows @ rows.T)
     if not len(root):
         return LowRank.zeros((left.shape[0], rows.shape[1]))
-    found = _signed(left @ (turn @ p[:, ::-1]), root[::-1], (p / root)[:, ::-1].T @ rows)
-    return found.low_rank()
+    return _balanced(left @ (turn @ p[:, ::-1]), root[::-1], (p / root)[:, ::-1].T @ rows)
 
 
 def compress(part: LowRank, rank: int | None = None, energy: float | None = None) -> tuple[LowRank, float]:
@@ -177,16 +193,18 @@ def compress(part: LowRank, rank: int | None = None, energy: float | None = None
     Example:
         σ = (3, 1), rank 1: discarded 1/10. energy 0.9: rank 1.
     """
-    found = svd(part)
-    squares = found.s**2
+    whole = part if part.spectrum is not None else svd(part).low_rank()
+    s = whole.spectrum if whole.spectrum is not None else np.zeros(0)
+    squares = s**2
     total = float(squares.sum())
-    k = len(found.s)
+    k = len(s)
     if energy is not None and k:
         k = min(k, int(np.searchsorted(np.cumsum(squares), energy * total * (1 - 1e-12))) + 1)
     if rank is not None:
         k = min(k, rank)
-    small = part if part.known is not None and k == len(found.s) else found.low_rank(k)
-    return small, float(squares[k:].sum() / total) if total else 0.0
+    if k == len(s):
+        return whole, 0.0
+    return LowRank(whole.b[:, :k], whole.a[:k], s[:k]), float(squares[k:].sum() / total)
 
 
 def inner(x: LowRank, y: LowRank) -> float:
@@ -196,8 +214,8 @@ def inner(x: LowRank, y: LowRank) -> float:
 
 def norm(x: LowRank) -> float:
     """‖ΔW‖ of Frobenius."""
-    if x.known is not None:
-        return float(np.linalg.norm(x.known.s))
+    if x.spectrum is not None:
+        return float(np.linalg.norm(x.spectrum))
     return math.sqrt(max(inner(x, x), 0.0))
 
 
