@@ -49,16 +49,28 @@ def test_woodbury_is_the_dense_solution(seed, alpha):
 def test_a_sketch_is_exact_for_as_many_tokens_as_rows_and_unbiased_beyond():
     x = inputs(0)
     gram = x.T @ x
-    exact = Sketch(N, len(x))
-    exact.update(x.reshape(20, 10, N))
-    np.testing.assert_allclose(exact.sketch.T @ exact.sketch, gram, rtol=1e-10)
+    for rows, used in ((len(x), x), (8, x[:8])):
+        exact = Sketch(N, rows)
+        exact.update(used.reshape(4, -1, N))
+        np.testing.assert_allclose(exact.sketch.T @ exact.sketch, used.T @ used, rtol=1e-5, atol=1e-3)
+        assert exact.sketch.shape[0] <= rows
     found = []
     for seed in range(300):
-        one = Sketch(N, 32, seed)
+        one = Sketch(N, 8, seed)
         one.update(x)
-        found.append(one.sketch.T @ one.sketch)
+        found.append(one.sums.T @ one.sums)
     assert np.linalg.norm(np.mean(found, 0) - gram) < 0.05 * np.linalg.norm(gram)
-    np.testing.assert_allclose(one.diag, np.diag(gram))
+    np.testing.assert_allclose(one.diag, np.diag(gram), rtol=1e-5)
+
+
+def test_a_sketch_keeps_the_strongest_directions():
+    rng = np.random.default_rng(0)
+    strong = rng.normal(size=(2000, 4)) @ rng.normal(size=(4, 64)) + 0.01 * rng.normal(size=(2000, 64))
+    small = Sketch(64, 8)
+    small.update(strong)
+    gram = strong.T @ strong
+    basis = np.linalg.svd(small.sketch)[2][:4]
+    assert np.linalg.norm(gram - gram @ basis.T @ basis) < 1e-2 * np.linalg.norm(gram)
 
 
 @settings(max_examples=30, deadline=None)
@@ -69,8 +81,8 @@ def test_batches_do_not_matter(sizes):
     whole.update(x)
     for piece in np.split(x, np.cumsum(sizes)[:-1]):
         parts.update(piece)
-    np.testing.assert_allclose(parts.sketch, whole.sketch, atol=1e-9)
-    np.testing.assert_allclose(parts.diag, whole.diag)
+    np.testing.assert_allclose(parts.sums, whole.sums, atol=1e-4)
+    np.testing.assert_allclose(parts.diag, whole.diag, rtol=1e-5)
 
 
 def stored(path, seeds=(1,), **more):
@@ -87,8 +99,8 @@ def test_modules_of_one_input_share_their_moments(tmp_path):
     moments = Moments.load(path)
     for name in NAMES:
         sketch, diag = moments.read(name, N)
-        assert (sketch.shape, diag.shape) == ((64, N), (N,))
-    assert path.stat().st_size < 65 * N * 4 + 600  # once for both
+        assert (sketch.shape, diag.shape) == ((N, N), (N,))
+    assert path.stat().st_size < (N + 1) * N * 4 + 600  # once for both
 
 
 def test_regmean_keeps_each_task_s_outputs_on_its_own_inputs(tmp_path):

@@ -2,8 +2,9 @@
 
 The file is safetensors, for any trainer to write:
 
-- `<key>.sketch` (k, n) f32: S with E[SᵀS] = G = XᵀX, where X (tokens, n) are the inputs of a module. Row t of X is
-  added, with a random sign, to row t mod k of S: exact for up to k tokens, unbiased beyond.
+- `<key>.sketch` (k, n) f32: S with SᵀS ≈ G = XᵀX, where X (tokens, n) are the inputs of a module. Any S will do. Ours
+  adds row t of X, with a random sign, to row t mod 4k of a buffer, whose Gram matrix is G on the mean, and keeps the k
+  strongest directions of it: exact for up to k tokens.
 - `<key>.diag` (n,) f32: diag(G), exact.
 - metadata: `format` = "bp-moments", `version` = "1", `modules` = a JSON object module name → key. Modules with one input
   (query, key and value projections) share a key, so that the moments are stored once.
@@ -22,11 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from bp_merge.casts import to_f32
+from bp_merge.casts import host, to_f32
 from bp_merge.common import BpError
 from bp_merge.kernels import draws, key_of
-from bp_merge.lowrank import as_numpy
 from bp_merge.stfile import Reader, read_header, write_file
+
+OVERSAMPLE = 4
 
 
 class Sketch:
@@ -34,13 +36,18 @@ class Sketch:
 
     Args:
         width: n.
-        rows: k.
+        rows: k of the stored sketch; the buffer in memory has four times as many, f32.
         seed: of the signs.
+
+    Attributes:
+        sums: the buffer (4k, n); E[sumsᵀ·sums] = G.
+        diag: diag(G) (n,), exact.
+        count: tokens seen.
     """
 
     def __init__(self, width: int, rows: int = 256, seed: int = 0) -> None:
-        self.sketch, self.diag = np.zeros((rows, width)), np.zeros(width)
-        self.count, self.seed = 0, seed
+        self.sums, self.diag = np.zeros((OVERSAMPLE * rows, width), np.float32), np.zeros(width)
+        self.rows, self.count, self.seed = rows, 0, seed
 
     def update(self, x: Any) -> None:
         """Add inputs (…, n), numpy or torch; in any batches.
@@ -48,19 +55,33 @@ class Sketch:
         Raises:
             BpError: `INPUT_NOT_FINITE`.
         """
-        values = as_numpy(x).reshape(-1, len(self.diag))
+        values = to_f32(host(x)).reshape(-1, len(self.diag))
         if not np.isfinite(values).all():
             raise BpError(
                 "INPUT_NOT_FINITE",
                 "the inputs hold NaN or infinite values",
                 "gather them before training diverges",
             )
-        self.diag += np.einsum("ij,ij->j", values, values)
-        signs = np.where(draws(key_of("moments", self.seed), self.count, len(values)) & 1, 1.0, -1.0)
-        np.add.at(
-            self.sketch, (self.count + np.arange(len(values))) % len(self.sketch), values * signs[:, None]
-        )
+        self.diag += np.einsum("ij,ij->j", values, values, dtype=np.float64)
+        draw = draws(key_of("moments", self.seed), self.count, len(values))
+        signed = values * np.where(draw & 1, np.float32(1), np.float32(-1))[:, None]
+        size, begin = len(self.sums), 0
+        while begin < len(signed):  # runs of consecutive rows of the buffer
+            at = (self.count + begin) % size
+            run = min(size - at, len(signed) - begin)
+            self.sums[at : at + run] += signed[begin : begin + run]
+            begin += run
         self.count += len(values)
+
+    @property
+    def sketch(self) -> np.ndarray:
+        """S (k, n), the strongest directions of the buffer, strongest first."""
+        sums = self.sums.astype(np.float64)
+        if sums.shape[0] > sums.shape[1]:
+            _, values, vt = np.linalg.svd(sums, full_matrices=False)
+            return (values[:, None] * vt)[: self.rows]
+        _, vectors = np.linalg.eigh(sums @ sums.T)
+        return vectors[:, : -self.rows - 1 : -1].T @ sums
 
 
 def save_moments(
