@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import real
 import tiny_models
+from bp_export import adapter_dir
 from bp_export.gguf import GgufFile, write_gguf
 from bp_export.verify import verify
 from bp_merge.checkpoint import Checkpoint
@@ -47,15 +50,24 @@ def test_real_tokenizers_on_tiny_weights(tmp_path, family, fetch, pre, bos, eos)
     assert keys.get("tokenizer.chat_template") == template
 
 
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<start_of_turn>"
+    "{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+BOUNDS = {"f16": 1e-4, "q4_k_m": 0.3}  # mean KL from PEFT's own logits, nats
+
+
 # peft reads a property that transformers deprecates: https://github.com/huggingface/peft
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 def test_gemma_3_with_a_trained_adapter(tmp_path, record_property):
+    """Training, one pass to GGUF by the command, llama.cpp: the same ids, template and greedy text as in PEFT."""
     import peft
     import torch
     import transformers
     from bp_export.runtime import open_runtime
 
-    folder = real.gemma3_model_dir()
+    folder, adapter = real.gemma3_model_dir(), tmp_path / "fox"
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -75,40 +87,62 @@ def test_gemma_3_with_a_trained_adapter(tmp_path, record_property):
         optimizer.step()
         optimizer.zero_grad()
     assert losses[-1] < losses[0] - 0.5
-    merged = adapted.merge_and_unload().eval()
-    merged.save_pretrained(tmp_path / "merged")
+    adapted.eval().save_pretrained(adapter)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(adapter)
+    adapter_dir.write(adapter, base_ref=str(folder), base_path=folder, method="sft", run_id="fox")
 
     def reference(ids):
         with torch.no_grad():
-            return merged(torch.tensor([ids])).logits[0].numpy()
+            return adapted(torch.tensor([ids])).logits[0].numpy()
 
     prompt = tokenizer("Question: What does the fox say?\nAnswer:")["input_ids"]
-    theirs = merged.generate(
-        torch.tensor([prompt]),
+    theirs = adapted.generate(
+        input_ids=torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
         max_new_tokens=24,
         do_sample=False,
     )[0, len(prompt) :].tolist()
-    with Checkpoint.open(tmp_path / "merged") as source:
-        for quantization, limit in (("f16", 1e-4), ("q4_k_m", 0.3)):
-            path = tmp_path / f"{quantization}.gguf"
-            began = time.perf_counter()
-            written = write_gguf(source, source.config, folder, path, quantization)
-            record_property(f"{quantization}_seconds", round(time.perf_counter() - began, 1))
-            found = verify(path, reference, source=source, config=source.config, tokenizer_dir=folder)
-            record_property(f"{quantization}_kl", found.kl)
-            assert found.problems == ()
-            assert found.token_ids_equal is True
-            assert found.kl is not None
-            assert found.kl < limit
-            assert written.size_bytes < 600e6
-    live = open_runtime(tmp_path / "f16.gguf")
+    for quantization, limit in BOUNDS.items():
+        command = ["-m", "bp_export", "export", str(adapter), "-f", "gguf", "--quantization", quantization]
+        done = subprocess.run([sys.executable, *command, "--json"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        made = json.loads(done.stdout)
+        found = verify(
+            Path(made["path"]), reference, tokenizer_dir=adapter, prompts=("In 1969, the fox counted",)
+        )
+        figures = {k: made[k] for k in ("seconds", "peak_rss_mb", "size_bytes")}
+        figures |= {"kl": found.kl, "top1": found.top1_agreement, "share": made["delta"]["share"]}
+        record_property(quantization, json.dumps(figures))
+        print(quantization, figures)
+        assert found.problems == ()
+        assert (found.vocabulary_equal, found.template_equal, found.token_ids_equal) == (True, True, True)
+        assert found.token_texts >= 20
+        assert found.kl is not None
+        assert found.kl < limit
+        assert made["size_bytes"] < 600e6
+        assert made["peak_rss_mb"] < 600
+        keys = GgufFile(Path(made["path"])).keys
+        tokens = keys["tokenizer.ggml.tokens"]
+        assert keys["tokenizer.chat_template"] == TEMPLATE
+        assert keys["tokenizer.ggml.add_bos_token"] is True
+        assert keys["tokenizer.ggml.add_eos_token"] is False
+        assert tokens[keys["tokenizer.ggml.bos_token_id"]] == "<bos>"
+        assert tokens[keys["tokenizer.ggml.eos_token_id"]] == tokenizer.eos_token
+        assert keys["backprop.run_id"] == "fox"
+    live = open_runtime(next((adapter / "gguf").glob("*F16.gguf")))
     assert live is not None
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What does the fox say?"}], tokenize=False, add_generation_prompt=True
+    )
     try:
         assert live.tokenize("Question: What does the fox say?\nAnswer:") == prompt
+        rendered = tokenizer(chat, add_special_tokens=False)["input_ids"]
+        assert live.tokenize(chat, add_special=False) == rendered
+        assert rendered.count(tokenizer.bos_token_id) == 1
         ours = live.generate(prompt, 24)
     finally:
         live.close()
-    print(tokenizer.decode(ours), losses, found.kl, found.top1_agreement)
+    print(repr(tokenizer.decode(ours)), losses)
     assert ours == theirs[: len(ours)]
     assert len(ours) >= 16 or theirs[len(ours)] == tokenizer.eos_token_id

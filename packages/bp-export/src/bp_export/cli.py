@@ -16,7 +16,7 @@ from bp_merge.common import Sink, options, output_options, run_command
 
 from .cli_hub import pull_command, push_command
 from .cli_ollama import ollama_group
-from .cli_shared import HELP, PATH, progress_line
+from .cli_shared import HELP, PATH, bars_on_terminals_only, progress_line
 from .errors import BpError
 from .settings import ExportSettings
 
@@ -37,8 +37,10 @@ def export_command(adapters: Sequence[Path], sink: Sink, hub_token: str | None, 
       backprop export output/lora -f merged -o merged --verify
       backprop export output/lora -f ollama-adapter --base-model llama3.2 --adapter-tag law
       backprop export output/lora -f gguf --dry-run --json
-      backprop export model.gguf --verify
+      backprop export model.gguf --verify --base-model output/lora
+      backprop export adapter.gguf --verify --base-model base.gguf
     """
+    bars_on_terminals_only(sink)
     given = {k: v for k, v in given.items() if v is not None and v != ()}
     if len(adapters) == 1 and adapters[0].suffix == ".gguf" and adapters[0].is_file():
         _verify_file(adapters[0], sink, given)
@@ -138,7 +140,12 @@ def _verify_file(path: Path, sink: Sink, given: dict[str, Any]) -> None:
     else:
         from .base import resolve_base
 
-        result = verify(path, tokenizer_dir=resolve_base(base, weights=False).path if base else None)
+        folder = (
+            Path(base).expanduser() if base else None
+        )  # an adapter's, whose tokenizer was exported, or a base
+        if folder is not None and not (folder / "tokenizer.json").is_file():
+            folder = resolve_base(str(base), weights=False).path
+        result = verify(path, tokenizer_dir=folder)
 
     def human() -> str:
         lines = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from bp_merge.common import Sink, output_options
 
-from .cli_shared import HELP, PATH
+from .cli_shared import HELP, PATH, bars_on_terminals_only
 
 
 def _token(token: str | None, sink: Sink) -> str | None:
@@ -65,6 +65,7 @@ def push_command(
       backprop push output/lora --repo alice/my-adapter --private
       backprop push output/lora/gguf --repo alice/my-model-GGUF --dry-run
     """
+    bars_on_terminals_only(sink)
     from .hub import push
     from .plan import size
 
@@ -116,6 +117,7 @@ def pull_command(
     Example:
       backprop pull alice/my-adapter -o my-adapter
     """
+    bars_on_terminals_only(sink)
     from .hub import pull
 
     out = output or Path(repo.partition("@")[0].rsplit("/", 1)[-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -31,3 +33,9 @@ def progress_line(sink: Sink) -> Any:
         )
 
     return show
+
+
+def bars_on_terminals_only(sink: Sink) -> None:
+    """The Hub's library draws progress bars into logs and into quiet commands unless it is told before its import."""
+    if sink.mode != "human" or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

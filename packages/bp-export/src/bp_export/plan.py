@@ -15,21 +15,21 @@ from typing import Any
 from .errors import BpError
 from .memory import available_ram_bytes
 
-# f32 megabytes a second that one core turned into each type when measured on a shared x86-64 machine; a plan is right
-# within a factor of about two.
+# f32 megabytes a second that one core turned into each type, read-back included, with room for a slower machine than
+# the one they were measured on (two shared x86-64 cores); a plan is right within a factor of about two.
 _RATE = {
     "lora": 400,
-    "merged": 80,
-    "f32": 150,
-    "bf16": 200,
-    "f16": 120,
-    "q8_0": 110,
-    "q4_0": 110,
-    "q6_k": 60,
-    "q5_k_m": 45,
-    "q4_k_m": 45,
-    "q3_k_m": 40,
-    "q2_k": 35,
+    "merged": 300,
+    "f32": 250,
+    "bf16": 400,
+    "f16": 400,
+    "q8_0": 250,
+    "q4_0": 250,
+    "q6_k": 110,
+    "q5_k_m": 75,
+    "q4_k_m": 80,
+    "q3_k_m": 80,
+    "q2_k": 75,
 }
 _MARGIN = 64 << 20  # configuration, tokenizer, journal
 

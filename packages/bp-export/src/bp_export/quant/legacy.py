@@ -2,11 +2,11 @@
 
 - Arithmetic is f32 in ggml's order, so that blocks are the same bytes: the inverse of the scale is taken before the
   scale is rounded to f16, and q8_0 rounds half away from zero.
-- Input is (blocks, 32) f32, output (blocks, bytes) u8; kernels fill (B, bytes / 2) u16. A block of zeros has scale 0 and codes for zero.
+- Input is (blocks, 32) f32, output (blocks, bytes) u8. A block of zeros has scale 0 and codes for zero.
 - Work is in fours, (8, 4·B): four neighbouring weights of every block side by side, in batches that fit the second-level
   cache. Reductions and ufuncs then run over long contiguous rows, and turning the array round moves 16 bytes at a time.
 - Bounds are rows, not scalars, because numpy's minimum is four times slower against a scalar; codes are packed four to a
-  32-bit word, and blocks are filled in 16-bit words (every block's size is even).
+  32-bit word and put into the blocks as words.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def _batched(
     kernel: Callable[[np.ndarray, np.ndarray], None], nbytes: int
 ) -> Callable[[np.ndarray], np.ndarray]:
     def run(x: np.ndarray) -> np.ndarray:
-        out = np.empty((len(x), nbytes // 2), np.uint16)
+        out = np.empty((len(x), nbytes), np.uint8)
         for i in range(0, len(x), BATCH):
             kernel(x[i : i + BATCH], out[i : i + BATCH])
-        return out.view(np.uint8)
+        return out
 
     run.__doc__ = kernel.__doc__
     return run
@@ -62,9 +62,15 @@ def _inverse(d: np.ndarray) -> np.ndarray:
         return np.where(d == 0, _F(0), _F(1) / d)
 
 
-def _f16(d: np.ndarray) -> np.ndarray:
+def _put(out: np.ndarray, at: int, words: np.ndarray) -> None:
+    """Write (n, B) words one after the other into every block, from byte `at` on; they need not be aligned there."""
+    size = words.itemsize
+    np.ndarray(words.T.shape, words.dtype, out, at, (out.shape[1], size))[...] = words.T
+
+
+def _put_f16(out: np.ndarray, at: int, d: np.ndarray) -> None:
     with np.errstate(over="ignore"):  # an infinite scale is refused by the writer
-        return d.astype(np.float16).view(np.uint16)
+        _put(out, at, d.astype(np.float16)[None])
 
 
 def _q8_0(x: np.ndarray, out: np.ndarray) -> None:
@@ -77,8 +83,8 @@ def _q8_0(x: np.ndarray, out: np.ndarray) -> None:
     g -= whole
     g += g
     whole += np.trunc(g, out=g)
-    out[:, 0] = _f16(d)
-    out[:, 1:] = _words(whole.astype(np.int8).view(np.uint32))
+    _put_f16(out, 0, d)
+    _put(out, 2, whole.astype(np.int8).view(np.uint32))
 
 
 def _codes(g: np.ndarray, inverse: np.ndarray, offset: float, most: int) -> np.ndarray:
@@ -90,25 +96,20 @@ def _codes(g: np.ndarray, inverse: np.ndarray, offset: float, most: int) -> np.n
     return q.view(np.uint32)
 
 
-def _words(codes: np.ndarray) -> np.ndarray:
-    """(n, B) u32 → (B, 2·n) u16, the words of a block one after the other."""
-    return np.ascontiguousarray(codes.T).view(np.uint16)
-
-
 def _nibbles(q: np.ndarray) -> np.ndarray:
-    """Low four bits of the codes, first half low, second half high: (8, B) u32 → (B, 8) u16."""
+    """Low four bits of the codes, first half low, second half high: (8, B) u32 → (4, B) u32."""
     fours = np.uint32(0x0F0F0F0F)
-    return _words((q[:4] & fours) | (q[4:] & fours) << np.uint32(4))
+    return (q[:4] & fours) | (q[4:] & fours) << np.uint32(4)
 
 
 def _fifth_bits(q: np.ndarray) -> np.ndarray:
-    """Bit i of a block's 32-bit word is the fifth bit of code i: (8, B) u32 → (B, 2) u16."""
+    """Bit i of a block's 32-bit word is the fifth bit of code i: (8, B) u32 → (1, B) u32."""
     bits = q >> np.uint32(4) & np.uint32(0x01010101)  # at 0, 8, 16, 24
     bits |= bits >> np.uint32(7)
     bits |= bits >> np.uint32(14)
     bits &= np.uint32(15)
     bits <<= np.arange(0, 32, 4, dtype=np.uint32)[:, None]
-    return np.bitwise_or.reduce(bits, axis=0).view(np.uint16).reshape(-1, 2)
+    return np.bitwise_or.reduce(bits, axis=0, keepdims=True)
 
 
 def _q4_0(x: np.ndarray, out: np.ndarray) -> None:
@@ -116,8 +117,8 @@ def _q4_0(x: np.ndarray, out: np.ndarray) -> None:
     g = _fours(x)
     d = _pivot(x, g) / _F(-8)
     q = _codes(g, _inverse(d), 8.5, 15)
-    out[:, 0] = _f16(d)
-    out[:, 1:] = _nibbles(q)
+    _put_f16(out, 0, d)
+    _put(out, 2, _nibbles(q))
 
 
 def _q5_0(x: np.ndarray, out: np.ndarray) -> None:
@@ -125,9 +126,9 @@ def _q5_0(x: np.ndarray, out: np.ndarray) -> None:
     g = _fours(x)
     d = _pivot(x, g) / _F(-16)
     q = _codes(g, _inverse(d), 16.5, 31)
-    out[:, 0] = _f16(d)
-    out[:, 1:3] = _fifth_bits(q)
-    out[:, 3:] = _nibbles(q)
+    _put_f16(out, 0, d)
+    _put(out, 2, _fifth_bits(q))
+    _put(out, 6, _nibbles(q))
 
 
 def _q5_1(x: np.ndarray, out: np.ndarray) -> None:
@@ -137,9 +138,10 @@ def _q5_1(x: np.ndarray, out: np.ndarray) -> None:
     d = (_over_block(np.maximum, g) - low) / _F(31)
     g -= _each(low)
     q = _codes(g, _inverse(d), 0.5, 31)
-    out[:, 0], out[:, 1] = _f16(d), _f16(low)
-    out[:, 2:4] = _fifth_bits(q)
-    out[:, 4:] = _nibbles(q)
+    _put_f16(out, 0, d)
+    _put_f16(out, 2, low)
+    _put(out, 4, _fifth_bits(q))
+    _put(out, 8, _nibbles(q))
 
 
 q8_0 = _batched(_q8_0, 34)
