@@ -217,6 +217,8 @@ def test_a_callback_that_raises_is_switched_off(tmp_path):
 def test_the_adapter_is_plain_peft_and_answers_alike(tmp_path):
     trainer = Trainer("tiny", output=tmp_path, tell=quiet, **BASE)
     result = trainer.train(stones(20), steps=30, learning_rate=5e-3)
+    modes = {path.stat().st_mode for path in result.adapter_path.iterdir()}
+    assert len(modes) == 1, "whoever reads the configuration reads the weights"
     question = stones(20)[3].turns[0].content
     mine = trainer.generate(question, max_new_tokens=16)
     assert Tuned.load(result.adapter_path).answer(question, max_new_tokens=16) == mine

@@ -312,6 +312,8 @@ def save_weights(model: nn.Module, folder: Path) -> None:
         config.target_modules = sorted(config.target_modules)  # a set has no stable order
     config.save_pretrained(str(folder))
     config.inference_mode = inference
+    # safetensors writes for the owner alone; a server that runs as another user must read the adapter too
+    (folder / WEIGHTS).chmod((folder / "adapter_config.json").stat().st_mode & 0o777)
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
