@@ -1,6 +1,9 @@
 """Cleaning: what goes, why, and the same bytes every time."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from bp_data.clean import CleanSettings, clean
@@ -111,6 +114,21 @@ def test_same_bytes_and_nothing_overwritten(tmp_path):
         "b.dropped.jsonl",
         "b.jsonl",
     ]
+
+
+def test_the_same_bytes_in_another_process_with_another_hash_seed(tmp_path):
+    rows = [{"prompt": f"{LONG} {i % 7}", "completion": LONG + " more" * (i % 3)} for i in range(40)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = []
+    for seed in ("1", "2"):
+        output = tmp_path / f"{seed}.jsonl"
+        command = [sys.executable, "-m", "bp_data", "clean", "a.jsonl", "--dedupe", "near", "-o", output]
+        subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True
+        )
+        found.append((output.read_bytes(), (tmp_path / f"{seed}.dropped.jsonl").read_bytes()))
+    assert found[0] == found[1]
+    assert 0 < len(found[0][0].splitlines()) < 40
 
 
 def test_bad_pattern():

@@ -12,6 +12,7 @@ from bp_data.clean import clean
 from bp_data.common import BpError
 from bp_data.example import Example, Rejected, Turn
 from bp_data.report import ReportSettings, report
+from bp_data.split import split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +51,42 @@ def test_planted_truths():
     assert found.near_duplicates["shingle"].startswith("word trigrams")
     assert found.verdict == "WARN", "2.9 % exact duplicates"
     assert found.turns["roles"] == {"assistant": 105, "user": 105}
+
+
+def test_a_planted_file_is_told_line_by_line(tmp_path):
+    """Everything that goes wrong in one file: the report, and what clean and split make of it, agree."""
+    rows = [json.dumps({"prompt": prose(i), "completion": prose(1000 + i)}) for i in range(60)]
+    words = prose(7).split()
+    words[3] = "changed"
+    rows[20] = rows[4]
+    rows[30] = json.dumps({"prompt": " ".join(words), "completion": prose(1007)})
+    rows[12], rows[25], rows[41] = "{broken", json.dumps({"prompt": prose(25), "completion": ""}), "[1]"
+    path, held = tmp_path / "train.jsonl", tmp_path / "held.jsonl"
+    path.write_text("\n".join(rows) + '\n{"prompt": "cut o')
+    held.write_text(json.dumps({"question": prose(50), "answer": prose(1050)}) + "\n")
+    found = report(path, against=held)
+    assert (found.rows_total, found.rows_accepted) == (61, 57)
+    assert {reason: told["rows"] for reason, told in found.rejected.items()} == {
+        "empty_target": ["train.jsonl:26"],
+        "invalid_json": ["train.jsonl:13"],
+        "not_an_object": ["train.jsonl:42"],
+        "truncated_last_line": ["train.jsonl:61"],
+    }
+    assert found.exact_duplicates == 1
+    assert [(c["keep"], c["drop"]) for c in found.near_duplicates["clusters"]] == [
+        ("train.jsonl:8", ["train.jsonl:31"])
+    ]
+    assert [(e["row"], e["item"], e["why"]) for e in found.contamination["examples"]] == [
+        ("train.jsonl:51", "held.jsonl:1", "equal")
+    ]
+    cleaned = clean(path, dedupe="near", against=held)
+    assert [(row.line, row.reason) for row in cleaned.dropped] == [
+        (13, "invalid_json"), (21, "duplicate_exact"), (26, "empty_target"), (31, "duplicate_near"),
+        (42, "not_an_object"), (51, "contaminated"), (61, "truncated_last_line"),
+    ]  # fmt: skip
+    side = {row.line: name for name in ("train", "heldout") for row in getattr(split(path, ratio=0.5), name)}
+    assert side[5] == side[21]
+    assert side[8] == side[31]
 
 
 def test_json_has_the_promised_keys():
