@@ -67,7 +67,9 @@ def score(tasks: list[Task], merged: LowRank) -> tuple[float, float]:
     """(as it is, with the best common factor), mean over tasks."""
     delta = merged.dense()
     plain = float(np.mean([t.explained(delta) / t.own for t in tasks]))
-    dots, squares = zip(*((x / t.own, y / t.own) for t in tasks for x, y in [t.best_factor(delta)]), strict=True)
+    dots, squares = zip(
+        *((x / t.own, y / t.own) for t in tasks for x, y in [t.best_factor(delta)]), strict=True
+    )
     dot, square = float(np.mean(dots)), float(np.mean(squares))
     return plain, dot * dot / square if square and dot > 0 else 0.0
 
@@ -122,8 +124,8 @@ def sketches(seeds: int, n: int = 4) -> None:
 
 
 def figure(rows: dict[str, list[tuple[float, float]]], counts: list[int], path: Path) -> None:
-    """One panel for each number of tasks; bars sorted by their mean."""
-    names = sorted(rows, key=lambda n: -float(np.nanmean([p for p, _ in rows[n]])))
+    """One panel for each number of tasks; bars sorted by the middle one."""
+    names = sorted(rows, key=lambda n: -np.nan_to_num(rows[n][1][0], nan=-9.0))
     left, wide, high, gap = 128, 190, 17, 26
     width, height = left + len(counts) * (wide + gap) + 8, 64 + high * len(names) + 30
     out = [
@@ -141,12 +143,16 @@ def figure(rows: dict[str, list[tuple[float, float]]], counts: list[int], path: 
         for tick in (0, 0.5, 1):
             x = x0 + wide * tick
             out.append(f'<line x1="{x}" x2="{x}" y1="58" y2="{60 + high * len(names)}" stroke="#d5dbe1"/>')
-            out.append(f'<text x="{x}" y="54" text-anchor="middle" font-size="9" fill="#5b6b7a">{tick:g}</text>')
+            out.append(
+                f'<text x="{x}" y="54" text-anchor="middle" font-size="9" fill="#5b6b7a">{tick:g}</text>'
+            )
         for i, name in enumerate(names):
             plain, best = rows[name][panel]
             y = 64 + high * i
             if np.isnan(plain):
-                out.append(f'<text x="{x0 + 4}" y="{y + 11}" font-size="9" fill="#5b6b7a">two adapters only</text>')
+                out.append(
+                    f'<text x="{x0 + 4}" y="{y + 11}" font-size="9" fill="#5b6b7a">two adapters only</text>'
+                )
                 continue
             colour = "#b3541e" if name == "regmean" else "#2b6ca3"
             out.append(
@@ -174,7 +180,7 @@ def main() -> None:
     counts = [2, 4, 8]
     rows = table(counts, given.seeds)
     print(f"{'':16}" + "".join(f"{f'n = {n}':>9}{'best':>8}" for n in counts))
-    for name in sorted(rows, key=lambda n: -rows[n][1][0] if rows[n][1][0] == rows[n][1][0] else 9):
+    for name in sorted(rows, key=lambda n: -np.nan_to_num(rows[n][1][0], nan=-9.0)):
         print(f"{name:16}" + "".join(f"{p:9.3f}{b:8.3f}" for p, b in rows[name]))
     sketches(given.seeds)
     if given.figure:

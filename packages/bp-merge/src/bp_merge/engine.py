@@ -46,8 +46,8 @@ class MergeResult:
         rank: the largest rank of a module.
         discarded_energy: Σ of what compression discarded / Σ of all energy, over all modules.
         by_module: module → {"rank", "discarded_energy", "norm"}.
-        parameters: as used.
-        weights: as used, or None for the method's default.
+        parameters: as used, defaults too.
+        weights: as used.
         seconds: wall time.
         output_path: the folder, where one was written.
     """
@@ -59,7 +59,7 @@ class MergeResult:
     discarded_energy: float
     by_module: dict[str, dict[str, float]]
     parameters: dict[str, Any]
-    weights: list[float] | None
+    weights: list[float]
     seconds: float
     output_path: Path | None = None
 
@@ -141,8 +141,8 @@ def merge(
         int(max((r["rank"] for r in rows.values()), default=0)),
         lost / (kept + lost) if kept + lost else 0.0,
         rows,
-        job.parameters,
-        list(weights) if weights is not None else None,
+        {n: p.default for n, p in job.method.parameters.items()} | job.parameters,
+        job.weights,
         time.perf_counter() - started,
         written,
     )

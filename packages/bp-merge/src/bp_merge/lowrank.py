@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -141,12 +142,6 @@ def svd_qr(part: LowRank) -> Svd:
     return _signed(q_b @ p, s, qt @ q_a.T)
 
 
-def between(u: np.ndarray, middle: np.ndarray, vt: np.ndarray) -> LowRank:
-    """U·middle·Vᵀ for orthonormal U (m, p) and V, with its SVD, which is that of `middle` (p, q)."""
-    p, s, qt = np.linalg.svd(middle, full_matrices=False)
-    return _balanced(u @ p, s, qt @ vt)
-
-
 def joint(parts: Sequence[LowRank]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All changes in the left singular basis U = left·turn of [τ₁ … τ_N]: τᵢ = U·coordinatesᵢ.
 
@@ -243,26 +238,32 @@ def principal_angles(x: LowRank, y: LowRank) -> np.ndarray:
     return np.where(cos > 0.7, np.arcsin(sin), np.arccos(cos))
 
 
-def basis(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """Orthonormal basis (m, k) of the columns of all blocks, k ≤ R: left singular vectors, signs fixed.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bases:
+    """A pair of bases that all changes share, as products: U = left·left_turn (m, p), Vᵀ = right_turnᵀ·right (q, n)."""
 
-    It does not depend on the order of the blocks, as a QR basis would.
-    """
-    joined = np.concatenate(blocks, axis=1)
-    root, vectors = _whiten(joined.T @ joined)
-    if not len(root):
-        return np.zeros((joined.shape[0], 0))
-    u = joined @ (vectors / root)
-    values, turn = np.linalg.eigh(u.T @ u)  # the Gram route loses orthogonality in weak directions: once more
-    u = u @ (turn / np.sqrt(values) @ turn.T)
-    return u * np.sign(u[np.argmax(np.abs(u), axis=0), np.arange(u.shape[1])])
+    left: np.ndarray
+    left_turn: np.ndarray
+    right_turn: np.ndarray
+    right: np.ndarray
+
+    def change(self, middle: np.ndarray) -> LowRank:
+        """U·middle·Vᵀ with its SVD, which is that of `middle` (p, q)."""
+        p, s, qt = np.linalg.svd(middle, full_matrices=False)
+        return _balanced(self.left @ (self.left_turn @ p), s, (qt @ self.right_turn.T) @ self.right)
 
 
-def core(parts: Sequence[LowRank]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All changes in one shared pair of bases: U (m, p), cores (N, p, q), Vᵀ (q, n); ΔWᵢ = U·coreᵢ·Vᵀ exactly.
+def core(parts: Sequence[LowRank]) -> tuple[Bases, np.ndarray]:
+    """All changes in one shared pair of bases, and their cores (N, p, q): ΔWᵢ = U·coreᵢ·Vᵀ exactly.
 
     Each change is first brought to its canonical factors U√σ, √σVᵀ, so that a rotated factorisation changes nothing.
     """
     canonical = [svd(p).low_rank() for p in parts]
-    u, v = basis([c.b for c in canonical]), basis([c.a.T for c in canonical])
-    return u, np.stack([(u.T @ c.b) @ (c.a @ v) for c in canonical]), v.T
+    left = np.concatenate([c.b for c in canonical], axis=1)
+    right = np.concatenate([c.a for c in canonical])
+    root_b, v_b = _whiten(left.T @ left)
+    root_a, v_a = _whiten(right @ right.T)
+    at = np.cumsum([0, *(c.rank for c in canonical)])
+    spans = [slice(x, y) for x, y in itertools.pairwise(at)]
+    cores = np.stack([(root_b[:, None] * v_b[i].T) @ (v_a[i] * root_a) for i in spans])
+    return Bases(left, v_b / root_b, v_a / root_a, right), cores

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from bp_merge.lowrank import LowRank, between, core, in_basis, joint
+from bp_merge.lowrank import LowRank, core, in_basis, joint
 
 Space = Literal["core", "knots", "dense"]
 
@@ -24,10 +24,8 @@ Space = Literal["core", "knots", "dense"]
 def in_space(parts: Sequence[LowRank], space: str, function: Callable[[np.ndarray], np.ndarray]) -> LowRank:
     """Apply `function` (N, p, q) → (p, q) to the coordinates of the changes, and return the change it stands for."""
     if space == "core":
-        u, cores, vt = core(parts)
-        if not cores.size:
-            return LowRank.zeros(parts[0].shape)
-        return between(u, function(cores), vt)
+        bases, cores = core(parts)
+        return bases.change(function(cores)) if cores.size else LowRank.zeros(parts[0].shape)
     if space == "knots":
         left, turn, coordinates = joint(parts)
         if not turn.shape[1]:

@@ -56,7 +56,8 @@ def breadcrumbs(
 ) -> LowRank:
     """Outliers and crumbs go, the middle stays.
 
-    Use it where a few huge elements spoil a sum. gamma = 0 is magnitude pruning.
+    Use it where a few huge elements spoil a sum. gamma = 0 is magnitude pruning. Cost: twice the sum's and
+    N·R·n elements; with `space=dense` N·m·n elements and an SVD of m×n.
 
     Raises:
         BpError: `INPUT_VALIDATION_FAILED` where density + gamma exceeds 1.

@@ -27,7 +27,11 @@ def core_space(
     density: Annotated[float, Gt(0), Le(1)] = 0.2,
     scale: Annotated[float, Ge(0)] = 1.0,
 ) -> LowRank:
-    """Factors are made canonical first: the plain method depends on how ΔW is factored."""
+    """Factors are made canonical first: the plain method depends on how ΔW is factored.
+
+    Use it where R is so large that `ties` in its own space takes too long. Cost: twice the sum's; elements are
+    R×R.
+    """
     if combine == "magmax":
         return magmax(parts, weights, context, scale=scale, space="core")
     inner = ties if combine == "ties" else dare_ties

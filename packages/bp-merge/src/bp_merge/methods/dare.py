@@ -36,8 +36,9 @@ def dare_linear(
 ) -> LowRank:
     """Random drop, then the weighted sum: task arithmetic on sparse changes.
 
-    Use it to see how much of the changes is needed: its mean over seeds is the sum. The masks depend on the seed and
-    the module's name, and follow the adapters in any order.
+    Use it to see how much of the changes is needed: its mean over seeds is the sum. The masks depend on the
+    seed and the module's name, and follow the adapters in any order. Cost: twice the sum's and N·R·n elements;
+    with `space=dense` N·m·n elements and an SVD of m×n.
     """
     factor = factor_of(scale, context.given, len(parts))
     w = [factor * x for x in weights]
@@ -63,7 +64,9 @@ def dare_ties(
     scale: Annotated[float, Ge(0)] = 1.0,
     space: Space = "knots",
 ) -> LowRank:
-    """Random drop, then TIES' sign election. Use it as TIES, where small elements matter too."""
+    """Random drop, then TIES' sign election. Use it as TIES, where small elements matter too. Cost: twice the sum's
+    and N·R·n elements; with `space=dense` N·m·n elements and an SVD of m×n.
+    """
 
     def merged(taus: np.ndarray) -> np.ndarray:
         kept = [dropped(t, density, "dare", k, context) for t, k in zip(taus, context.keys, strict=True)]

@@ -46,7 +46,8 @@ def della(
 ) -> LowRank:
     """Magnitude-aware DARE with TIES' election; `epsilon` is the whole width of the chances to keep.
 
-    Use it as `dare_ties`, where large elements should rather stay.
+    Use it as `dare_ties`, where large elements should rather stay. Cost: twice the sum's and N·R·n elements;
+    with `space=dense` N·m·n elements and an SVD of m×n.
 
     Raises:
         BpError: `INPUT_VALIDATION_FAILED` where density ± epsilon/2 leaves (0, 1].

@@ -23,7 +23,11 @@ def iso_c(
     *,
     scale: Annotated[float, Ge(0)] = 1.0,
 ) -> LowRank:
-    """All directions equally strong. Kept to the numerical rank: a dense SVD would fill the null space arbitrarily."""
+    """All directions equally strong. Kept to the numerical rank: a dense SVD would fill the null space arbitrarily.
+
+    Use it for few tasks that are alike in strength; at eight it is far behind the sum. Cost: that of the sum,
+    4(m+n)R² operations for R = Σrᵢ.
+    """
     found = svd(stack(parts, weights))
     if not len(found.s):
         return LowRank.zeros(parts[0].shape)

@@ -25,5 +25,7 @@ def knots(
     density: Annotated[float, Gt(0), Le(1)] = 0.2,
     scale: Annotated[float, Ge(0)] = 1.0,
 ) -> LowRank:
-    """TIES on SVᵢᵀ, computed from the factors. Use it for adapters that were trained apart."""
+    """TIES on SVᵢᵀ, computed from the factors. Use it for adapters that were trained apart. Cost: that of `ties`,
+    whose default it is.
+    """
     return in_space(parts, "knots", lambda taus: scale * elect([trim(t, density) for t in taus], weights))

@@ -25,7 +25,11 @@ def magmax(
     scale: Annotated[float, Ge(0)] = 1.0,
     space: Space = "knots",
 ) -> LowRank:
-    """Among equal magnitudes the positive value wins, so that order does not matter. The paper's λ is 0.5."""
+    """Among equal magnitudes the positive value wins, so that order does not matter. The paper's λ is 0.5.
+
+    Use it where tasks move different elements. Cost: twice the sum's and N·R·n elements; with `space=dense`
+    N·m·n elements and an SVD of m×n.
+    """
 
     def merged(taus: np.ndarray) -> np.ndarray:
         weighted = taus * np.asarray(weights).reshape(-1, 1, 1)

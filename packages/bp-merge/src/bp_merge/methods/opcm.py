@@ -23,7 +23,11 @@ def opcm(
     *,
     alpha: Annotated[float, Ge(0), Le(1)] = 0.5,
 ) -> LowRank:
-    """For adapters that come one after the other; order matters. Norms are kept per module."""
+    """For adapters that come one after the other; order matters. Norms are kept per module.
+
+    Use it where adapters arrive over time and earlier ones are not kept. Cost: N−1 SVDs of growing rank, about
+    N/2 sums.
+    """
     merged = parts[0] * weights[0]
     norms, factor = [norm(merged)], 1.0
     for part, weight in zip(parts[1:], weights[1:], strict=True):

@@ -27,8 +27,10 @@ def regmean(
 ) -> LowRank:
     """Each task keeps its outputs on its own inputs. Far ahead of every data-free method where moments exist.
 
-    `context.moments` holds (S (k, n), diagonal (n,)) per adapter. Solved by Woodbury, (Nk)×(Nk), or
-    as n×n where the sketches have more rows than that.
+    `context.moments` holds (S (k, n), diagonal (n,)) per adapter. Solved by Woodbury, (Nk)×(Nk), or as n×n
+    where the sketches have more rows than that.
+
+    Use it wherever moments were stored. Cost: (Nk)²·n + (Nk)³ for k rows of a sketch, beside the sum's.
 
     Raises:
         BpError: `INPUT_VALIDATION_FAILED` for a negative weight.

@@ -16,8 +16,8 @@ def running_mean(
 ) -> LowRank | tuple[LowRank, float]:
     """The mean as a sequence that keeps one adapter of the rank asked for; without a rank it is the mean.
 
-    Use it to see what a sequence under a fixed rank gives. With a rank the cuts make it depend on the order; what they
-    discard is measured against the mean.
+    Use it to see what a sequence under a fixed rank gives. With a rank the cuts make it depend on the order;
+    what they discard is measured against the mean. Cost: N−1 sums of rank 2r.
     """
     mean = stack(parts, [w / len(parts) for w in weights])
     if context.rank is None:

@@ -43,6 +43,7 @@ def slerp(
     """Along the arc between two changes, each module for itself; t = w₁/(w₀+w₁) unless given.
 
     Use it for two adapters of kindred tasks. Nearly parallel or zero changes are interpolated on the line.
+    Cost: that of the sum, 4(m+n)R² operations for R = Σrᵢ.
 
     Raises:
         BpError: `INPUT_VALIDATION_FAILED` for more than two changes, weights that sum to 0, or opposite changes.

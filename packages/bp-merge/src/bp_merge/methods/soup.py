@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     default_weight=lambda n: 1 / n,
 )
 def soup(parts: list[LowRank], weights: list[float], context: Context) -> LowRank:
-    """The uniform soup: runs of one task, averaged."""
+    """The uniform soup: runs of one task, averaged.
+
+    Use it for runs of one task with other seeds or settings; `greedy_soup` leaves out those that do not help.
+    Cost: that of the sum, 4(m+n)R² operations for R = Σrᵢ.
+    """
     return stack(parts, weights)
 
 
@@ -35,9 +39,14 @@ def greedy_soup(
 
     Returns:
         The soup, and the indices of its ingredients in the order they were added.
+
+    Raises:
+        ValueError: without candidates.
     """
     from bp_merge.engine import merge
 
+    if not adapters:
+        raise ValueError("there is no adapter to choose from")
     scores = [scorer(a) for a in adapters]
     order = sorted(range(len(adapters)), key=lambda i: (-scores[i], i))
     chosen, best = [order[0]], scores[order[0]]

@@ -28,6 +28,7 @@ def ties(
 ) -> LowRank:
     """Weights act before the election; the mean divides by the weights that agree. Trimmed per module.
 
-    Use it where tasks contradict each other. `space=dense` is the paper's, of full rank and slow.
+    Use it where tasks contradict each other. `space=dense` is the paper's, of full rank and slow. Cost: twice
+    the sum's and N·R·n elements; with `space=dense` N·m·n elements and an SVD of m×n.
     """
     return in_space(parts, space, lambda taus: scale * elect([trim(t, density) for t in taus], weights))

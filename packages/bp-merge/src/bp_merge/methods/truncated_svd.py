@@ -15,7 +15,8 @@ from bp_merge.method import Context, method
 def svd(parts: list[LowRank], weights: list[float], context: Context) -> tuple[LowRank, float]:
     """The sum, cut to one adapter's rank: small and lossy; the discarded energy is reported.
 
-    Use it where the result must be no larger than an input.
+    Use it where the result must be no larger than an input. Cost: that of the sum, 4(m+n)R² operations for R =
+    Σrᵢ.
     """
     rank = context.rank or max(p.rank for p in parts)
     return compress(stack(parts, weights), rank)

@@ -31,7 +31,10 @@ def tsv_m(
     *,
     scale: Annotated[float | None, Ge(0)] = None,
 ) -> LowRank:
-    """Takes away interference between tasks. α is min(1, 1.2/√n) unless given; the paper's is 1."""
+    """Takes away interference between tasks. α is min(1, 1.2/√n) unless given; the paper's is 1.
+
+    Use it for two to four tasks that differ. Cost: one and a half times the sum's.
+    """
     found = [svd(p) for p in parts]
     s = np.concatenate([f.s * w for f, w in zip(found, weights, strict=True)])
     if not len(s):
