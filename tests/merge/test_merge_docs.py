@@ -59,3 +59,12 @@ def test_a_method_tells_when_to_use_it_and_what_it_costs(name):
     doc = get_method(name).function.__doc__
     assert "Use it" in doc
     assert "Cost:" in doc
+
+
+def test_type_checkers_see_what_there_is():
+    import bp_merge
+
+    stub = Path(bp_merge.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"import (\w+) as \1\n", stub)) == bp_merge.__all__
+    modules = {p.stem for p in Path(bp_merge.__file__).parent.glob("*.py")}
+    assert not modules & set(bp_merge.__all__)  # a module of the same name would hide it

@@ -23,8 +23,11 @@ _NAMES = {
     "compare": "comparison",
     "get_method": "method",
     "greedy_soup": "methods.soup",
+    "inspect": "inspection",
     "merge": "engine",
+    "merge_models": "models",
     "method_names": "method",
+    "plan_merge": "engine",
     "save_moments": "moments",
 }
 
