@@ -9,6 +9,7 @@ import pytest
 from bp_data.clean import CleanSettings, clean
 from bp_data.common import BpError
 from bp_data.example import Example, Rejected, Turn
+from bp_data.report import report
 
 LONG = " ".join(f"word{i}" for i in range(60))
 
@@ -29,6 +30,26 @@ def test_exact_and_near():
     assert reasons(near) == [("r1", "duplicate_exact", "r0"), ("r2", "duplicate_near", "r0")]
     assert [row.id for row in clean(rows, dedupe="near", keep="longest").kept] == ["r2", "r3"]
     assert len(clean(rows, dedupe="none").kept) == 4
+
+
+def test_two_questions_about_one_document_are_no_duplicates(tmp_path):
+    path = tmp_path / "rag.jsonl"
+    asked = [
+        ("Who wrote the first word of it, and when was that?", "word0 did so."),
+        ("How many words are there in all?", "Sixty, as they say."),
+    ]
+    rows = [{"question": q, "contexts": [LONG * 3], "answer": a} for q, a in [*asked, asked[0]]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [(row.line, row.reason) for row in clean(path, dedupe="near").dropped] == [(3, "duplicate_exact")]
+    found = report(path)
+    assert (found.exact_duplicates, found.near_duplicate_rows) == (1, 0)
+    assert found.tokens["max"] > 300, "the contexts are read in training, so they count as tokens"
+    held = tmp_path / "held.jsonl"
+    held.write_text(
+        json.dumps({"question": asked[1][0], "contexts": ["another text"], "answer": asked[1][1]}) + "\n"
+    )
+    assert report(path, against=held).contamination["rows"] == 1
+    assert {row.line for row in clean(path, dedupe="none", against=held).kept} == {1, 3}
 
 
 def test_keep_best_prefers_clean_text():

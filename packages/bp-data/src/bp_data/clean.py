@@ -28,7 +28,7 @@ from bp_data.example import Example, Rejected, Turn
 from bp_data.language import LANGUAGES, language
 from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, star_clusters
 from bp_data.report_parts import Trace
-from bp_data.texts import exact_key, row_text, rows_of, text_key
+from bp_data.texts import compared_text, exact_key, row_text, rows_of, text_key
 from bp_data.tokens import TokenCounter
 
 _DEFECT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd]")
@@ -199,7 +199,7 @@ def clean(
             left = sorted(keeper.values())
             search = NearDuplicateSearch(settings.dup_threshold, settings.shingle)
             for row in left:
-                search.add(row_text(rows[row]))
+                search.add(compared_text(rows[row]))
             clusters = star_clusters(search.finish(), [ranks[row] for row in left])
             for centre, members in clusters.items():
                 for member in members:
@@ -301,12 +301,12 @@ def _contaminated(rows: list[Example], settings: CleanSettings) -> list[tuple[in
 
     index = ContaminationIndex(settings.against)
     held = len(index.items)
-    keys = {text_key(row_text(item)): item.id for item in reversed(index.items)}
+    keys = {text_key(compared_text(item)): item.id for item in reversed(index.items)}
     search = NearDuplicateSearch(settings.dup_threshold, settings.shingle)
     for item in index.items:
-        search.add(row_text(item))
+        search.add(compared_text(item))
     for low in range(0, len(rows), 512):
-        texts = [row_text(row) for row in rows[low : low + 512]]
+        texts = [compared_text(row) for row in rows[low : low + 512]]
         for text in texts:
             search.add(text)
         for tokens in tokenize(texts, range(low, low + len(texts))):
@@ -320,7 +320,7 @@ def _contaminated(rows: list[Example], settings: CleanSettings) -> list[tuple[in
         if a < held <= b:
             found[b - held] = f"{index.items[a].id} (near-duplicate)"
     for row, example in enumerate(rows):
-        if (item := keys.get(text_key(row_text(example)))) is not None:
+        if (item := keys.get(text_key(compared_text(example)))) is not None:
             found[row] = f"{item} (equal)"
     return sorted(found.items())
 

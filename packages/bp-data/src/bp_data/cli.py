@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,14 @@ def ticker(sink: Sink, what: str) -> Callable[[int], None]:
             sink.progress(f"{what}: {rows:,} rows")
 
     return tell
+
+
+def counted(rows: Iterable[Any], tell: Callable[[int], None]) -> Iterator[Any]:
+    """The same rows, told as they pass."""
+    for number, row in enumerate(rows, 1):
+        if number % 1000 == 0:
+            tell(number)
+        yield row
 
 
 @cli.command(epilog=EPILOG["validate"])
@@ -177,7 +185,7 @@ def clean(
     for target in (path, dropped or path.with_name(f"{path.stem}.dropped.jsonl")):
         if not dry_run:
             check_output(target, overwrite=overwrite, inputs=inputs)
-    result = run(reader, settings)
+    result = run(counted(reader, ticker(sink, "clean")), settings)
     figures = result.to_dict()
     written: dict[str, str] = {}
     if not dry_run and result.kept:
@@ -329,7 +337,7 @@ def split(
     inputs = [Path(source.spec) for source in reader.sources if source.is_file]
     for target in () if dry_run else (train, heldout):
         check_output(target, overwrite=overwrite, inputs=inputs)
-    result = run(reader, settings=settings)
+    result = run(counted(reader, ticker(sink, "split")), settings=settings)
     if not dry_run:
         write_sides(reader, {train: result.train, heldout: result.heldout}, overwrite=overwrite)
     figures = result.to_dict()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from bp_data.example import Example, Rejected
 from bp_data.shingles import Tokens, ngrams, tokenize
-from bp_data.texts import answer_text, prompt_text, rows_of
+from bp_data.texts import answer_text, asked_text, rows_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,7 +114,7 @@ class ContaminationIndex:
                 {"file": Path(path).name, "items": len(self.items) - before, "rejected": rejected}
             )
         self.bounds = np.cumsum([file["items"] for file in self.files])
-        texts = [text for item in self.items for text in (prompt_text(item), answer_text(item))]
+        texts = [text for item in self.items for text in (asked_text(item), answer_text(item))]
         self.long, self.short, self.every_short = _Grams(LONG), _Grams(SHORT), _Grams(SHORT)
         self.unchecked = 0
         for low in range(0, len(texts), 2048):

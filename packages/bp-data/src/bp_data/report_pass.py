@@ -21,7 +21,7 @@ from bp_data.example import Example, Rejected
 from bp_data.neardup import NearDuplicatePairs, NearDuplicateSearch, star_clusters
 from bp_data.report import Report, ReportSettings
 from bp_data.report_parts import Excerpts, Trace, advisories, beginning, find_outliers, turn_statistics
-from bp_data.texts import all_paths, exact_key, row_text, text_key
+from bp_data.texts import all_paths, compared_text, exact_key, row_text, text_key
 from bp_data.tokens import ESTIMATE, CountsAhead, TokenCounter, distribution, histogram
 
 _BATCH = 512
@@ -64,6 +64,7 @@ class Pass:
         self.trace = Trace()
         self.excerpts = Excerpts()
         self.batch: list[str] = []
+        self.compared: list[str] = []
 
     def run(self, dataset: Any) -> Report:
         """Look at every row, and sum up."""
@@ -73,7 +74,7 @@ class Pass:
 
             self.index = ContaminationIndex(settings.against)
             for number, item in enumerate(self.index.items):
-                text = row_text(item)
+                text = compared_text(item)
                 self.held_keys.setdefault(text_key(text), number)
                 self.search.add(text)
             self.search.flush()
@@ -124,12 +125,14 @@ class Pass:
         for turn in example.turns:
             self.roles[turn.role] += 1
         text = row_text(example)
-        if self.held_keys and (item := self.held_keys.get(text_key(text))) is not None:
+        compared = compared_text(example) if example.task == "rag" else text
+        if self.held_keys and (item := self.held_keys.get(text_key(compared))) is not None:
             self.exact_held[number] = item
         self.excerpts.append(text)
         self.trace.add(example)
         self.batch.append(text)
-        self._scan(self.search.add(text))
+        self.compared.append(compared)
+        self._scan(self.search.add(compared))
         if len(self.batch) >= _BATCH:
             self._work_off()
 
@@ -145,6 +148,7 @@ class Pass:
 
     def _work_off(self) -> None:
         batch, self.batch = self.batch, []
+        compared, self.compared = self.compared, []
         if not batch:
             return
         start = self.accepted - len(batch)
@@ -152,7 +156,7 @@ class Pass:
         if self.index is not None and self.search.unit == "char":
             from bp_data.shingles import tokenize
 
-            for tokens in tokenize(batch, range(start, self.accepted)):
+            for tokens in tokenize(compared, range(start, self.accepted)):
                 self.index.scan(tokens)
         for i, (text, findings) in enumerate(zip(batch, pii.scan(batch), strict=True)):
             name = language.script(text)

@@ -26,7 +26,7 @@ from bp_data.common import knob
 from bp_data.errors import BpError
 from bp_data.example import Example, Rejected
 from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, components
-from bp_data.texts import exact_key, prompt_key, row_text, rows_of
+from bp_data.texts import compared_text, exact_key, prompt_key, rows_of
 
 _PIECE = re.compile(r"^(.{3,})[_-]\d{1,3}$")
 
@@ -204,7 +204,7 @@ def _edges(
     if settings.dup_threshold is not None:
         search = NearDuplicateSearch(settings.dup_threshold, settings.shingle)
         for example in rows:
-            search.add(row_text(example))
+            search.add(compared_text(example))
         found = search.finish()
         near = list(zip(found.first.tolist(), found.second.tolist(), strict=True))
     edges, ungrouped = list(near), 0

@@ -2,7 +2,8 @@
 
 - `prompt_text` is what the model is given (user and tool turns), `answer_text` what it learns (assistant turns,
   both completions of a preference pair, plain text). System prompts stay out: they are shared by unrelated rows.
-- `row_text` is both; near-duplicate search, contamination and token counts all read the same string.
+- `row_text` is both, and what tokens are counted of. `compared_text` is what similarity and contamination look at: the
+  same, but without the contexts of a RAG row, because two questions about one long document are no duplicates.
 - `exact_key` is a 128-bit BLAKE2b over every field that training sees, after NFC, lower-casing and collapsing white
   space. Ids, line numbers and `meta` stay out, so an export of the same rows has the same keys.
 """
@@ -91,6 +92,19 @@ def row_text(example: Example) -> str:
     """Prompt and answer, joined by a newline."""
     prompt, answer = prompt_text(example), answer_text(example)
     return f"{prompt}\n{answer}" if prompt and answer else prompt or answer
+
+
+def asked_text(example: Example) -> str:
+    """The prompt without the contexts of a RAG row."""
+    question = example.meta.get("question") if example.task == "rag" else None
+    return question if isinstance(question, str) else prompt_text(example)
+
+
+def compared_text(example: Example) -> str:
+    """What two rows are compared by: `row_text`, of a RAG row the question and the answer alone."""
+    if example.task != "rag":
+        return row_text(example)
+    return f"{asked_text(example)}\n{answer_text(example)}"
 
 
 def normalised(text: str) -> str:
