@@ -27,12 +27,25 @@ import tempfile
 import time
 from pathlib import Path
 
+BASE = 100_000
+LETTERS = "etaoinshrdlucmfwypvbgk"
+
 
 def write_rows(path: Path, rows: int) -> None:
+    """The first 100,000 rows are made, the further ones are those in other letters: quick, and as unlike as strangers."""
+    if rows > BASE:
+        write_rows(path, BASE)
+        lines = path.read_text().splitlines()
+        with path.open("a") as file:
+            for copy in range(1, -(-rows // BASE)):
+                table = str.maketrans(LETTERS, LETTERS[copy:] + LETTERS[:copy])
+                for line in lines[: rows - copy * BASE]:
+                    turns = json.loads(line)["messages"]
+                    told = [{**turn, "content": turn["content"].translate(table)} for turn in turns]
+                    file.write(json.dumps({"messages": told}) + "\n")
+        return
     rng = random.Random(0)
-    vocabulary = [
-        "".join(rng.choice("etaoinshrdlucmfwypvbgk") for _ in range(rng.randint(2, 9))) for _ in range(30_000)
-    ]
+    vocabulary = ["".join(rng.choice(LETTERS) for _ in range(rng.randint(2, 9))) for _ in range(30_000)]
     weights = [1 / (i + 10) for i in range(len(vocabulary))]
     pool = rng.choices(vocabulary, weights, k=2_000_000)
     with path.open("w") as file:
@@ -239,7 +252,8 @@ def main() -> None:
     for name, r in results.items():
         told = ""
         if "truth" in pairs and name in pairs:
-            told = "{:9.3f}{:11.3f}".format(*quality(name, pairs[name], pairs["truth"]))
+            recall, precision = quality(name, pairs[name], pairs["truth"])
+            told = f"{recall:9.3f}{precision:11.3f}"
         ratio = r["cpu"] / results["orjson"]["cpu"]
         print(
             f"{name:18}{r['wall']:9.2f}{r['cpu']:9.2f}{args.rows / r['cpu']:12.0f}{r['peak_mb']:9.0f}{ratio:10.1f}{told}"
