@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
-import typing
 from pathlib import Path
 
 from bp_merge.method import _MODULES, Method, get_method
@@ -53,18 +52,9 @@ Tests hold each method to the laws that it lists, over random ranks, number type
 """
 
 
-def bounds(hint: object) -> str:
-    """`float, > 0, ≤ 1` of an annotation."""
-    extra: list[object] = []
-    if typing.get_origin(hint) is typing.Annotated:
-        hint, *extra = typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(f"`{x}`" for x in typing.get_args(hint))
-    names = [t.__name__ for t in (typing.get_args(hint) or (hint,)) if t is not type(None)]
-    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
-    return ", ".join(
-        [*names, *(f"{s} {getattr(b, a):g}" for b in extra for a, s in signs.items() if hasattr(b, a))]
-    )
+def default(value: object) -> str:
+    """A default as the table shows it; nothing where it depends on the rest."""
+    return "" if value is None else f"`{value}`"
 
 
 def section(made: Method) -> str:
@@ -86,12 +76,11 @@ def section(made: Method) -> str:
     ]
     if made.name in METHODS:
         lines.append("- Also for full checkpoints: `bp-merge models`.")
-    hints = typing.get_type_hints(made.function, include_extras=True)
     if made.parameters:
         lines += ["", "| parameter | default | value |", "|---|---|---|"]
         lines += [
-            f"| `{n}` | {'' if p.default is None else f'`{p.default}`'} | {bounds(hints[n])} |"
-            for n, p in made.parameters.items()
+            f"| `{n}` | {default(p['default'])} | {p['values']} |"
+            for n, p in made.describe()["parameters"].items()
         ]
     return "\n".join([*lines, ""])
 

@@ -144,6 +144,14 @@ def test_inspect_and_compare(capsys, tmp_path):
     assert len(found["modules"][NAMES[0]]["principal_angles"]) == 3
 
 
+def test_methods_are_listed_with_their_parameters(capsys):
+    code, found, _ = run(capsys, "methods", "ties")
+    assert code == 0
+    assert found["methods"][0]["parameters"]["density"] == {"default": 0.2, "values": "float, > 0, ≤ 1"}
+    code, found, _ = run(capsys, "methods")
+    assert {"linear", "regmean", "wudi"} <= {m["name"] for m in found["methods"]}
+
+
 def test_slao_over_three_tasks_and_the_gate(capsys, tmp_path):
     state, start = tmp_path / "state", tmp_path / "start"
     for i in (1, 2, 3):

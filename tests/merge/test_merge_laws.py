@@ -135,6 +135,8 @@ def test_parameters_are_checked_against_the_signature():
         ("ties", {"densty": 1}),
         ("ties", {"space": "x"}),
         ("linear", {"t": 1}),
+        ("ties", {"scale": True}),
+        ("ties", {"scale": "nan"}),
     ]:
         with pytest.raises(BpError) as caught:
             get_method(name).check(wrong)

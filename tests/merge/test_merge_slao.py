@@ -194,6 +194,8 @@ def test_bad_input_is_refused_before_the_swap(tmp_path):
     assert bits(state.merged) == kept
     with pytest.raises(BpError) as caught:
         step(None, task(1), variant="other")
+    with pytest.raises(BpError, match="schedule"):
+        step(None, task(1), weight="cube")
     assert caught.value.code == "INPUT_VALIDATION_FAILED"
 
 

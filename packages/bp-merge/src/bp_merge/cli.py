@@ -1,4 +1,4 @@
-"""The `bp-merge` command: merge, slao, models, bake, inspect, compare.
+"""The `bp-merge` command: merge, slao, models, bake, methods, inspect, compare.
 
 - A method's parameters are its function's signature: `--param` is checked against it, `--density` is short for one.
 - `--dry-run` makes every check of the inputs and prints what would be needed.
@@ -244,6 +244,24 @@ def bake(
         + f"{result.seconds:.1f} s",
         quiet=str(output),
     )
+
+
+@cli.command()
+@click.argument("names", nargs=-1)
+@output_options
+def methods(names: tuple[str, ...], sink: Sink) -> None:
+    """List the merge methods, or those NAMES, with their parameters."""
+    from bp_merge.method import get_method, method_names
+
+    found = [get_method(n).describe() for n in names or method_names()]
+    lines = []
+    for m in found:
+        lines.append(f"{m['name']}: {m['formula']}  ({m['reference']})")
+        lines += [
+            f"  --param {n}={'' if p['default'] is None else p['default']}  {p['values']}"
+            for n, p in m["parameters"].items()
+        ]
+    sink.result({"methods": found}, "\n".join(lines), quiet="\n".join(m["name"] for m in found))
 
 
 @cli.command()

@@ -96,6 +96,20 @@ class Method:
             if p.kind is inspect.Parameter.KEYWORD_ONLY
         }
 
+    def describe(self) -> dict[str, Any]:
+        """JSON-able: name, formula, reference, laws, and each parameter with its default and the values it takes."""
+        hints = typing.get_type_hints(self.function, include_extras=True)
+        return {
+            "name": self.name,
+            "formula": self.formula,
+            "reference": self.reference,
+            "laws": list(self.laws),
+            "needs_moments": self.needs_moments,
+            "parameters": {
+                n: {"default": p.default, "values": values_of(hints[n])} for n, p in self.parameters.items()
+            },
+        }
+
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Parameters converted and checked against the signature.
 
@@ -113,7 +127,9 @@ class Method:
                 hint, *bounds = typing.get_args(hint)
             kinds = [k for k in (*typing.get_args(hint), hint) if k in (int, float, str, bool)] or [str]
             try:
-                value = value if isinstance(value, bool) else kinds[0](value)
+                if isinstance(value, bool) != (kinds[0] is bool):
+                    raise ValueError
+                value = kinds[0](value)
             except (TypeError, ValueError):
                 raise _wrong(f"{name} must be a {kinds[0].__name__}, not {value!r}", self.name) from None
             if typing.get_origin(hint) is typing.Literal:
@@ -162,10 +178,26 @@ class Method:
         return found if isinstance(found, tuple) else (found, 0.0)
 
 
-def _wrong(message: str, name: str) -> BpError:
-    return BpError(
-        "INPUT_VALIDATION_FAILED", message, f"bp-merge merge --help lists the parameters of {name}"
+def values_of(hint: Any) -> str:
+    """The values of an annotation.
+
+    Example:
+        Annotated[float, Gt(0), Le(1)] → "float, > 0, ≤ 1".
+    """
+    bounds: list[Any] = []
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, *bounds = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(typing.get_args(hint))
+    kinds = [t.__name__ for t in (typing.get_args(hint) or (hint,)) if t is not type(None)]
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    return ", ".join(
+        [*kinds, *(f"{s} {getattr(b, a):g}" for b in bounds for a, s in signs.items() if hasattr(b, a))]
     )
+
+
+def _wrong(message: str, name: str) -> BpError:
+    return BpError("INPUT_VALIDATION_FAILED", message, f"bp-merge methods {name}")
 
 
 def method(

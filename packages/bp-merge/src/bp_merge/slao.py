@@ -37,10 +37,8 @@ def schedule(kind: Schedule, i: int) -> float:
     Example:
         sqrt: λ(1) = 1, λ(4) = 0.5.
     """
-    if i <= 1:
-        return 1.0
     if callable(kind):
-        value = float(kind(i))
+        value = float(kind(i)) if i > 1 else 1.0
     elif kind == "sqrt":
         value = 1 / math.sqrt(i)
     elif kind == "linear":
@@ -58,7 +56,7 @@ def schedule(kind: Schedule, i: int) -> float:
             ) from None
     if not 0 <= value <= 1:
         raise BpError("INPUT_VALIDATION_FAILED", f"λ({i}) = {value} is not within [0, 1]", "--schedule sqrt")
-    return value
+    return value if i > 1 else 1.0
 
 
 def orthogonal(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -230,6 +228,7 @@ def step(
         modules[name] = dataclasses.replace(m, a=m.a.astype(np.float32), b=m.b.astype(np.float32))
     finetuned = dataclasses.replace(finetuned, modules=modules)
     if state is None:
+        schedule(weight, 1)
         if variant not in VARIANTS:
             raise BpError(
                 "INPUT_VALIDATION_FAILED", f"variant is paper or delta, not {variant!r}", "--variant paper"
