@@ -12,6 +12,7 @@ import real
 import tiny_models
 from bp_export import adapter_dir
 from bp_export.gguf import GgufFile, write_gguf
+from bp_export.nasty import PROMPTS
 from bp_export.verify import verify
 from bp_merge.checkpoint import Checkpoint
 
@@ -55,13 +56,18 @@ TEMPLATE = (
     "{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
-BOUNDS = {"f16": 1e-4, "q4_k_m": 0.3}  # mean KL from PEFT's own logits, nats
+# Mean KL from PEFT's own logits, nats, and the texts it is measured on.
+BOUNDS = {"f16": (1e-4, ("In 1969, the fox counted",)), "q4_k_m": (0.3, PROMPTS)}
 
 
 # peft reads a property that transformers deprecates: https://github.com/huggingface/peft
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 def test_gemma_3_with_a_trained_adapter(tmp_path, record_property):
-    """Training, one pass to GGUF by the command, llama.cpp: the same ids, template and greedy text as in PEFT."""
+    """Training, one pass to GGUF by the command, llama.cpp: the same ids, template and greedy text as in PEFT.
+
+    The base was a q4_k_m file itself, so that its weights lie on that grid: of a small change most falls back on the grid
+    point it came from when it is quantized to q4_k_m again. The export must say so.
+    """
     import peft
     import torch
     import transformers
@@ -103,14 +109,12 @@ def test_gemma_3_with_a_trained_adapter(tmp_path, record_property):
         max_new_tokens=24,
         do_sample=False,
     )[0, len(prompt) :].tolist()
-    for quantization, limit in BOUNDS.items():
+    for quantization, (limit, prompts) in BOUNDS.items():
         command = ["-m", "bp_export", "export", str(adapter), "-f", "gguf", "--quantization", quantization]
         done = subprocess.run([sys.executable, *command, "--json"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         made = json.loads(done.stdout)
-        found = verify(
-            Path(made["path"]), reference, tokenizer_dir=adapter, prompts=("In 1969, the fox counted",)
-        )
+        found = verify(Path(made["path"]), reference, tokenizer_dir=adapter, prompts=prompts)
         figures = {k: made[k] for k in ("seconds", "peak_rss_mb", "size_bytes")}
         figures |= {"kl": found.kl, "top1": found.top1_agreement, "share": made["delta"]["share"]}
         record_property(quantization, json.dumps(figures))
@@ -120,6 +124,9 @@ def test_gemma_3_with_a_trained_adapter(tmp_path, record_property):
         assert found.token_texts >= 20
         assert found.kl is not None
         assert found.kl < limit
+        drowns = quantization == "q4_k_m"
+        assert (made["delta"]["share"] < 0.5) is drowns
+        assert any("of the fine-tune is left" in n for n in made["notices"]) is drowns
         assert made["size_bytes"] < 600e6
         assert made["peak_rss_mb"] < 600
         keys = GgufFile(Path(made["path"])).keys

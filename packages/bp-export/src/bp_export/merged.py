@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from bp_merge.casts import to_f32
+from threadpoolctl import threadpool_limits
 
 from .adapter_dir import write_json
 from .delta import rounded
@@ -133,7 +134,11 @@ def compare(source: Any, folder: Path, every: bool) -> None:
                 return "values"
         return ""
 
-    with Checkpoint.open(folder) as written, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with (
+        Checkpoint.open(folder) as written,
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+    ):
         wrong = sorted(set(source.names) ^ set(written.names))
         names = [] if wrong else list(source.names)
         told = {n: why for n, why in zip(names, pool.map(check, names), strict=True) if why}
