@@ -218,7 +218,8 @@ def main() -> None:
     parser.add_argument("--stage", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.stage:
-        stage(args.stage[0], *map(Path, args.stage[1:4]), args.stage[4])
+        name, path, held, out, tokenizer = args.stage
+        stage(name, Path(path), Path(held), Path(out), tokenizer)
         return
     args.folder.mkdir(exist_ok=True)
     path, held = args.folder / f"rows-{args.rows}.jsonl", args.folder / "held.jsonl"
@@ -240,7 +241,7 @@ def main() -> None:
             continue
         runs.setdefault(name, []).append(json.loads(run.stdout.splitlines()[-1]))
         if out.exists():
-            pairs[name] = {tuple(sorted(p)) for p in json.loads(out.read_text())}
+            pairs[name] = {(min(p), max(p)) for p in json.loads(out.read_text())}
     results = {
         name: {key: statistics.median(run[key] for run in some) for key in ("wall", "cpu", "peak_mb")}
         for name, some in runs.items()
