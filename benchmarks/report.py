@@ -18,7 +18,6 @@ import argparse
 import json
 import random
 import resource
-import shutil
 import statistics
 import struct
 import subprocess
@@ -265,7 +264,8 @@ def main() -> None:
             print(f"near-duplicate stage against {peer}: {ratio:.1f} x less CPU time")
     print(json.dumps(runs))
     if not args.keep:
-        shutil.rmtree(args.folder)
+        for file in (path, held, *args.folder.glob("*.pairs")):
+            file.unlink()
 
 
 if __name__ == "__main__":
