@@ -281,7 +281,7 @@ def _ollama_name(s: ExportSettings, inputs: Inputs) -> str | None:
 
 
 def _register(client: Any, inputs: Inputs, s: ExportSettings, path: Path, tell: Note) -> dict[str, Any]:
-    from .formats import chat_keys, generation_config
+    from .about import chat_keys, generation_config
     from .ollama_register import generation_parameters, register
 
     unmerged = s.format == "ollama-adapter"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import re
 import shutil
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .about import general_keys, write_modelfile
 from .adapter_dir import FILE, weights_shape, write_text
 from .base import has_weights
 from .errors import BpError
@@ -27,7 +27,7 @@ from .ollama_names import sanitize
 from .plan import ExportPlan, make_plan
 from .settings import ExportSettings
 from .sources import Inputs
-from .tokenizer_files import chat_template, special_tokens, tokenizer_files
+from .tokenizer_files import tokenizer_files
 
 _ADAPTER_FILES = (
     "adapter_config.json",
@@ -91,50 +91,6 @@ def output_dir(inputs: Inputs, s: ExportSettings) -> Path:
             "choose another --output",
         )
     return chosen
-
-
-def chat_keys(inputs: Inputs) -> dict[str, Any]:
-    """What a GGUF file would say about the chat, for an adapter whose file says nothing."""
-    template, special = chat_template(inputs.tokenizer), special_tokens(inputs.tokenizer)
-    if template is None:
-        return {}
-    tokens = [t for t in (special.bos, special.eos) if t]
-    keys: dict[str, Any] = {
-        "tokenizer.chat_template": template,
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.add_bos_token": adds_bos(inputs.tokenizer, special.bos),
-    }
-    for name, text in (("bos", special.bos), ("eos", special.eos)):
-        if text:
-            keys[f"tokenizer.ggml.{name}_token_id"] = tokens.index(text)
-    return keys
-
-
-def adds_bos(folder: Path, bos: str | None) -> bool:
-    """Whether the tokenizer writes its beginning-of-sequence token by itself."""
-    file = folder / "tokenizer.json"
-    if not bos or not file.is_file():
-        return False
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
-    ids = tokenizer.encode("x").ids
-    return bool(ids) and ids[0] == tokenizer.token_to_id(bos)
-
-
-def generation_config(inputs: Inputs) -> dict[str, Any]:
-    """generation_config.json of the adapter, else of the base."""
-    for folder in (inputs.root, inputs.base.path):
-        file = folder / "generation_config.json"
-        if file.is_file():
-            try:
-                data = json.loads(file.read_text("utf-8"))
-            except ValueError:
-                raise BpError(
-                    "INPUT_BASE_INCOMPLETE", f"{file} is not readable JSON", f"delete {file}, or restore it"
-                ) from None
-            return data if isinstance(data, dict) else {}
-    return {}
 
 
 # ------------------------------------------------------------------------------------------------ lora
@@ -360,42 +316,6 @@ def _check_modules(inputs: Inputs, adapter: Any, layers: int) -> None:
                 f"the base {inputs.base.ref} {told}",
                 f"name the model that the adapter was trained on: --base-model {inputs.base.ref}",
             )
-
-
-def general_keys(inputs: Inputs) -> dict[str, Any]:
-    """`general.*` of a GGUF file: name, licence, base, run."""
-    keys: dict[str, Any] = {"general.name": inputs.name}
-    if inputs.licence.id:
-        keys["general.license"] = inputs.licence.id
-    if inputs.adapters:
-        owner, _, name = inputs.base.ref.replace("\\", "/").rpartition("/")
-        keys["general.base_model.count"] = 1
-        keys["general.base_model.0.name"] = name
-        if inputs.base.source == "hub":
-            keys["general.base_model.0.organization"] = owner
-            keys["general.base_model.0.repo_url"] = f"https://huggingface.co/{inputs.base.ref}"
-        if inputs.base.revision:
-            keys["general.base_model.0.version"] = inputs.base.revision
-    if inputs.info is not None and inputs.info.run_id:
-        keys["backprop.run_id"] = inputs.info.run_id
-    return {k: v for k, v in keys.items() if v not in ("", None)}
-
-
-def write_modelfile(inputs: Inputs, path: Path, *, system: str | None = None) -> Path:
-    """The Modelfile beside a GGUF model: `ollama create NAME -f Modelfile` makes what --ollama makes."""
-    from .gguf.read import GgufFile
-    from .ollama_register import compose, generation_parameters
-
-    file, _ = compose(
-        f"./{path.name}",
-        GgufFile(path).keys,
-        system=system,
-        parameters=generation_parameters(generation_config(inputs)),
-        licence=inputs.licence.id,
-    )
-    target = path.parent / "Modelfile"
-    write_text(target, file.render())
-    return target
 
 
 def _unchecked(path: Path) -> Path:

@@ -16,7 +16,6 @@ import dataclasses
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,12 @@ from .adapter_dir import FILE, AdapterInfo
 from .card import is_hub_id, keeps, make_card, public_config
 from .errors import BpError
 from .formats import RECORD
-from .hub_errors import RETRYABLE, cause_of, first_line
+from .hub_errors import bounded, first_line
 from .licences import licence_of
 from .sources import Inputs, is_model, open_inputs
 from .tokenizer_files import TEMPLATE_FOLDER, TOKENIZER_FILES
 from .tokens import read_token
 
-RETRIES = 2
 _COMMON = ("README.md", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "generation_config.json")
 _FILES = {
     "adapter": ("adapter_config.json", "adapter_model.safetensors", FILE),
@@ -168,7 +166,7 @@ def push(
         done = api.create_commit(whole, operations, commit_message=commit_message, revision=revision)
         return PushResult(whole, done.commit_url, revision, done.oid, kind, private, files, run_id=run_id)
 
-    return _bounded(attempt, repo_id, secret, tell, write=True)
+    return bounded(attempt, repo_id, secret, tell, write=True)
 
 
 def pull(
@@ -220,7 +218,7 @@ def pull(
             library_name="bp-export",
         )
 
-    _bounded(attempt, name, secret, tell, write=False)
+    bounded(attempt, name, secret, tell, write=False)
     if not any(staging.glob("*.safetensors")) and not any(staging.glob("*.gguf")):
         shutil.rmtree(staging, ignore_errors=True)
         raise BpError(
@@ -309,87 +307,6 @@ def check_repo_id(repo_id: str) -> None:
             f"{repo_id!r} is no repository name: {first_line(error)}",
             "--repo OWNER/NAME",
         ) from None
-
-
-def _bounded(attempt: Callable[[], Any], repo_id: str, secret: str | None, tell: Note, *, write: bool) -> Any:
-    for number in range(RETRIES + 1):
-        try:
-            return attempt()
-        except BpError:
-            raise
-        except Exception as error:
-            cause, origin = _cause(error)
-            if cause is None:
-                raise
-            if cause in RETRYABLE and number < RETRIES:
-                tell(f"the Hub did not answer ({first_line(origin, secret)}); trying again")
-                time.sleep(0.5 * 2**number)
-                continue
-            raise _coded(repo_id, cause, origin, secret, write=write) from error
-    raise AssertionError("the loop returns or raises")
-
-
-def _cause(error: BaseException) -> tuple[str | None, BaseException]:
-    """The cause and the exception that shows it: uploads wrap theirs in a RuntimeError."""
-    seen: BaseException | None = error
-    while seen is not None:
-        cause = cause_of(seen)
-        if cause is not None:
-            return cause, seen
-        seen = seen.__cause__
-    return None, error
-
-
-def _coded(repo_id: str, cause: str, error: BaseException, secret: str | None, *, write: bool) -> BpError:
-    told = first_line(error, secret)
-    login = "hf auth login  (or --token-file FILE, or HF_TOKEN)"
-    table = {
-        "auth": ("HUB_AUTH_FAILED", "the Hub refused the token, or there is none", login),
-        "forbidden": (
-            "HUB_FORBIDDEN",
-            f"the token may not {'write to' if write else 'read'} {repo_id}",
-            "make a token with write access to it: https://huggingface.co/settings/tokens",
-        ),
-        "gated": (
-            "HUB_FORBIDDEN",
-            f"{repo_id} is gated",
-            f"ask for access: https://huggingface.co/{repo_id}",
-        ),
-        "not_found": ("HUB_NOT_FOUND", f"there is no repository {repo_id} that this token can see", login),
-        "revision_not_found": (
-            "HUB_NOT_FOUND",
-            f"{repo_id} has no such revision",
-            f"see https://huggingface.co/{repo_id}",
-        ),
-        "conflict": ("HUB_CONFLICT", f"{repo_id} changed meanwhile: {told}", "run the same command again"),
-        "rejected": (
-            "HUB_REJECTED",
-            f"the Hub refused it: {told}",
-            "correct what the message names (often README.md)",
-        ),
-        "offline": ("HUB_OFFLINE", "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"),
-        "disk": (
-            "RUNTIME_DISK_FULL",
-            f"no room on the disk: {told}",
-            "free space, then run the same command again",
-        ),
-        "permission": (
-            "HUB_UNAVAILABLE",
-            f"a file cannot be written: {told}",
-            "check the folder's permissions",
-        ),
-    }
-    code, message, hint = table.get(
-        cause,
-        (
-            "HUB_UNAVAILABLE",
-            f"the Hub cannot be reached: {told}",
-            "run the same command again; what was sent is not sent twice",
-        ),
-    )
-    return BpError(
-        code, message, hint, retryable=cause in RETRYABLE, details={"cause": cause, "repo_id": repo_id}
-    )
 
 
 def _inside(file: Path, folder: Path) -> Path:

@@ -10,9 +10,15 @@
 from __future__ import annotations
 
 import errno
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
-from .errors import redact
+from .errors import BpError, redact
 
+T = TypeVar("T")
+
+RETRIES = 2
 RETRYABLE = frozenset({"network"})
 
 
@@ -84,3 +90,91 @@ def _by_status(status: int | None) -> str:
     if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
         return "rejected"
     return "network"
+
+
+def bounded(
+    attempt: Callable[[], T], repo_id: str, secret: str | None, tell: Callable[[str], None], *, write: bool
+) -> T:
+    """Call `attempt`, and again at most `RETRIES` times where the network failed; what the Hub refuses is coded.
+
+    Raises:
+        BpError: `HUB_…`, `RUNTIME_DISK_FULL`.
+    """
+    for number in range(RETRIES + 1):
+        try:
+            return attempt()
+        except BpError:
+            raise
+        except Exception as error:
+            cause, origin = _cause(error)
+            if cause is None:
+                raise
+            if cause in RETRYABLE and number < RETRIES:
+                tell(f"the Hub did not answer ({first_line(origin, secret)}); trying again")
+                time.sleep(0.5 * 2**number)
+                continue
+            raise _coded(repo_id, cause, origin, secret, write=write) from error
+    raise AssertionError("the loop returns or raises")
+
+
+def _cause(error: BaseException) -> tuple[str | None, BaseException]:
+    """The cause and the exception that shows it: uploads wrap theirs in a RuntimeError."""
+    seen: BaseException | None = error
+    while seen is not None:
+        cause = cause_of(seen)
+        if cause is not None:
+            return cause, seen
+        seen = seen.__cause__
+    return None, error
+
+
+def _coded(repo_id: str, cause: str, error: BaseException, secret: str | None, *, write: bool) -> BpError:
+    told = first_line(error, secret)
+    login = "hf auth login  (or --token-file FILE, or HF_TOKEN)"
+    table = {
+        "auth": ("HUB_AUTH_FAILED", "the Hub refused the token, or there is none", login),
+        "forbidden": (
+            "HUB_FORBIDDEN",
+            f"the token may not {'write to' if write else 'read'} {repo_id}",
+            "make a token with write access to it: https://huggingface.co/settings/tokens",
+        ),
+        "gated": (
+            "HUB_FORBIDDEN",
+            f"{repo_id} is gated",
+            f"ask for access: https://huggingface.co/{repo_id}",
+        ),
+        "not_found": ("HUB_NOT_FOUND", f"there is no repository {repo_id} that this token can see", login),
+        "revision_not_found": (
+            "HUB_NOT_FOUND",
+            f"{repo_id} has no such revision",
+            f"see https://huggingface.co/{repo_id}",
+        ),
+        "conflict": ("HUB_CONFLICT", f"{repo_id} changed meanwhile: {told}", "run the same command again"),
+        "rejected": (
+            "HUB_REJECTED",
+            f"the Hub refused it: {told}",
+            "correct what the message names (often README.md)",
+        ),
+        "offline": ("HUB_OFFLINE", "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"),
+        "disk": (
+            "RUNTIME_DISK_FULL",
+            f"no room on the disk: {told}",
+            "free space, then run the same command again",
+        ),
+        "permission": (
+            "HUB_UNAVAILABLE",
+            f"a file cannot be written: {told}",
+            "check the folder's permissions",
+        ),
+    }
+    code, message, hint = table.get(
+        cause,
+        (
+            "HUB_UNAVAILABLE",
+            f"the Hub cannot be reached: {told}",
+            "run the same command again; what was sent is not sent twice",
+        ),
+    )
+    return BpError(
+        code, message, hint, retryable=cause in RETRYABLE, details={"cause": cause, "repo_id": repo_id}
+    )
