@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import math
 import os
 import re
@@ -24,7 +23,7 @@ import numpy as np
 from bp_merge.adapter_folder import CONFIG, PREFIX, WEIGHTS
 from bp_merge.casts import FLOATS, host, to_f32
 from bp_merge.common import BpError
-from bp_merge.stfile import Reader, TensorInfo, read_header
+from bp_merge.stfile import Reader, TensorInfo, read_header, read_json
 
 # keys that change nothing, or that this module reads; every other key must be null, false or empty
 # megatron_core names a module that only megatron_config, which is refused, would use
@@ -223,10 +222,10 @@ def _pattern(patterns: Any, module: str, default: Any) -> Any:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(folder / CONFIG)
     except FileNotFoundError:
         raise _invalid(folder, f"there is no {CONFIG}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise _invalid(folder, f"{CONFIG} cannot be read ({error})") from None
     if not isinstance(config, dict):
         raise _invalid(folder, f"{CONFIG} is no object")

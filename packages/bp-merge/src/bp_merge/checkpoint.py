@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 
 from bp_merge.casts import FLOATS, to_f32
 from bp_merge.common import BpError
-from bp_merge.stfile import Reader, TensorInfo, read_header
+from bp_merge.stfile import Reader, TensorInfo, read_header, read_json
 
 INDEX = "model.safetensors.index.json"
 
@@ -70,7 +69,7 @@ class Checkpoint:
         wanted: dict[str, str] | None = None
         if index.is_file():
             try:
-                wanted = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+                wanted = dict(read_json(index)["weight_map"])
                 files = sorted(set(wanted.values()))
                 if not all(isinstance(f, str) and Path(f).name == f for f in files):
                     raise ValueError("a shard lies outside the folder")
@@ -175,7 +174,7 @@ def _config(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_json(file)
     except ValueError as error:
         raise BpError("INPUT_CHECKPOINT_INVALID", f"{file}: {error}", f"fetch {file.name} again") from None
     return config if isinstance(config, dict) else {}

@@ -12,6 +12,7 @@ import json
 from bp_merge.casts import FLOATS
 from bp_merge.checkpoint import Checkpoint
 from bp_merge.common import BpError
+from bp_merge.stfile import read_json
 
 
 def check_compatible(base: Checkpoint, other: Checkpoint) -> None:
@@ -64,7 +65,7 @@ def _vocabulary(model: Checkpoint) -> str | None:
     if not file.is_file():
         return None
     try:
-        found = json.loads(file.read_text("utf-8"))
+        found = read_json(file)
         words = found.get("model", {}).get("vocab", {})
         added = {t["content"]: t["id"] for t in found.get("added_tokens") or ()}
     except (ValueError, AttributeError, KeyError, TypeError) as error:

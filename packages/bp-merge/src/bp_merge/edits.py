@@ -207,8 +207,9 @@ class _Tie:
         if stated is None and isinstance(nested, dict):
             stated = nested.get("tie_word_embeddings")
         if stated is None:
-            generates = any(
-                str(a).endswith(("ForCausalLM", "Generation")) for a in self.config.get("architectures") or ()
+            classes = self.config.get("architectures")
+            generates = isinstance(classes, list) and any(
+                str(a).endswith(("ForCausalLM", "Generation")) for a in classes
             )
             stated = self.head is None and generates
         self.tied = bool(stated) and self.embedding is not None

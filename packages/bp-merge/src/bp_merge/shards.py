@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from bp_merge.checkpoint import INDEX, Checkpoint
 from bp_merge.common import BpError
-from bp_merge.stfile import AtomicFile, write_text
+from bp_merge.stfile import AtomicFile, read_json, write_text, writing
 
 BLOCK = 1 << 19  # elements of a block: 2 MB in f32, which two levels of cache hold
 JOURNAL = ".unfinished.json"
@@ -119,7 +119,7 @@ class Output:
         if not journal.is_file():
             raise exists(self.path, "exists and is not empty")
         try:
-            found = json.loads(journal.read_text("utf-8"))
+            found = read_json(journal)
             begun, files = found["identity"], {n: Written(**w) for n, w in found["files"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise exists(self.path, f"holds a journal that cannot be read ({error})") from None
@@ -133,7 +133,8 @@ class Output:
 
     def begin(self) -> None:
         """Make the folder and the journal."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         for stale in self.path.glob("*.partial"):
             stale.unlink()
         self._journal()
@@ -257,7 +258,7 @@ def write_index(output: Path, base: Checkpoint, places: Mapping[str, str], total
     source = base.path / INDEX
     if not source.is_file():
         return
-    found = json.loads(source.read_text("utf-8"))
+    found = read_json(source)
     if found["weight_map"] == dict(places) and (found.get("metadata") or {}).get("total_size") == total_size:
         shutil.copyfile(source, output / INDEX)
         return

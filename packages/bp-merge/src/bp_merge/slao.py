@@ -25,7 +25,7 @@ import numpy as np
 from bp_merge.adapter import Adapter, LoraModule
 from bp_merge.common import BpError
 from bp_merge.lowrank import LowRank, compress, inner, norm, stack
-from bp_merge.stfile import Reader, read_header, write_file, write_text, writing
+from bp_merge.stfile import Reader, read_header, read_json, write_file, write_text, writing
 
 Schedule = str | float | Callable[[int], float]
 VARIANTS = ("paper", "delta")
@@ -132,7 +132,7 @@ class SlaoState:
         """
         folder = Path(path)
         try:
-            document = json.loads((folder / "slao.json").read_text(encoding="utf-8"))
+            document = read_json(folder / "slao.json")
             weights = folder / Path(document["weights"]).name
             infos, _ = read_header(weights)
             reader = Reader(weights)
