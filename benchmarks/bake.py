@@ -18,11 +18,12 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import statistics
+import subprocess
 import sys
 from pathlib import Path
 
-from export import make_adapter, make_model, measure, peft_merge
+from export import make_adapter, make_model, peft_merge
+from merge_models import HEAD, measure, show
 
 
 def ours(base: Path, adapter: Path, output: Path) -> None:
@@ -54,31 +55,34 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "backprop-bench")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--no-peft", action="store_true")
+    parser.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--job", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.job:
         JOBS[given.job[0]](*map(Path, given.job[1:]))
         return
     base, adapter, output = (given.folder / n for n in ("b1", "b1-lora", "baked"))
-    make_model(base)
-    make_adapter(adapter, base)
+    if given.write:
+        make_model(base)
+        make_adapter(adapter, base)
+        return
+    # a child starts with its parent's peak memory, so another process writes the model
+    subprocess.run([sys.executable, __file__, "--write", "--folder", str(given.folder)], check=True)
     size = (base / "model.safetensors").stat().st_size
     with (base / "model.safetensors").open("rb") as file:  # into the page cache
-        while file.read(1 << 24):
+        while file.read(1 << 20):
             pass
-    results: dict[str, list[tuple[float, float]]] = {}
+    results: dict[str, list[tuple[float, float, float]]] = {}
     for _ in range(given.repeat):
         for job in [j for j in JOBS if j != "peft" or not given.no_peft]:
             shutil.rmtree(output, ignore_errors=True)
             command = [sys.executable, __file__, "--job", job, str(base), str(adapter), str(output)]
             results.setdefault(job, []).append(measure(command))
     shutil.rmtree(output, ignore_errors=True)
-    middle = {j: [statistics.median(r[i] for r in rows) for i in (0, 1)] for j, rows in results.items()}
     print(f"{size / 1e9:.2f} GB, median of {given.repeat}")
-    print(f"{'':8}{'wall s':>9}{'× ours':>9}{'peak MB':>9}{'× ours':>9}")
-    for job, (seconds, memory) in middle.items():
-        s, mb = middle["ours"]
-        print(f"{job:8}{seconds:9.2f}{seconds / s:9.2f}{memory:9.0f}{memory / mb:9.2f}")
+    print(HEAD)
+    for job, rows in results.items():
+        show(job, rows, results["ours"])
 
 
 if __name__ == "__main__":

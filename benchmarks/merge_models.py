@@ -16,21 +16,48 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
-
-import ml_dtypes
-import numpy as np
-from export import measure
-from safetensors.numpy import load_file, save_file
+from typing import Any
 
 DENSITY = 0.2
 VOCAB = 32000
 
 
-def write(folder: Path, base: dict[str, np.ndarray] | None, seed: int, hidden: int, layers: int) -> None:
+def measure(command: list[str]) -> tuple[float, float, float]:
+    """(wall s, CPU s, peak resident MB) of a process; dirty pages are flushed before."""
+    os.sync()
+    began = time.perf_counter()
+    with tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            errors.seek(0)
+            raise SystemExit(f"{' '.join(command)} failed:\n{errors.read().decode()[-2000:]}")
+    return time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def show(label: str, rows: list[tuple[float, float, float]], ours: list[tuple[float, float, float]]) -> None:
+    """One line: medians, and how many times ours."""
+    found, base = ([statistics.median(r[i] for r in rs) for i in range(3)] for rs in (rows, ours))
+    print(f"{label:20}" + "".join(f"{x:9.2f}{x / b:8.2f}" for x, b in zip(found, base, strict=True)))
+
+
+HEAD = f"{'':20}{'wall s':>9}{'× ours':>8}{'CPU s':>9}{'× ours':>8}{'peak MB':>9}{'× ours':>8}"
+
+
+def write(folder: Path, base: dict[str, Any] | None, seed: int, hidden: int, layers: int) -> None:
+    import ml_dtypes
+    import numpy as np
+    from safetensors.numpy import save_file
+
     rng = np.random.default_rng(seed)
     wide = hidden * 11 // 4
     shapes = {"model.embed_tokens.weight": (VOCAB, hidden), "model.norm.weight": (hidden,)}
@@ -64,6 +91,15 @@ def write(folder: Path, base: dict[str, np.ndarray] | None, seed: int, hidden: i
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def write_all(root: Path, hidden: int, layers: int) -> None:
+    from safetensors.numpy import load_file
+
+    write(root / "base", None, 0, hidden, layers)
+    base = load_file(root / "base" / "model.safetensors")
+    for i, name in enumerate(("one", "two"), 1):
+        write(root / name, base, i, hidden, layers)
+
+
 def recipe(root: Path, method: str) -> Path:
     """mergekit's configuration of the same merge."""
     lines = [f"merge_method: {method}", "dtype: bfloat16", "models:"]
@@ -77,8 +113,10 @@ def recipe(root: Path, method: str) -> Path:
     return path
 
 
-def reference(base: np.ndarray, tuned: list[np.ndarray]) -> np.ndarray:
+def reference(base: Any, tuned: list[Any]) -> Any:
     """TIES in f32."""
+    import numpy as np
+
     kept = []
     for d in (x - base for x in tuned):
         k = max(1, round(DENSITY * d.size))
@@ -91,6 +129,10 @@ def reference(base: np.ndarray, tuned: list[np.ndarray]) -> np.ndarray:
 
 
 def quality(root: Path, method: str, outputs: dict[str, Path]) -> str:
+    import ml_dtypes  # noqa: F401 - so that numpy knows bfloat16
+    import numpy as np
+    from safetensors.numpy import load_file
+
     name = "model.layers.0.self_attn.q_proj.weight"
     base, one, two = (
         load_file(root / n / "model.safetensors")[name].astype(np.float32) for n in ("base", "one", "two")
@@ -112,25 +154,27 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--mergekit", default=shutil.which("mergekit-yaml"), help="its mergekit-yaml command")
     given = parser.parse_args()
     root: Path = given.folder
-    write(root / "base", None, 0, given.hidden, given.layers)
-    base = load_file(root / "base" / "model.safetensors")
-    weights = sum(t.size for t in base.values())
-    for i, name in enumerate(("one", "two"), 1):
-        write(root / name, base, i, given.hidden, given.layers)
-    del base
+    if given.write:
+        write_all(root, given.hidden, given.layers)
+        return
+    # a child starts with its parent's peak memory, so this process must stay small: another one writes the models
+    made = [sys.executable, __file__, "--write", "--folder", str(root)]
+    subprocess.run([*made, "--hidden", str(given.hidden), "--layers", str(given.layers)], check=True)
+    size = (root / "base" / "model.safetensors").stat().st_size
     if not given.mergekit:
         print(
             "mergekit is not there: ours alone. hint: uv run --with mergekit python benchmarks/merge_models.py"
         )
-    print(f"{weights / 1e6:.0f} M weights, two models and a base, median of {given.repeat}")
-    print(f"{'':18}{'wall s':>9}{'× ours':>9}{'peak MB':>9}{'× ours':>9}")
-    notes = []
+    print(f"{size / 2e6:.0f} M weights, two models and a base, median of {given.repeat}")
+    print(HEAD)
+    kept = {}
     for method in ("linear", "ties"):
-        outputs = {"ours": root / "ours"} | ({"mergekit": root / "mergekit"} if given.mergekit else {})
-        rows: dict[str, list[tuple[float, float]]] = {who: [] for who in outputs}
+        outputs = {w: root / f"{w}-{method}" for w in ("ours", *(["mergekit"] if given.mergekit else []))}
+        rows: dict[str, list[tuple[float, float, float]]] = {who: [] for who in outputs}
         for _ in range(given.repeat):
             for who, output in outputs.items():
                 shutil.rmtree(output, ignore_errors=True)
@@ -144,12 +188,10 @@ def main() -> None:
                     "mergekit": [str(given.mergekit), str(recipe(root, method)), str(output)],
                 }[who]  # fmt: skip
                 rows[who].append(measure(command))
-        middle = {w: [statistics.median(r[i] for r in rs) for i in (0, 1)] for w, rs in rows.items()}
-        for who, (seconds, memory) in middle.items():
-            s, mb = middle["ours"]
-            print(f"{method + ', ' + who:18}{seconds:9.2f}{seconds / s:9.2f}{memory:9.0f}{memory / mb:9.2f}")
-        notes.append(quality(root, method, outputs))
-    print("\n" + "\n".join(notes))
+        for who, found in rows.items():
+            show(f"{method}, {who}", found, rows["ours"])
+        kept[method] = outputs
+    print("\n" + "\n".join(quality(root, m, outputs) for m, outputs in kept.items()))
     shutil.rmtree(root)
 
 
