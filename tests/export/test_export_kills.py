@@ -144,3 +144,43 @@ def test_a_kill_at_every_step(tmp_path, made, format, quantization):
     adapter = Path(shutil.copytree(made, tmp_path / "law"))
     found = sweep(adapter, format, quantization, [])
     assert found["killed"] == found["steps"]
+
+
+_LIMITED = """
+import resource, signal, sys
+from bp_export.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("format", ["lora", "merged", "gguf", "gguf-lora"])
+def test_a_disk_that_runs_full_is_told_and_the_next_call_finishes(tmp_path, made, format):
+    """A limit on the size of files stands for a full disk: both refuse a write half-way."""
+    adapter = Path(shutil.copytree(made, tmp_path / "law"))
+    argv = ["export", str(adapter), "-f", format, "--quantization", "q8_0", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED, "20000", *argv], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] in ("RUNTIME_DISK_FULL", "RUNTIME_WRITE_FAILED", "RUNTIME_EXPORT_FAILED")
+    assert error["hint"]
+    assert "Traceback" not in done.stderr
+    out = adapter / format
+    assert not [f for f in out.rglob("*") if f.suffix in (".gguf", ".safetensors")]
+    assert subprocess.run([sys.executable, "-m", "bp_export", *argv], capture_output=True).returncode == 0
+    assert not [f.name for f in adapter.rglob("*") if f.name.endswith((".partial", ".unchecked", ".journal"))]
+
+
+def test_an_output_that_cannot_be_made_is_coded(tmp_path, made):
+    from bp_export.export import export
+    from bp_merge.common import BpError
+
+    (tmp_path / "file").write_text("in the way")
+    for format in ("lora", "merged", "gguf", "gguf-lora"):
+        with pytest.raises(BpError) as caught:
+            export(made, format=format, output=tmp_path / "file" / "out")
+        assert caught.value.code.startswith(("RUNTIME_", "INPUT_"))
+        assert caught.value.hint

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import sys
 import time
 import types
@@ -186,7 +187,10 @@ def run(
         if s.dry_run:
             return dataclasses.replace(result, seconds=time.perf_counter() - began)
         tell(f"writing {job.path}")
-        written = job.write(reference if s.verify else None, tell, progress)
+        try:
+            written = job.write(reference if s.verify else None, tell, progress)
+        except OSError as error:
+            raise _unwritable(error, job.path) from error
         registered = None
         if client is not None:
             registered = _register(client, inputs, s, job.path, tell)
@@ -221,6 +225,23 @@ def run(
         known = {"inputs_sha256": job.identity} if job.identity else {}
         write_json(job.record, {"schema_version": 1, **result.to_dict(), **known})
     return result
+
+
+def _unwritable(error: OSError, path: Path) -> BpError:
+    """What the disk refused, as a code; what was written so far stays for the next call."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return BpError(
+            "RUNTIME_DISK_FULL",
+            f"the disk of {path.parent} ran full",
+            "free space and run the same command again, which goes on; or choose another --output",
+            details={"path": str(path)},
+        )
+    return BpError(
+        "RUNTIME_EXPORT_FAILED",
+        f"{error.filename or path}: {error.strerror or error}",
+        "check the folder, or choose another --output",
+        details={"path": str(path)},
+    )
 
 
 def _refuse_whole_model(inputs: Inputs, s: ExportSettings) -> None:
