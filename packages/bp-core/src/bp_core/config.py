@@ -233,9 +233,10 @@ class TrainingSettings:
         "Recompute activations to save memory. Default: on with a card, off on the CPU.",
         group="Training",
     )
-    loss_chunk: Annotated[int, Ge(0)] = knob(
-        1024,
-        "Positions whose logits exist at a time; 0 forms all logits at once.",
+    loss_chunk: Annotated[int, Ge(0)] | None = knob(
+        None,
+        "Positions whose logits exist at a time; 0 forms all logits at once. "
+        "Default: 1024, fewer where the vocabulary is so large that they would pass 256 MB.",
         group="Training",
         unit="positions",
     )

@@ -20,6 +20,7 @@ from bp_core.guards import HeatGuard
 from bp_core.models import Device
 
 MAX_SAFE_LR = 5e-3
+LOGITS = 2**26  # numbers of a chunk of logits: 256 MB in fp32
 
 
 def check(settings: Settings) -> None:
@@ -36,7 +37,9 @@ def check(settings: Settings) -> None:
     )  # refuses a wrong order
 
 
-def decide(settings: Settings, recommended: dict[str, Any], device: Device, prepared: Prepared) -> Settings:
+def decide(
+    settings: Settings, recommended: dict[str, Any], device: Device, prepared: Prepared, *, vocabulary: int
+) -> Settings:
     """Fill every None.
 
     Args:
@@ -44,6 +47,7 @@ def decide(settings: Settings, recommended: dict[str, Any], device: Device, prep
         recommended: of the model, may be empty.
         device: in use.
         prepared: the data.
+        vocabulary: of the model.
     """
     preset = settings.lora.preset
     open_ = {
@@ -89,6 +93,8 @@ def decide(settings: Settings, recommended: dict[str, Any], device: Device, prep
         more["gradient_checkpointing"] = cuda
     if t.optim == "auto":
         more["optim"] = _optimizer(device)
+    if t.loss_chunk is None:
+        more["loss_chunk"] = max(64, min(1024, LOGITS // vocabulary))
     if t.eval_steps is None:
         more["eval_steps"] = max(1, round((t.steps or 1) / 5))
     if t.save_steps is None:

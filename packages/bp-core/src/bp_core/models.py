@@ -151,6 +151,11 @@ def recommended(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def vocabulary_size(folder: Path) -> int:
+    """Rows of a model's output head, from its configuration."""
+    return int(AutoConfig.from_pretrained(folder).get_text_config().vocab_size)
+
+
 def config_hash(folder: Path) -> str:
     """SHA-256 of a model's `config.json`, by which an adapter recognises its base."""
     path = folder / "config.json"

@@ -26,7 +26,14 @@ from bp_core.dataset import Prepared, prepare
 from bp_core.decide import check, cpu_hours, decide, plan_of, warnings_for
 from bp_core.encode import Encoded, Encoder, preview
 from bp_core.generate import end_ids
-from bp_core.models import Device, choose_device, load_tokenizer, parameter_count, recommended
+from bp_core.models import (
+    Device,
+    choose_device,
+    load_tokenizer,
+    parameter_count,
+    recommended,
+    vocabulary_size,
+)
 from bp_core.run_writer import Run
 from bp_core.settings import explain
 from bp_core.templates import choose_template
@@ -129,7 +136,7 @@ def make_ready(
     folder = resolve_base(settings.model.model, revision=settings.model.revision, weights=False).path
     encoder = make_encoder(folder, settings, now or dt.datetime.now(dt.UTC))
     prepared = prepare(settings, encoder, sources=sources, tell=tell)
-    settings = decide(settings, recommended(folder), device, prepared)
+    settings = decide(settings, recommended(folder), device, prepared, vocabulary=vocabulary_size(folder))
     for line in warnings_for(settings, prepared):
         tell(f"warning: {line}")
     _refuse_slow(settings, device, folder, prepared, tell)

@@ -241,7 +241,7 @@ def _train(job: Job, callbacks: Iterable[Callback], after: After | None) -> Sess
     if settings.model.init_adapter is not None:
         load_weights(model, settings.model.init_adapter)
     pad = encoder.tokenizer.pad_token_id or 0
-    loss = LanguageLoss(model, chunk=t.loss_chunk, device=device.device, autocast=device.autocast)
+    loss = LanguageLoss(model, chunk=t.loss_chunk or 0, device=device.device, autocast=device.autocast)
     plan = plan_of(settings, prepared)
     order = [int(i) for i in prepared.train.lengths.argsort()]
     if told := loss.probe([prepared.train.piece(order[len(order) // 2])], pad):
