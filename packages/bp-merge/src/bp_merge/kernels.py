@@ -74,15 +74,20 @@ def elect(parts: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
     """
     kind = parts[0].dtype.type
     total = weighted_sum(parts, weights)
-    sign = np.where(total >= 0, kind(1), kind(-1))
-    value, share = np.zeros_like(total), np.zeros_like(total)
+    sign = np.copysign(kind(1), total, out=total)
+    value, vote = np.zeros_like(sign), np.empty_like(sign)
+    alike = len({abs(w) for w in weights}) == 1 and len(parts) < 256
+    share = np.zeros(sign.shape, np.uint8 if alike else sign.dtype)  # of bytes where votes need only be counted
     for part, weight in zip(parts, weights, strict=True):
-        vote = part * kind(weight)
-        vote *= sign
-        value += np.maximum(vote, 0)
-        share += (vote > 0) * kind(abs(weight))
+        np.multiply(part, sign, out=vote)
+        if weight != 1:
+            vote *= kind(weight)
+        share += (vote > 0) if alike else (vote > 0) * kind(abs(weight))
+        value += np.maximum(vote, 0, out=vote)
+    if alike:
+        share = np.multiply(share, kind(abs(weights[0])), dtype=sign.dtype)
     value *= sign
-    return np.divide(value, share, out=np.zeros_like(value), where=share > 0)
+    return np.divide(value, share, out=value, where=share > 0)
 
 
 def della_keep(delta: np.ndarray, density: float, epsilon: float) -> np.ndarray:
