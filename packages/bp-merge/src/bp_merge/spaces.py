@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from bp_merge.kernels import thresholds
 from bp_merge.lowrank import LowRank, core, in_basis, joint
 
 Space = Literal["core", "knots", "dense"]
@@ -46,5 +47,8 @@ def trim(values: np.ndarray, density: float) -> np.ndarray:
     k = max(1, round(density * flat.size))
     if k >= flat.size:
         return values
-    limit = np.partition(flat, flat.size - k)[flat.size - k]
-    return np.where(np.abs(values) >= limit, values, 0.0)
+    if flat.dtype == np.float32:
+        limit = thresholds(lambda: [flat], [k - 1])[0]
+    else:
+        limit = np.partition(flat, flat.size - k)[flat.size - k]
+    return values * (flat >= flat.dtype.type(limit)).reshape(values.shape)
