@@ -1,7 +1,7 @@
 """Baking an adapter into a ~1 B checkpoint: time and peak memory against PEFT, and against copying the file.
 
-Claims: at least twice as fast as `merge_and_unload` and `save_pretrained`, in a sixth of their memory, and within three
-times of copying the file.
+Claims: at least twice as fast as `merge_and_unload` and `save_pretrained`, in a sixth of their memory. The copy is the
+floor.
 
     python benchmarks/bake.py --repeat 3
     python benchmarks/bake.py --no-peft --repeat 5

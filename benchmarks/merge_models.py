@@ -1,6 +1,6 @@
 """Merging full checkpoints: time and peak memory against mergekit, on the same random models.
 
-Claims: linear at least three times and TIES at least five times as fast as mergekit.
+Claims: at least three times as fast as mergekit, in a tenth of its memory.
 
     uv run --with mergekit python benchmarks/merge_models.py
     python benchmarks/merge_models.py --mergekit FOLDER/bin/mergekit-yaml --hidden 1024 --layers 16
