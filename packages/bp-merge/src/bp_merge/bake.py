@@ -374,8 +374,9 @@ def _tile(source: Baked, name: str, low: int, high: int, kind: str) -> Block:
     delta = after - before
     back = to_f32(written)
     kept = source.info(name).dtype == kind or kind == "F32"
-    moved = back - (before if kept else to_f32(from_f32(before, kind)))
-    sums = [delta @ delta, moved @ moved, (back - before) @ delta, before @ before]
+    arrived = back - before
+    moved = arrived if kept else back - to_f32(from_f32(before, kind))
+    sums = [delta @ delta, moved @ moved, arrived @ delta, before @ before]
     return Block(written, name, np.array(sums, np.float64))
 
 
