@@ -77,7 +77,8 @@ def elect(parts: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
     sign = np.copysign(kind(1), total, out=total)
     value, vote = np.zeros_like(sign), np.empty_like(sign)
     alike = len({abs(w) for w in weights}) == 1 and len(parts) < 256
-    share = np.zeros(sign.shape, np.uint8 if alike else sign.dtype)  # of bytes where votes need only be counted
+    # of bytes where votes need only be counted
+    share = np.zeros(sign.shape, np.uint8 if alike else sign.dtype)
     for part, weight in zip(parts, weights, strict=True):
         np.multiply(part, sign, out=vote)
         if weight != 1:
