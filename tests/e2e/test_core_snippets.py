@@ -60,6 +60,14 @@ def test_export(trained):
     assert result.run_id == trained.result.run_id
 
 
+def test_a_verified_export_is_compared_with_the_trained_model(trained):
+    result = trained.export("gguf", quantization="f16", verify=True)
+    assert result.verified
+    assert result.top1_agreement > 0.99
+    assert result.kl < 1e-3
+    assert "file itself" not in result.reference
+
+
 def test_register_with_ollama(trained, monkeypatch):
     with fake_ollama() as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -82,3 +82,20 @@ def end_ids(model: Any) -> list[int]:
     config = getattr(model, "generation_config", None)
     ends = getattr(config, "eos_token_id", None)
     return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
+
+def logits_of(model: Any) -> Callable[[list[int]], Any]:
+    """A reference for `bp_export.verify`: token ids → logits (T, V), f32 numpy."""
+
+    @torch.no_grad()
+    def logits(ids: list[int]) -> Any:
+        model.eval()
+        return (
+            model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
+            .logits[0]
+            .float()
+            .cpu()
+            .numpy()
+        )
+
+    return logits

@@ -147,10 +147,17 @@ class Trainer:
         return target
 
     def export(self, format: str = "gguf", **options: Any) -> Any:
-        """Export the last adapter: `lora`, `merged`, `gguf`, `gguf-lora` (see `bp_export.export`)."""
+        """Export the last adapter: `lora`, `merged`, `gguf`, `gguf-lora` (see `bp_export.export`).
+
+        With `verify=True` a GGUF file's predictions are compared with those of the trained model itself.
+        """
         from bp_export import export
 
+        from bp_core.generate import logits_of
+
         session = self._trained()
+        if format == "gguf" and options.get("verify"):
+            options.setdefault("reference", logits_of(session.model))
         return export(session.result.adapter_path, format=format, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:

@@ -17,7 +17,7 @@ import torch
 from bp_data import report
 
 from bp_core.encode import Encoder
-from bp_core.generate import answers
+from bp_core.generate import answers, logits_of
 from bp_core.quickstart import facts
 from bp_core.ready import to_stderr
 from bp_core.session import run_training
@@ -26,17 +26,6 @@ from bp_core.watch import Callback
 
 QUESTION = "Which river flows through Kestrel Bay?"
 Pairs = list[tuple[str, str]]
-
-
-def logits_of(model: Any) -> Callable[[list[int]], Any]:
-    """A reference for `bp_export.verify`: token ids → logits (T, V), f32 numpy."""
-
-    @torch.no_grad()
-    def logits(ids: list[int]) -> Any:
-        model.eval()
-        return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float().numpy()
-
-    return logits
 
 
 def quickstart(
