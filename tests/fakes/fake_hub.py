@@ -11,12 +11,13 @@ import base64
 import contextlib
 import hashlib
 import json
-import threading
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from fakes.serving import serving
 
 WRITE, READ = "hf_writewritewritewrite", "hf_readreadreadreadread"
 LFS_SUFFIXES = (".safetensors", ".gguf", ".bin", ".model")
@@ -85,17 +86,8 @@ def fake_hub() -> Iterator[FakeHub]:
         pass
 
     Handler.hub = hub
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with serving(Handler) as hub.url:
         yield hub
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

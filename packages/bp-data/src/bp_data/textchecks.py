@@ -46,6 +46,19 @@ _REFUSAL = re.compile(
 _HEAD = 200
 
 
+def _may_refuse(text: str) -> bool:
+    """Whether `_REFUSAL` can match: it always holds one of these words, which are found far sooner."""
+    low = text[:_HEAD].lower()
+    return (
+        "an ai" in low
+        or "sorry" in low
+        or "language model" in low
+        or "artificial i" in low
+        or "unable" in low
+        or "i can" in low
+    )
+
+
 def spotless(prompt: str, answer: str) -> bool:
     """Whether no check of this module can find anything in a question and its answer: the common row, at 2 µs.
 
@@ -58,15 +71,7 @@ def spotless(prompt: str, answer: str) -> bool:
         return False
     if len(prompt) >= 20 and answer[:20] == prompt[:20]:
         return False
-    low = answer[:_HEAD].lower()
-    if (
-        "an ai" in low
-        or "sorry" in low
-        or "language model" in low
-        or "artificial i" in low
-        or "unable" in low
-        or "i can" in low
-    ):
+    if _may_refuse(answer):
         return False
     return len(answer) <= 500 or answer.count(answer[-24:], -1000) < 4
 
@@ -126,16 +131,7 @@ def _beyond_ascii(text: str) -> Iterator[Finding]:
 def target_findings(text: str) -> list[Finding]:
     """What is wrong with a text that is to be learnt, beyond `text_findings`."""
     out: list[Finding] = []
-    low = text[:_HEAD].lower()
-    hinted = (
-        "an ai" in low
-        or "sorry" in low
-        or "language model" in low
-        or "artificial i" in low
-        or "unable" in low
-        or "i can" in low
-    )
-    if hinted and _REFUSAL.search(text, 0, _HEAD):
+    if _may_refuse(text) and _REFUSAL.search(text, 0, _HEAD):
         out.append(("refusal", "an answer to the question, or no row"))
     if "`" in text and text.count("```") % 2:
         out.append(("truncated_target", "a closing ``` for the code fence"))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import BpError
+from .tokenizer_files import TOKENIZER_FILES
 
 ENTRY_POINTS = "bp.models"
 
@@ -30,16 +31,7 @@ HUB_FILES = (
     "generation_config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
+    *TOKENIZER_FILES,
     "additional_chat_templates/*.jinja",
     "preprocessor_config.json",
     "processor_config.json",

@@ -11,17 +11,10 @@ import click
 from bp_core.runs import RunStore, export_jsonl
 from bp_merge.common import Sink, output_options
 
+from bp_cli.options import output_option
 from bp_cli.text import number, table
 
 STATUSES = ("running", "paused", "completed", "stopped", "interrupted", "failed", "crashed")
-output_option = click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path),
-    default=Path("output"),
-    show_default=True,
-    help="Folder that holds runs.db.",
-)
 
 
 def _when(seconds: float) -> str:

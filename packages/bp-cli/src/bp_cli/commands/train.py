@@ -9,6 +9,8 @@ import click
 from bp_core.config import GROUPS
 from bp_merge.common import Sink, options, output_options
 
+from bp_cli.options import output_option
+
 EPILOG = """\b
 Examples:
   backprop train --data my_data.jsonl --steps 100
@@ -66,14 +68,7 @@ def train(
     epilog="\b\nExamples:\n  backprop resume 20261121-0734\n  backprop resume RUN --output ./output --json\n"
 )
 @click.argument("run_id")
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path),
-    default=Path("output"),
-    help="Folder that holds runs.db.",
-    show_default=True,
-)
+@output_option
 @output_options
 @click.pass_context
 def resume(ctx: click.Context, sink: Sink, run_id: str, output: Path) -> None:
@@ -90,14 +85,7 @@ def resume(ctx: click.Context, sink: Sink, run_id: str, output: Path) -> None:
     epilog="\b\nExamples:\n  backprop replay 20261121-0734 --override seed=7\n  backprop replay other/manifest.json\n"
 )
 @click.argument("run")
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path),
-    default=Path("output"),
-    help="Folder that holds runs.db.",
-    show_default=True,
-)
+@output_option
 @click.option("--override", multiple=True, metavar="KEY=VALUE", help="Change one setting; repeat it.")
 @output_options
 @click.pass_context

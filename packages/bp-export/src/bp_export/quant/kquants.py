@@ -16,27 +16,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
+from bp_export.quant.batched import batched
 from bp_export.quant.search import EPS, descended_scale, scale_and_min, signed_scale
 
 _F = np.float32
 BATCH = 1024  # super-blocks; 1 MB of f32 an array
-
-
-def _batched(
-    kernel: Callable[[np.ndarray, np.ndarray], None], nbytes: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    def run(x: np.ndarray) -> np.ndarray:
-        out = np.empty((len(x), nbytes), np.uint8)
-        for i in range(0, len(x), BATCH):
-            kernel(x[i : i + BATCH], out[i : i + BATCH])
-        return out
-
-    run.__doc__ = kernel.__doc__
-    return run
 
 
 def _grouped(x: np.ndarray, n: int) -> np.ndarray:
@@ -186,8 +172,8 @@ def _q6_k(x: np.ndarray, out: np.ndarray) -> None:
     out[d == 0] = 0
 
 
-q2_k = _batched(_q2_k, 84)
-q3_k = _batched(_q3_k, 110)
-q4_k = _batched(_q4_k, 144)
-q5_k = _batched(_q5_k, 176)
-q6_k = _batched(_q6_k, 210)
+q2_k = batched(_q2_k, 84, BATCH)
+q3_k = batched(_q3_k, 110, BATCH)
+q4_k = batched(_q4_k, 144, BATCH)
+q5_k = batched(_q5_k, 176, BATCH)
+q6_k = batched(_q6_k, 210, BATCH)

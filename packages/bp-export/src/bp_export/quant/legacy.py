@@ -11,25 +11,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
+
+from bp_export.quant.batched import batched
 
 _F = np.float32
 BATCH = 4096  # blocks; 512 KB of f32 an array
-
-
-def _batched(
-    kernel: Callable[[np.ndarray, np.ndarray], None], nbytes: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    def run(x: np.ndarray) -> np.ndarray:
-        out = np.empty((len(x), nbytes), np.uint8)
-        for i in range(0, len(x), BATCH):
-            kernel(x[i : i + BATCH], out[i : i + BATCH])
-        return out
-
-    run.__doc__ = kernel.__doc__
-    return run
 
 
 def _fours(x: np.ndarray) -> np.ndarray:
@@ -144,7 +131,7 @@ def _q5_1(x: np.ndarray, out: np.ndarray) -> None:
     _put(out, 8, _nibbles(q))
 
 
-q8_0 = _batched(_q8_0, 34)
-q4_0 = _batched(_q4_0, 18)
-q5_0 = _batched(_q5_0, 22)
-q5_1 = _batched(_q5_1, 24)
+q8_0 = batched(_q8_0, 34, BATCH)
+q4_0 = batched(_q4_0, 18, BATCH)
+q5_0 = batched(_q5_0, 22, BATCH)
+q5_1 = batched(_q5_1, 24, BATCH)
