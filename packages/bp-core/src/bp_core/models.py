@@ -8,13 +8,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from bp_export.base import ResolvedBase, resolve_base
 from bp_merge.common import BpError
 from peft import LoraConfig, get_peft_model
 from torch import nn
@@ -90,11 +88,6 @@ def choose_device(settings: Settings) -> Device:
     )
 
 
-def find_base(settings: Settings) -> ResolvedBase:
-    """Resolve the base model, downloading what is missing."""
-    return resolve_base(settings.model.model, revision=settings.model.revision)
-
-
 def load_tokenizer(folder: Path, settings: Settings) -> Any:
     """The tokenizer of a model or adapter folder.
 
@@ -154,12 +147,6 @@ def recommended(folder: Path) -> dict[str, Any]:
 def vocabulary_size(folder: Path) -> int:
     """Rows of a model's output head, from its configuration."""
     return int(AutoConfig.from_pretrained(folder).get_text_config().vocab_size)
-
-
-def config_hash(folder: Path) -> str:
-    """SHA-256 of a model's `config.json`, by which an adapter recognises its base."""
-    path = folder / "config.json"
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def parameter_count(folder: Path) -> int:

@@ -271,7 +271,7 @@ def _train(job: Job, callbacks: Iterable[Callback], after: After | None) -> Sess
             steps,
             prepared.heldout,
             callbacks=callbacks,
-            monitor=monitor if sensor is not None else None,
+            monitor=monitor,
             trackers=tracked,
             answer=lambda prompt: answers(model, encoder, [prompt], max_new_tokens=64)[0],
             fp16=device.fp16,

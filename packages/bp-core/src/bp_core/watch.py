@@ -78,7 +78,7 @@ class Watch:
         steps: optimizer steps that the run shall have.
         heldout: held-out pieces, may be empty.
         callbacks: of the user.
-        monitor: watches the card's heat, or None.
+        monitor: watches the card's heat; one without a sensor always says go.
         trackers: get every number too, or None.
         answer: prompt → greedy answer, for `log_prompts`.
         fp16: whether loss scaling is on.
@@ -100,7 +100,7 @@ class Watch:
         heldout: Tokens,
         *,
         callbacks: Iterable[Callback] = (),
-        monitor: Monitor | None = None,
+        monitor: Monitor,
         trackers: Trackers | None = None,
         answer: Callable[[str], str] | None = None,
         fp16: bool = False,
@@ -224,7 +224,7 @@ class Watch:
             learning_rate=learning_rate,
             tokens=tokens,
             tokens_per_second=rate,
-            **(self.monitor.metrics() if self.monitor is not None else {}),
+            **self.monitor.metrics(),
         )
         self.run.heartbeat(step)
 
@@ -258,8 +258,8 @@ class Watch:
                 self._end("stopped", "CONTROL_STOP")
                 return action == "stop-and-save"
             paused = action == "pause" or (paused and action != "resume")
-            heat = self.monitor.action if self.monitor is not None else "go"
-            if self.monitor is not None and heat == "stop":
+            heat = self.monitor.action
+            if heat == "stop":
                 self.save_now(trainer)
                 raise self.monitor.verdict.error(
                     f"let the card cool, then: backprop resume {self.run.run_id}"
