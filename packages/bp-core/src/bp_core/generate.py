@@ -1,6 +1,6 @@
 """Answers of a model: the same encoder as training, transformers' generation, nothing else.
 
-- Greedy unless a temperature is given; a seed makes sampling repeatable.
+- Greedy unless a temperature is given; a seed makes sampling repeatable, and leaves the caller's generators alone.
 - Generation stops at the ids that ended assistant turns in training, and at the model's own.
 """
 
@@ -13,9 +13,11 @@ import torch
 from bp_data.example import Turn
 
 from bp_core.encode import Encoder
+from bp_core.generators import generators_kept
 
 
 @torch.no_grad()
+@generators_kept()
 def answers(
     model: Any,
     encoder: Encoder,

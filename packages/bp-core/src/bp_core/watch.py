@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from bp_core import checkpoint
 from bp_core.batches import Tokens
 from bp_core.config import Settings
+from bp_core.generators import generators_kept
 from bp_core.guards import DiskGuard, LossGuard, LossState
 from bp_core.monitor import Monitor
 from bp_core.trackers import Trackers
@@ -291,6 +292,7 @@ class Watch:
 
     # ------------------------------------------------------------------------------ evaluate and save
 
+    @generators_kept()
     def _evaluate(self, trainer: StepTrainer, step: int) -> float:
         loss = trainer.heldout_loss(self.heldout)
         self.losses[step] = loss
