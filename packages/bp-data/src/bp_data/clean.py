@@ -14,7 +14,7 @@ import dataclasses
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,8 +27,9 @@ from bp_data.errors import REASONS, BpError
 from bp_data.example import Example, Rejected, Turn
 from bp_data.language import LANGUAGES, language
 from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, star_clusters
+from bp_data.output import STDOUT
 from bp_data.report_parts import Trace
-from bp_data.texts import compared_text, exact_key, row_text, rows_of, text_key
+from bp_data.texts import all_paths, compared_text, exact_key, row_text, rows_of, text_key
 from bp_data.tokens import TokenCounter
 
 _DEFECT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd]")
@@ -87,16 +88,21 @@ class Dropped:
     line: int
     reason: str
     detail: str = ""
+    row: Any = dataclasses.field(
+        default=None, compare=False, repr=False
+    )  # an Example, or a rejected row's excerpt
 
 
 @dataclasses.dataclass(frozen=True)
 class Cleaned:
-    """Kept rows, dropped rows, and how many rows were redacted."""
+    """Kept rows, dropped rows, how many rows were redacted, and what was read."""
 
     kept: list[Example]
     dropped: list[Dropped]
     redacted: int
     settings: CleanSettings
+    inputs: tuple[Path, ...] = ()
+    reader: Any = dataclasses.field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON-able data (not the rows)."""
@@ -111,32 +117,73 @@ class Cleaned:
 
     def write(
         self, output: str | Path, dropped: str | Path | None = None, *, overwrite: bool = False
-    ) -> tuple[Path, Path]:
-        """Write the kept rows as JSONL and the dropped ones beside them (`<stem>.dropped.jsonl` unless named).
+    ) -> tuple[Path, ...]:
+        """Write the kept rows as JSONL, and the dropped ones with their content and reason.
+
+        Args:
+            output: file of the kept rows; `-` is standard output, and then dropped rows are written only where named.
+            dropped: file of the dropped rows (`<stem>.dropped.jsonl` beside the output unless named).
+            overwrite: replace existing files.
+
+        Returns:
+            The files written.
 
         Raises:
-            BpError: `INPUT_OUTPUT_EXISTS`; then nothing was written.
+            BpError: `INPUT_OUTPUT_…`, `RUNTIME_DISK_FULL`; then nothing was written.
         """
-        from bp_data.conversion import dumps, whole_file
-        from bp_data.render import to_row
+        from bp_data.output import whole_files
+        from bp_data.render import dumps, to_row
 
-        output = Path(output)
-        sidecar = Path(dropped) if dropped else output.with_name(f"{output.stem}.dropped.jsonl")
-        inputs = {Path(source) for row in (*self.kept, *self.dropped) if (source := row.source)}
-        with (
-            whole_file(sidecar, overwrite=overwrite, inputs=inputs) as refused,
-            whole_file(output, overwrite=overwrite, inputs=inputs) as file,
-        ):
-            for row in self.dropped:
-                refused.file.write(dumps(dataclasses.asdict(row)))
+        paths = outputs(output, dropped)
+        with whole_files(*paths, overwrite=overwrite, inputs=self.inputs) as files:
             for example in self.kept:
-                file.file.write(dumps(to_row(example)))
-        return output, sidecar
+                files[0].write(dumps(to_row(example)))
+            refused = self._refused_rows() if len(files) > 1 else {}
+            for row in self.dropped if len(files) > 1 else ():
+                told = {name: getattr(row, name) for name in ("id", "source", "line", "reason", "detail")}
+                if isinstance(row.row, Example):
+                    told["row"] = to_row(row.row)
+                elif (content := refused.get((row.source, row.line))) is not None:
+                    told["row"] = content
+                else:
+                    told["excerpt"] = row.row
+                files[1].write(dumps(told))
+        return paths
+
+    def _refused_rows(self) -> dict[tuple[str, int], Any]:
+        """What stood in the rows that no format took, from the files once more; lines that are no JSON are not there."""
+        wanted = {(row.source, row.line) for row in self.dropped if not isinstance(row.row, Example)}
+        found: dict[tuple[str, int], Any] = {}
+        for source in getattr(self.reader, "sources", ()) if wanted else ():
+            for batch in source.batches(self.reader.limits) if source.is_file else ():
+                for item in batch:
+                    if not isinstance(item, Rejected) and (source.name, item[0]) in wanted:
+                        found[source.name, item[0]] = _redacted(item[1]) if self.settings.redact else item[1]
+        return found
+
+
+def _redacted(value: Any) -> Any:
+    """A JSON value with secrets and personal data replaced in every string."""
+    if isinstance(value, str):
+        return pii.redact(value)
+    if isinstance(value, dict):
+        return {key: _redacted(item) for key, item in value.items()}
+    return [_redacted(item) for item in value] if isinstance(value, list) else value
+
+
+def outputs(output: str | Path, dropped: str | Path | None = None) -> tuple[Path, ...]:
+    """The files that `Cleaned.write` writes."""
+    first = Path(output)
+    if dropped is not None:
+        return first, Path(dropped)
+    return (first,) if first == STDOUT else (first, first.with_name(f"{first.stem}.dropped.jsonl"))
 
 
 def clean(
     dataset: Iterable[Example | Rejected] | str | Path | Sequence[str | Path],
     settings: CleanSettings | None = None,
+    *,
+    progress: Callable[[int], None] | None = None,
     **changes: Any,
 ) -> Cleaned:
     """Drop and redact rows.
@@ -144,6 +191,7 @@ def clean(
     Args:
         dataset: rows, or paths that `bp_data.read` can open. Rejected rows are dropped with their own reason.
         settings: what to do; `changes` overrides its fields.
+        progress: called with the number of rows so far.
         changes: fields of `CleanSettings`.
 
     Returns:
@@ -163,14 +211,32 @@ def clean(
     if isinstance(changes.get("against"), (str, Path)):
         changes["against"] = (str(changes["against"]),)
     settings = dataclasses.replace(settings or CleanSettings(), **changes)
+    from bp_data.conversion import input_files
+    from bp_data.reader import read
+
     filters = _Filters(settings)
     rows: list[Example] = []
     fate: dict[int, Dropped] = {}
     order: list[Dropped | int] = []
     redacted = 0
-    for row in rows_of(dataset):
+    if isinstance(dataset, (str, Path)) or all_paths(dataset):
+        dataset = read(*([dataset] if isinstance(dataset, (str, Path)) else dataset))  # pyright: ignore
+    inputs = input_files(dataset, *settings.against)
+    for row in rows_of(dataset):  # pyright: ignore
+        if progress is not None and len(order) % 1000 == 999:
+            progress(len(order) + 1)
         if isinstance(row, Rejected):
-            order.append(Dropped(f"{row.source}:{row.line}", row.source, row.line, row.reason, row.hint))
+            where = f"{row.source}:{row.line}"
+            order.append(
+                Dropped(
+                    where,
+                    row.source,
+                    row.line,
+                    row.reason,
+                    row.hint,
+                    _redacted(row.excerpt) if settings.redact else row.excerpt,
+                )
+            )
             continue
         reason = filters.refuse(row)
         if settings.redact and not reason:
@@ -178,11 +244,13 @@ def clean(
             redacted += changed
         order.append(len(rows))
         if reason:
-            fate[len(rows)] = Dropped(row.id, row.source, row.line, *reason)
+            content = redact_example(row)[0] if settings.redact else row
+            fate[len(rows)] = Dropped(row.id, row.source, row.line, *reason, content)
         rows.append(row)
 
     def drop(row: int, reason: str, detail: str) -> None:
-        fate.setdefault(row, Dropped(rows[row].id, rows[row].source, rows[row].line, reason, detail))
+        example = rows[row]
+        fate.setdefault(row, Dropped(example.id, example.source, example.line, reason, detail, example))
 
     if settings.against:
         for row, detail in _contaminated(rows, settings):
@@ -208,7 +276,7 @@ def clean(
     dropped = [
         fate[row] if isinstance(row, int) else row for row in order if not isinstance(row, int) or row in fate
     ]
-    return Cleaned(kept, dropped, redacted, settings)
+    return Cleaned(kept, dropped, redacted, settings, tuple(inputs), dataset)
 
 
 class _Filters:

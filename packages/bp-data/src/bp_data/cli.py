@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ import click
 from bp_data.clean import CleanSettings
 from bp_data.common import Exit, Sink, collect, options, output_options, run_command
 from bp_data.errors import BpError
+from bp_data.excerpt import shown
+from bp_data.output import STDOUT, check_outputs, whole_files
 from bp_data.report import ReportSettings
 from bp_data.sources.base import Limits
 from bp_data.split import SplitSettings
@@ -37,8 +40,8 @@ def cli() -> None:
     """Know what you train on: check, map, split and clean a dataset."""
 
 
-def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--format`, `--map`/`--map-json` and `--force`, as every command that reads takes them."""
+def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every command takes that reads: the format, a map, `--force`, and the fields of `Limits`."""
     decorators = (
         click.option(
             "--format", "format_name", default="auto", show_default=True, help="Format of the rows."
@@ -53,6 +56,7 @@ def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--force", is_flag=True, help="Read with the best guess even below a confidence of 0.80."
         ),
+        options(Limits),
     )
     for decorate in reversed(decorators):
         function = decorate(function)
@@ -72,6 +76,27 @@ def ticker(sink: Sink, what: str) -> Callable[[int], None]:
     return tell
 
 
+def tell_result(
+    sink: Sink, outputs: Iterable[Path | None], data: dict[str, Any], human: Callable[[], str], quiet: str
+) -> None:
+    """Print the result; where an output already took stdout, for people on stderr."""
+    if STDOUT in outputs:
+        sink.note(human())
+    else:
+        sink.result(data, human, quiet=quiet)
+
+
+def check_stdout(sink: Sink, *outputs: Path | None) -> None:
+    """Refuse two things on one stdout.
+
+    Raises:
+        BpError: `INPUT_VALIDATION_FAILED`.
+    """
+    if sink.mode == "json" and STDOUT in outputs:
+        cause = "--json and the output - both write to standard output"
+        raise BpError("INPUT_VALIDATION_FAILED", cause, "name a file for the output, or leave out --json")
+
+
 def counted(rows: Iterable[Any], tell: Callable[[int], None]) -> Iterator[Any]:
     """The same rows, told as they pass."""
     for number, row in enumerate(rows, 1):
@@ -82,7 +107,7 @@ def counted(rows: Iterable[Any], tell: Callable[[int], None]) -> Iterator[Any]:
 
 @cli.command(epilog=EPILOG["validate"])
 @click.argument("dataset")
-@format_option
+@input_options
 @options(ValidateSettings)
 @click.option("--verbose", "-v", is_flag=True, help="Show a traceback with an error.")
 @output_options
@@ -94,8 +119,8 @@ def validate(
 
     settings = collect(ValidateSettings, given)
     result = run(
-        dataset, settings, format=format_name, mapping=mapping, force=force, note=sink.note,
-        progress=ticker(sink, "validate"),
+        dataset, settings, format=format_name, mapping=mapping, force=force, limits=collect(Limits, given),
+        note=sink.note, progress=ticker(sink, "validate"),
     )  # fmt: skip
     sink.result(result.to_dict(), result.tell, quiet="ok" if result.ok else f"{result.errors} errors")
     return Exit.OK if result.ok else Exit.GATE
@@ -103,11 +128,12 @@ def validate(
 
 @cli.command(epilog=EPILOG["report"])
 @click.argument("dataset")
-@format_option
+@input_options
 @options(ReportSettings)
 @click.option(
-    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one self-contained page too."
+    "--html", type=click.Path(path_type=Path), help="Write one self-contained page too (-: to stdout)."
 )
+@click.option("--overwrite", is_flag=True, help="Replace an existing page.")
 @click.option("--verbose", "-v", is_flag=True, help="Show a traceback with an error.")
 @output_options
 def report(
@@ -117,25 +143,29 @@ def report(
     mapping: str | None,
     force: bool,
     html: Path | None,
+    overwrite: bool,
     verbose: bool,
     **given: Any,
 ) -> int:
     """Say what DATASET is made of: duplicates, lengths, languages, secrets, contamination, and a verdict."""
-    from bp_data.conversion import check_output, whole_file
+    from bp_data.conversion import input_files
     from bp_data.reader import read
     from bp_data.report import report as run
 
     settings = collect(ReportSettings, given)
-    reader = read(dataset, format=format_name, mapping=mapping, force=force, note=sink.note)
-    inputs = [Path(source.spec) for source in reader.sources if source.is_file]
+    reader = read(
+        dataset, format=format_name, mapping=mapping, force=force, limits=collect(Limits, given), note=sink.note
+    )  # fmt: skip
+    check_stdout(sink, html)
+    inputs = input_files(reader, *settings.against)
     if html is not None:
-        check_output(html, overwrite=True, inputs=inputs)
+        check_outputs(html, overwrite=overwrite, inputs=inputs)
     result = run(reader, settings, progress=ticker(sink, "report"))
     if html is not None:
-        with whole_file(html, overwrite=True, inputs=inputs) as page:
-            page.file.write(result.to_html().encode("utf-8", "replace"))
-        sink.note(f"wrote {html}")
-    sink.result(result.to_dict(), result.to_text, quiet=result.verdict)
+        with whole_files(html, overwrite=overwrite, inputs=inputs) as (page,):
+            page.write(result.to_html().encode("utf-8", "replace"))
+        sink.note(f"wrote {shown(html)}")
+    tell_result(sink, [html], result.to_dict(), result.to_text, result.verdict)
     if result.failed:
         sink.note(f"[INPUT_DATASET_REPORT_THRESHOLD] {'; '.join(result.failed_thresholds)}")
     return Exit.GATE if result.failed else Exit.OK
@@ -143,17 +173,17 @@ def report(
 
 @cli.command(epilog=EPILOG["clean"])
 @click.argument("dataset")
-@format_option
+@input_options
 @options(CleanSettings)
 @click.option(
     "--output",
     "-o",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="Kept rows  [default: <stem>.clean.jsonl]",
 )
 @click.option(
     "--dropped",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="Dropped rows with reasons  [default: beside the output]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
@@ -175,22 +205,25 @@ def clean(
 ) -> int:
     """Drop duplicates and rows that DATASET is better without, and redact; each dropped row keeps its reason."""
     from bp_data.clean import clean as run
-    from bp_data.conversion import check_output
+    from bp_data.clean import outputs
+    from bp_data.conversion import input_files
     from bp_data.reader import read
 
     settings = collect(CleanSettings, given)
     path = output or beside(dataset, "clean")
-    reader = read(dataset, format=format_name, mapping=mapping, force=force, note=sink.note)
-    inputs = [Path(source.spec) for source in reader.sources if source.is_file]
-    for target in (path, dropped or path.with_name(f"{path.stem}.dropped.jsonl")):
-        if not dry_run:
-            check_output(target, overwrite=overwrite, inputs=inputs)
-    result = run(counted(reader, ticker(sink, "clean")), settings)
+    reader = read(
+        dataset, format=format_name, mapping=mapping, force=force, limits=collect(Limits, given), note=sink.note
+    )  # fmt: skip
+    targets = outputs(path, dropped)
+    check_stdout(sink, *targets)
+    if not dry_run:
+        check_outputs(*targets, overwrite=overwrite, inputs=input_files(reader, *settings.against))
+    result = run(reader, settings, progress=ticker(sink, "clean"))
     figures = result.to_dict()
     written: dict[str, str] = {}
     if not dry_run and result.kept:
-        first, second = result.write(path, dropped, overwrite=overwrite)
-        written = {"output": str(first), "dropped_file": str(second)}
+        names = map(str, result.write(path, dropped, overwrite=overwrite))
+        written = dict(zip(("output", "dropped_file"), names, strict=False))
 
     def human() -> str:
         lines = [
@@ -198,18 +231,21 @@ def clean(
         ]
         lines += [f"  {reason}: {count}" for reason, count in figures["dropped"].items()]
         lines += [f"{figures['rows_redacted']} rows redacted"] if settings.redact else []
-        return "\n".join(lines + [f"wrote {name}" for name in written.values()])
+        return "\n".join(lines + [f"wrote {shown(name)}" for name in written.values()])
 
-    sink.result({**figures, **written}, human, quiet="\n".join(written.values()))
+    tell_result(sink, targets, {**figures, **written}, human, "\n".join(written.values()))
     return Exit.OK if result.kept else Exit.GATE
 
 
 def beside(dataset: str, part: str) -> Path:
-    """`<stem>.<part>.jsonl` in the folder of a dataset, or here for stdin and remote sources."""
+    """`<stem>.<part>.jsonl` in the folder of a dataset, or here for pipes, patterns and remote sources."""
     path = Path(dataset)
-    if not path.exists():
-        return Path(f"{'stdin' if dataset == '-' else path.name.split(':')[0] or 'dataset'}.{part}.jsonl")
-    return path.parent / f"{path.name.split('.')[0]}.{part}.jsonl"
+    if path.is_file() or path.is_dir():
+        path = path if path.name else path.resolve()
+        return path.parent / f"{path.name.split('.')[0] or path.name}.{part}.jsonl"
+    piped = dataset == "-" or path.exists()
+    stem = "stdin" if piped else re.sub(r"[^\w.-]", "", path.name.split(":")[0])
+    return Path(f"{'dataset' if '*' in dataset or '?' in dataset else stem or 'dataset'}.{part}.jsonl")
 
 
 @cli.command("map", epilog=EPILOG["map"])
@@ -217,8 +253,8 @@ def beside(dataset: str, part: str) -> Path:
 @click.option("--auto", is_flag=True, help="Use the detected format or the proposed mapping.")
 @click.option("--mapper", help="Id of a mapper plug-in.")
 @click.option("--mapper-module", multiple=True, help="Module that registers mappers (repeat it).")
-@format_option
-@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="JSONL file to write.")
+@input_options
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="JSONL file to write.")
 @click.option(
     "--shape",
     type=click.Choice(["row", "messages", "prompt_completion"]),
@@ -238,7 +274,6 @@ def beside(dataset: str, part: str) -> Path:
     "--samples", type=click.IntRange(0), default=3, show_default=True, help="Accepted rows to show."
 )
 @click.option("--max-samples", type=click.IntRange(1), help="Read no more than this many rows.")
-@options(Limits)
 @click.option("--verbose", "-v", is_flag=True, help="Show a traceback with an error.")
 @output_options
 def map_command(
@@ -279,13 +314,14 @@ def map_command(
         dataset, format=format_name, mapping=mapping, force=force, mapper=mapper, mapper_modules=mapper_module,
         limits=collect(Limits, given), max_samples=max_samples, note=sink.note if mapper or mapping else None,
     )  # fmt: skip
+    check_stdout(sink, output)
     result = convert(
         reader, None if dry_run else output, shape=shape, drop=drop, overwrite=overwrite, samples=samples,
         progress=ticker(sink, "map"),
     )  # fmt: skip
     import dataclasses
 
-    sink.result(dataclasses.asdict(result), result.tell, quiet=result.output)
+    tell_result(sink, [output], dataclasses.asdict(result), result.tell, result.output)
     if output and not dry_run and not result.output:
         if result.undecided:
             flags = " ".join(f"--drop {reason}" for reason in result.undecided)
@@ -297,16 +333,16 @@ def map_command(
 
 @cli.command(epilog=EPILOG["split"])
 @click.argument("dataset")
-@format_option
+@input_options
 @options(SplitSettings)
 @click.option(
     "--out-train",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="Training rows  [default: <stem>.train.jsonl]",
 )
 @click.option(
     "--out-heldout",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="Held-out rows  [default: <stem>.heldout.jsonl]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
@@ -327,19 +363,21 @@ def split(
     **given: Any,
 ) -> int:
     """Divide DATASET into a training and a held-out file that share no row and no near-duplicate."""
-    from bp_data.conversion import check_output, write_sides
+    from bp_data.conversion import input_files, write_sides
     from bp_data.reader import read
     from bp_data.split import split as run
 
     settings = collect(SplitSettings, given)
-    reader = read(dataset, format=format_name, mapping=mapping, force=force, note=sink.note)
+    reader = read(
+        dataset, format=format_name, mapping=mapping, force=force, limits=collect(Limits, given), note=sink.note
+    )  # fmt: skip
     train, heldout = out_train or beside(dataset, "train"), out_heldout or beside(dataset, "heldout")
-    inputs = [Path(source.spec) for source in reader.sources if source.is_file]
-    for target in () if dry_run else (train, heldout):
-        check_output(target, overwrite=overwrite, inputs=inputs)
+    check_stdout(sink, train, heldout)
+    if not dry_run:
+        check_outputs(train, heldout, overwrite=overwrite, inputs=input_files(reader))
     result = run(counted(reader, ticker(sink, "split")), settings=settings)
     if not dry_run:
-        write_sides(reader, {train: result.train, heldout: result.heldout}, overwrite=overwrite)
+        write_sides(reader, (train, result.train), (heldout, result.heldout), overwrite=overwrite)
     figures = result.to_dict()
     written = {} if dry_run else {"out_train": str(train), "out_heldout": str(heldout)}
 
@@ -349,9 +387,9 @@ def split(
             f"{figures['groups']} groups, the largest of {figures['largest_group']}; across the sides: "
             f"{figures['exact_across']} equal rows, {figures['near_across']} similar pairs",
         ]
-        return "\n".join(lines + [f"wrote {path}" for path in written.values()])
+        return "\n".join(lines + [f"wrote {shown(path)}" for path in written.values()])
 
-    sink.result({**figures, **written}, human, quiet="\n".join(written.values()))
+    tell_result(sink, (train, heldout), {**figures, **written}, human, "\n".join(written.values()))
     return Exit.OK
 
 

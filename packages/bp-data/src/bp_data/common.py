@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import json
@@ -331,12 +332,14 @@ class Sink:
             text = quiet
         else:
             text = human() if callable(human) else human
+        clear_status()
         if text:
             sys.stdout.write(text.rstrip("\n") + "\n")
             sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """Tell the user something that is not the result (stderr, silent in quiet mode)."""
+        clear_status()
         if self.mode != "quiet":
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
@@ -346,6 +349,19 @@ class Sink:
         if self.mode == "human" and sys.stderr.isatty() and not os.environ.get("BP_NO_PROGRESS"):
             sys.stderr.write(f"\r\033[K{text}")
             sys.stderr.flush()
+            _status[:] = [sys.stderr]
+
+
+_status: list[Any] = []  # the streams on which a status line stands
+
+
+def clear_status() -> None:
+    """Take the status line off the terminal, so that nothing runs into it."""
+    while _status:
+        with contextlib.suppress(ValueError):  # closed meanwhile
+            stream = _status.pop()
+            stream.write("\r\033[K")
+            stream.flush()
 
 
 def finite(value: Any) -> Any:
@@ -408,6 +424,7 @@ def run_command(command: Any, argv: Sequence[str] | None = None, *, prog_name: s
         error.show(file=sys.stderr)
         return Exit.USER
     except (KeyboardInterrupt, click.Abort):
+        clear_status()
         sys.stderr.write("interrupted\n")
         return Exit.INTERRUPTED
     except BrokenPipeError:
@@ -417,6 +434,7 @@ def run_command(command: Any, argv: Sequence[str] | None = None, *, prog_name: s
         sys.stderr.write("[RUNTIME_OUT_OF_MEMORY] the process ran out of memory\n")
         return Exit.OUT_OF_MEMORY
     except Exception as error:  # noqa: BLE001 - the last line: every error is told, with its exit code
+        clear_status()
         if verbose:
             import traceback
 

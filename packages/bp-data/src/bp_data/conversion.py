@@ -3,7 +3,7 @@
 - Without an output nothing is written: the result shows accepted samples, and the refusals grouped by reason.
 - With an output every refused row must have a reason that the caller agreed to drop; otherwise nothing is written
   and the counts say what to decide. Dropped rows stay in the counts.
-- The file appears whole or not at all (temporary file, fsync, rename). Same input, same bytes.
+- Same input, same bytes; `output` writes them.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from bp_data.errors import BpError
 from bp_data.example import Example, Rejected
+from bp_data.excerpt import shown
+from bp_data.output import whole_files
 from bp_data.reader import Reader
 from bp_data.render import dumps, rows, to_row
+from bp_data.sources import expand
 
 FIRST_LINES = 5
 
@@ -64,7 +67,7 @@ class Conversion:
                 f"  found    {found['excerpt']}",
             ]
         if self.output:
-            lines.append(f"wrote {self.output}")
+            lines.append(f"wrote {shown(self.output)}")
         return "\n".join(lines)
 
 
@@ -90,7 +93,7 @@ def convert(
         progress: called with the number of rows so far.
 
     Raises:
-        BpError: as `read`; `INPUT_OUTPUT_EXISTS`.
+        BpError: as `read`; `INPUT_OUTPUT_…`, `RUNTIME_DISK_FULL`.
     """
     agreed = set(drop)
     kept: list[dict[str, Any]] = []
@@ -106,11 +109,10 @@ def convert(
         if len(found["lines"]) < FIRST_LINES:
             found["lines"].append(row.line)
 
-    inputs = [Path(source.spec) for source in reader.sources if source.is_file]
     undecided: list[str] = []
     with contextlib.ExitStack() as stack:
         file = (
-            stack.enter_context(whole_file(Path(output), overwrite=overwrite, inputs=inputs))
+            stack.enter_context(whole_files(Path(output), overwrite=overwrite, inputs=input_files(reader)))[0]
             if output
             else None
         )
@@ -119,7 +121,7 @@ def convert(
             if len(kept) < samples:
                 kept.append(row)
             if file is not None:
-                file.file.write(dumps(row))
+                file.write(dumps(row))
             if progress is not None and accepted % 4096 == 0:
                 progress(accepted + rejected)
         undecided = sorted(reason for reason in reasons if reason not in agreed and "all" not in agreed)
@@ -139,87 +141,51 @@ def convert(
     )
 
 
-def write_sides(reader: Reader, sides: Mapping[Path, Sequence[Example]], *, overwrite: bool) -> None:
+def input_files(reader: Any, *further: str | os.PathLike[str]) -> list[Path]:
+    """The files that a reader reads, and those behind further names: what no output may replace."""
+    sources = [*getattr(reader, "sources", ()), *(expand(*further) if further else ())]
+    return [Path(source.spec) for source in sources if source.is_file]
+
+
+def write_sides(reader: Reader, *sides: tuple[Path, Sequence[Example]], overwrite: bool) -> None:
     """Write each list of Examples to its file, as the rows that stood in the source.
 
-    Files are read once more for their rows; stdin and remote sources, which cannot be, give canonical rows. All files
+    Files are read once more for their rows; pipes and remote sources, which cannot be, give canonical rows. All files
     appear, or none.
 
     Args:
         reader: the reader that gave the Examples.
-        sides: file → rows.
+        sides: (file, rows), each file another one.
         overwrite: replace existing files.
 
     Raises:
-        BpError: `INPUT_OUTPUT_EXISTS`.
+        BpError: `INPUT_OUTPUT_…`, `RUNTIME_DISK_FULL`; `INPUT_DATASET_UNREADABLE` where a source changed meanwhile.
     """
-    inputs = [Path(source.spec) for source in reader.sources if source.is_file]
     again = {source.name for source in reader.sources if source.is_file}
     place = {
-        (row.source, row.line): path for path, side in sides.items() for row in side if row.source in again
+        (row.source, row.line): number
+        for number, (_, side) in enumerate(sides)
+        for row in side
+        if row.source in again
     }
-    with contextlib.ExitStack() as stack:
-        files = {
-            path: stack.enter_context(whole_file(path, overwrite=overwrite, inputs=inputs)).file
-            for path in sides
-        }
-        for path, examples in sides.items():
+    paths = [path for path, _ in sides]
+    with whole_files(*paths, overwrite=overwrite, inputs=input_files(reader)) as files:
+        for file, (_, examples) in zip(files, sides, strict=True):
             for example in examples:
                 if example.source not in again:
-                    files[path].write(dumps(to_row(example)))
+                    file.write(dumps(to_row(example)))
         for source in reader.sources:
             for batch in source.batches(reader.limits) if source.is_file else ():
                 for item in batch:
-                    if (
-                        not isinstance(item, Rejected)
-                        and (path := place.get((source.name, item[0]))) is not None
-                    ):
-                        files[path].write(dumps(item[1]))
-
-
-@dataclasses.dataclass
-class WholeFile:
-    """A file being written beside its place; `keep` decides whether it gets there."""
-
-    file: IO[bytes]
-    keep: bool = True
-
-
-@contextlib.contextmanager
-def whole_file(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> Iterator[WholeFile]:
-    """Write a file that appears whole or not at all.
-
-    Raises:
-        BpError: as `check_output`.
-    """
-    check_output(path, overwrite=overwrite, inputs=inputs)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            handle = WholeFile(file)
-            yield handle
-            file.flush()
-            os.fsync(file.fileno())
-        if handle.keep:
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
-    """Refuse an output before the work for it begins.
-
-    Raises:
-        BpError: `INPUT_OUTPUT_EXISTS` where the file is there and overwriting was not asked for, or is an input;
-            `INPUT_OUTPUT_FOLDER` where its folder is not there or cannot be written.
-    """
-    if any(other.exists() and path.exists() and other.samefile(path) for other in inputs):
-        raise BpError(
-            "INPUT_OUTPUT_EXISTS", f"{path} is the input itself", f"--output {path.stem}.mapped.jsonl"
-        )
-    if path.exists() and not overwrite:
-        raise BpError("INPUT_OUTPUT_EXISTS", f"{path} exists", "repeat the command with --overwrite")
-    if not path.parent.is_dir():
-        raise BpError("INPUT_OUTPUT_FOLDER", f"there is no folder {path.parent}", f"mkdir -p {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise BpError("INPUT_OUTPUT_FOLDER", f"{path.parent} cannot be written", f"ls -ld {path.parent}")
+                    if isinstance(item, Rejected):
+                        continue
+                    if (number := place.pop((source.name, item[0]), None)) is not None:
+                        files[number].write(dumps(item[1]))
+        if place:
+            name, line = min(place)
+            raise BpError(
+                "INPUT_DATASET_UNREADABLE",
+                f"{shown(name)} changed while it was read: row {line} is gone; nothing was written",
+                "repeat the command when the file is complete",
+                retryable=True,
+            )

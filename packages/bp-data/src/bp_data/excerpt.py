@@ -1,4 +1,4 @@
-"""At most 80 characters of a row, safe to print.
+"""At most 80 characters of a row, and names of files, safe to print.
 
 - Control, bidirectional and zero-width characters are shown as escapes: dataset text is hostile input.
 - What looks like a key or an address is masked; the full detectors are in `pii`.
@@ -19,6 +19,11 @@ _MASKED = re.compile(
 _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ud800-\udfff]"
 )
+
+
+def shown(name: Any) -> str:
+    """A file name, safe to print: control, direction-changing and undecodable characters are escaped."""
+    return _HIDDEN.sub(lambda m: f"\\u{ord(m.group()):04x}", str(name))
 
 
 def excerpt(value: Any) -> str:

@@ -146,8 +146,9 @@ def report(
         if value is not None and not 0 <= value <= 1:
             flag = "--" + name.replace("_", "-")
             raise BpError("INPUT_VALIDATION_FAILED", f"{name} must be 0 to 1, not {value}", f"{flag} 0.1")
+    from bp_data.output import room_for_temporary_files
     from bp_data.report_pass import Pass
 
     one_pass = Pass(settings, progress)
-    with contextlib.closing(one_pass):
+    with contextlib.closing(one_pass), room_for_temporary_files():
         return one_pass.run(dataset)

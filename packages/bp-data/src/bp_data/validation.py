@@ -28,6 +28,7 @@ from bp_data.example import Example, Rejected
 from bp_data.excerpt import excerpt
 from bp_data.formats import FORMATS, format_named
 from bp_data.reader import Reader, read
+from bp_data.sources import Limits
 
 _CHUNK = 256
 _PROMPTS_REMEMBERED = 1_000_000
@@ -142,6 +143,7 @@ def validate(
     format: str = "auto",
     mapping: Any = None,
     force: bool = False,
+    limits: Limits | None = None,
     progress: Callable[[int], None] | None = None,
     note: Callable[[str], None] | None = None,
     **overrides: Any,
@@ -154,6 +156,7 @@ def validate(
         format: as for `read`.
         mapping: as for `read`.
         force: as for `read`.
+        limits: as for `read`.
         progress: called with the number of rows so far.
         note: as for `read`.
         overrides: fields of `ValidateSettings`.
@@ -175,7 +178,7 @@ def validate(
     reader: Reader | None = None
     paths = [data] if isinstance(data, str | PathLike) else data if isinstance(data, list | tuple) else []
     if paths and all(isinstance(path, str | PathLike) for path in paths):
-        reader = read(*map(str, paths), format=format, mapping=mapping, force=force, note=note)
+        reader = read(*map(str, paths), format=format, mapping=mapping, force=force, limits=limits, note=note)
         rows: Iterable[Example | Rejected] = reader
     else:
         rows = data  # pyright: ignore

@@ -37,8 +37,8 @@ class Source:
 
     @property
     def is_file(self) -> bool:
-        """Whether it can be opened twice."""
-        return self.spec != "-" and not _scheme(self.spec)
+        """Whether it can be opened twice: a regular file, no pipe and no remote source."""
+        return self.spec != "-" and not _scheme(self.spec) and Path(self.spec).is_file()
 
     def batches(self, limits: Limits) -> Iterator[Batch]:
         """The rows, as lists of `(line, row)` or `Rejected`."""
