@@ -24,7 +24,8 @@ from bp_data import pii
 from bp_data.checks import check, severity
 from bp_data.common import knob
 from bp_data.errors import REASONS, BpError
-from bp_data.example import Example, Rejected, Turn
+from bp_data.every_text import map_texts
+from bp_data.example import Example, Rejected
 from bp_data.language import LANGUAGES, language
 from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, star_clusters
 from bp_data.output import STDOUT
@@ -394,40 +395,6 @@ def _contaminated(rows: list[Example], settings: CleanSettings) -> list[tuple[in
 
 
 def redact_example(example: Example) -> tuple[Example, bool]:
-    """The row with secrets and personal data replaced in everything that training reads, and whether any was."""
-    changed = False
-
-    def text(value: str) -> str:
-        nonlocal changed
-        new = pii.redact(value)
-        changed |= new is not value and new != value
-        return new
-
-    def any_value(value: Any) -> Any:
-        if isinstance(value, str):
-            return text(value)
-        if isinstance(value, dict):
-            return {key: any_value(item) for key, item in value.items()}
-        return [any_value(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-    def turns(given: tuple[Turn, ...]) -> tuple[Turn, ...]:
-        return tuple(
-            dataclasses.replace(
-                turn,
-                content=text(turn.content),
-                reasoning=text(turn.reasoning) if turn.reasoning else turn.reasoning,
-                tool_calls=tuple(any_value(dict(call)) for call in turn.tool_calls),
-            )
-            for turn in given
-        )
-
-    result = dataclasses.replace(
-        example,
-        turns=turns(example.turns),
-        chosen=turns(example.chosen),
-        rejected=turns(example.rejected),
-        text=text(example.text),
-        reference=any_value(example.reference),
-        meta=any_value(dict(example.meta)),
-    )
-    return (result, True) if changed else (example, False)
+    """The row with secrets and personal data replaced in every text that it holds, and whether any was."""
+    result = map_texts(example, pii.redact)
+    return result, result is not example

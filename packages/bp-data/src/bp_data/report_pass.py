@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_data import language, pii
+from bp_data.every_text import every_text
 from bp_data.example import Example, Rejected
 from bp_data.neardup import NearDuplicatePairs, NearDuplicateSearch, star_clusters
 from bp_data.report import Report, ReportSettings
@@ -65,6 +66,9 @@ class Pass:
         self.excerpts = Excerpts()
         self.batch: list[str] = []
         self.compared: list[str] = []
+        self.texts: list[str] = []  # every text of the batch, row after row
+        self.names: list[str] = []
+        self.ends: list[int] = []
 
     def run(self, dataset: Any) -> Report:
         """Look at every row, and sum up."""
@@ -132,6 +136,10 @@ class Pass:
         self.trace.add(example)
         self.batch.append(text)
         self.compared.append(compared)
+        texts, names = every_text(example)
+        self.texts += texts
+        self.names += names
+        self.ends.append(len(self.texts))
         self._scan(self.search.add(compared))
         if len(self.batch) >= _BATCH:
             self._work_off()
@@ -158,17 +166,27 @@ class Pass:
 
             for tokens in tokenize(compared, range(start, self.accepted)):
                 self.index.scan(tokens)
-        for i, (text, findings) in enumerate(zip(batch, pii.scan(batch), strict=True)):
+        for text in batch:
             name = language.script(text)
             self.scripts[name] += 1
             self.languages[language.language(text, name)] += 1
-            if findings:
+        self._search_secrets(start)
+
+    def _search_secrets(self, start: int) -> None:
+        texts, names, ends = self.texts, self.names, self.ends
+        self.texts, self.names, self.ends = [], [], []
+        findings = pii.scan(texts, names)
+        low = 0
+        for row, high in enumerate(ends, start):
+            kinds = [f.kind for found in findings[low:high] for f in found]
+            low = high
+            if kinds:
                 self.pii_rows += 1
-                for kind in {f.kind for f in findings}:
+                for kind in set(kinds):
                     where = self.pii_lines.setdefault(kind, [])
                     if len(where) < 20:
-                        where.append(self._where(start + i))
-                self.kinds.update(f.kind for f in findings)
+                        where.append(self._where(row))
+                self.kinds.update(kinds)
 
     def _where(self, row: int) -> str:
         names = list(self.source_names)
