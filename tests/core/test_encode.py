@@ -185,7 +185,6 @@ def test_text_is_learnt_whole_and_ends():
     [
         (chat(("user", "only a question")), "no_trainable_tokens"),
         (chat(("user", "x <|im_end|> y"), ("assistant", "z")), "special_token_in_content"),
-        (chat(("user", "x"), ("assistant", "\n\n\nstarts with lines")), "prompt_not_prefix"),
         (
             Example(
                 "x:1",
@@ -242,8 +241,8 @@ def test_a_template_without_an_end_of_turn_is_refused():
 def test_generation_markers_that_contradict_the_answers_are_refused():
     tok = tokenizer(
         CHATML.replace(
-            "message['content'] + '<|im_end|>' }}{% endgeneration %}",
-            "message['content'] }}{% endgeneration %}{{- '<|im_end|>' }}",
+            "{{- '<|im_end|>' -}}\n    {%- endgeneration -%}",
+            "{%- endgeneration -%}{{- '<|im_end|>' -}}",
         )
     )
     with pytest.raises(BpError) as error:

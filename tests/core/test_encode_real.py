@@ -8,6 +8,7 @@ import pytest
 import real
 from bp_core.encode import Encoder, segments
 from bp_data.example import Example, Turn
+from hypothesis import HealthCheck, given, settings
 from transformers import AutoTokenizer
 
 pytestmark = pytest.mark.real
@@ -88,3 +89,53 @@ def test_what_is_learnt_follows_the_prompt_of_generation(directory):
     last = pieces[-1]
     assert list(last.ids[: len(prompt)]) == prompt
     assert all(last.mask[len(prompt) :])
+
+
+def test_mistral_nemo_takes_calls_whatever_their_ids():
+    tokenizer = AutoTokenizer.from_pretrained(real.mistral_nemo_tokenizer_dir())
+    for name in ("call_9fA21bC77d", "a1b2c3d4e", None):
+        call = CALL if name is None else {**CALL, "id": name}
+        turns = (
+            Turn("user", "Weather in Oslo?"),
+            Turn("assistant", "", tool_calls=(call,)),
+            Turn("tool", "rain", tool_call_id=name),
+            Turn("assistant", "It rains."),
+        )
+        encoder, pieces, texts = learnt(tokenizer, chat(*turns, tools=(TOOL,)))
+        (calling, answering) = texts[0]
+        assert len(pieces) == 1
+        assert calling.startswith('[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Oslo"}, "id": "')
+        assert answering == "It rains.</s>"
+        assert encoder.told == ({} if name == "a1b2c3d4e" else {"call_ids_mapped": 1})
+
+
+def test_mistral_nemo_drops_the_system_text_of_an_answered_turn_and_says_so():
+    tokenizer = AutoTokenizer.from_pretrained(real.mistral_nemo_tokenizer_dir())
+    (refused,) = Encoder(tokenizer, now=NOW).encode([chat(*TWO.turns[:3])])
+    assert refused.reason == "prompt_not_prefix"
+    assert "Be brief." in refused.hint
+
+
+def test_the_plain_llama3_template_refuses_calls_that_it_does_not_render():
+    tokenizer = AutoTokenizer.from_pretrained(real.llama31_tokenizer_dir())
+    (refused,) = Encoder(tokenizer, now=NOW).encode([TOOLS])
+    assert (refused.reason, refused.field) == (
+        "answer_not_rendered",
+        "turns[1].tool_calls[0].function.name",
+    )
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama31", "mistral_nemo"])
+def test_every_content_is_rendered_or_the_row_is_refused(name):
+    from test_encode_fidelity import check, rows
+
+    tokenizer = AutoTokenizer.from_pretrained(getattr(real, f"{name}_tokenizer_dir")())
+    taken = []
+
+    @settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(example=rows())
+    def any_row(example):
+        taken.append(check(tokenizer, example))
+
+    any_row()
+    assert any(taken)

@@ -26,6 +26,7 @@ from bp_core.batches import Tokens, describe
 from bp_core.config import Settings
 from bp_core.encode import Encoded, Encoder
 from bp_core.plain import write_json
+from bp_core.refusals import TOLD, way_out
 
 KEPT_REJECTIONS = 1000  # rejections listed in the record; all are counted
 SHOWN_REJECTIONS = 5  # told one by one before training
@@ -126,6 +127,10 @@ def prepare(
             origin[row.id] = index
             examples.append(row)
 
+    def lead(row: Rejected) -> str:
+        file = row.source if Path(row.source).exists() else names[0]
+        return way_out(row, data=file, model=settings.model.model, template=encoder.fitting)
+
     for index, name in enumerate(names):
         rows = (
             sources
@@ -149,10 +154,11 @@ def prepare(
     held_pieces = _encode(encoder, held_rows, account)
     if not train_pieces:
         reason, number = counts.most_common(1)[0]
+        row = next((r for r in rejections if r.reason == reason), rejections[-1])
         raise BpError(
             "INPUT_DATASET_EMPTY",
-            f"no row is left to train on; {number} were rejected as {reason}: {rejections[-1].hint}",
-            f"backprop validate {names[0]}",
+            f"no row is left to train on; {number} were rejected as {reason}, the first for {row.field or 'the row'}: {row.hint}",
+            lead(row),
             details={"rejections": dict(counts)},
         )
     train = Tokens.of(train_pieces, [origin.get(p.example_id, 0) for p in train_pieces])
@@ -164,7 +170,7 @@ def prepare(
             f"only {share:.2%} of the tokens carry a label (at least {data.min_trainable:.2%} is asked for)",
             "look at the loss mask: backprop train --preview 5 …, or lower --min-trainable",
         )
-    _tell_rejections(rejections, sum(counts.values()), names[0], tell)
+    _tell_rejections(rejections, counts, lead, tell)
     cut = sum(p.cut for p in train_pieces)
     record = {
         "sources": [_fingerprint(name) for name in names] if sources is None else [{"source": "in memory"}],
@@ -177,6 +183,7 @@ def prepare(
         "heldout": describe(heldout),
         "split_conversations": encoder.split_rows,
         "truncated_tokens": cut,
+        "told": dict(encoder.told.most_common()),
         "trainable_share": round(share, 4),
         "fingerprint": fingerprint(train, heldout),
     }
@@ -184,6 +191,8 @@ def prepare(
         tell(
             f"{encoder.split_rows} conversations became one piece per assistant turn: the template rewrites earlier turns"
         )
+    for what, number in encoder.told.most_common():
+        tell(f"{number} rows: {TOLD[what]}")
     if cut:
         tell(f"{cut} tokens were cut off by --truncate")
     return Prepared(
@@ -198,13 +207,19 @@ def prepare(
 
 
 def _tell_rejections(
-    rejections: Sequence[Rejected], total: int, source: str, tell: Callable[[str], None]
+    rejections: Sequence[Rejected],
+    counts: collections.Counter[str],
+    lead: Callable[[Rejected], str],
+    tell: Callable[[str], None],
 ) -> None:
+    """The first rejections one by one, then every reason with its number and the command that leads on."""
     for row in rejections[:SHOWN_REJECTIONS]:
         where = f" in {row.field}" if row.field else ""
         tell(f"{row.source}:{row.line} cannot be used: {row.reason}{where}; {row.hint}")
-    if total > SHOWN_REJECTIONS:
-        tell(f"{total - SHOWN_REJECTIONS} more rows cannot be used: backprop validate {source}")
+    for reason, number in counts.most_common():
+        row = next((r for r in rejections if r.reason == reason), None)
+        if row is not None:
+            tell(f"{number} rows cannot be used, {reason}: {lead(row)}")
 
 
 def _hold_out(

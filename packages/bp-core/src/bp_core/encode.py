@@ -3,9 +3,13 @@
 - Labels of assistant turn i are the ids of render(turns[:i+1]) that follow the ids of
   render(turns[:i], add_generation_prompt=True), up to and including the end-of-turn token. What is learnt is
   exactly what the model must produce after the prompt that it will be given.
-- Where that prompt is no prefix of the rendered turn, the row is rejected by name; nothing is searched by text marks.
+- Where that prompt's text is no prefix of the rendered turn's, the row is rejected by name. Where it is, but its
+  tokens are not (an answer that starts with a newline), what follows the prompt is tokenised by itself: the ids of the
+  prompt, then those of the continuation, which is what the model sees when it generates.
 - Where render(turns[:i+1]) is no prefix of the whole conversation (Qwen3 rewrites earlier turns), the conversation
   becomes one piece per assistant turn, and the count of such rows is told.
+- What a rendering must hold of its row, and how that is compared, says `fidelity`: a row whose answer or context the
+  template loses is rejected; tools that it does not show are told.
 - Exactly one BOS, and only where the tokenizer itself would add one. Padding never takes part: a mask is positional.
 - Dates in templates are frozen at one moment per run, so that an example encodes alike on resume and at export.
 - Truncation is off unless asked for: a row that is too long is rejected with its length.
@@ -19,6 +23,7 @@ Worked example (ChatML; one turn each, `·` a newline token):
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime as dt
 import re
@@ -30,8 +35,16 @@ import jinja2
 from bp_data.example import Example, Rejected, Turn
 from bp_merge.common import BpError
 
+from bp_core import fidelity
+from bp_core.call_ids import nine_character_ids
+from bp_core.refusals import rejected, shown, special_text_in
+from bp_core.templates import fitting_template
+
 CHUNK = 512  # examples rendered before one call of the tokenizer, which runs in parallel
 AGREE = 32  # examples on which generation markers, where a template has them, must agree with the mask
+
+
+_TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, KeyError)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,6 +85,8 @@ class Encoder:
         bos_id: the id that the tokenizer puts first by itself, or None.
         stops: ids that ended a turn so far; generation must stop at them.
         split_rows: conversations that became one piece per assistant turn.
+        told: rows by what is to be told of them, keys of `refusals.TOLD`.
+        fitting: the named template that says most in this vocabulary, for hints.
     """
 
     def __init__(
@@ -90,6 +105,7 @@ class Encoder:
         first = tokenizer("x")["input_ids"][:1]
         self.bos_id: int | None = first[0] if first and first[0] == tokenizer.bos_token_id else None
         specials = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+        self._stops = frozenset({*end_ids, tokenizer.eos_token_id} - {None})
         self._ends = frozenset(specials | set(end_ids) | {tokenizer.eos_token_id} - {None})
         marks = [
             re.escape(t.content)
@@ -104,6 +120,8 @@ class Encoder:
         self._compared = 0
         self.stops: set[int] = set()
         self.split_rows = 0
+        self.told: collections.Counter[str] = collections.Counter()
+        self.fitting = fitting_template(tokenizer)
 
     # ------------------------------------------------------------------------------------------- prompts
 
@@ -118,8 +136,36 @@ class Encoder:
         )
 
     def prompt_ids(self, turns: Sequence[Turn], tools: Sequence[Any] = ()) -> list[int]:
-        """Ids from which the model answers, with its one BOS."""
-        return self._with_bos(self._tokenize([self.render(turns, tools, prompt=True)])[0])
+        """Ids from which the model answers, with its one BOS.
+
+        Raises:
+            BpError: `CONFIG_TEMPLATE_LOSES` where the template refuses the conversation, or does not show a turn or a
+                tool of it.
+        """
+        try:
+            text = self._rendered_prompt(turns, tools)
+        except _TEMPLATE_ERRORS as error:
+            raise self._loses(f"the chat template refuses the conversation: {error}") from None
+        if lost := fidelity.lost_context(turns, text):
+            raise self._loses(f"the chat template does not show turns[{lost[0]}].{lost[1]}")
+        if tool := fidelity.lost_tool(tools, text):
+            raise self._loses(f"the chat template does not show the tool {tool}")
+        return self._with_bos(self._tokenize([text])[0])
+
+    def _rendered_prompt(self, turns: Sequence[Turn], tools: Sequence[Any]) -> str:
+        try:
+            return self.render(turns, tools, prompt=True)
+        except _TEMPLATE_ERRORS:
+            if not any(turn.tool_calls for turn in turns):
+                raise
+            return self.render(nine_character_ids(turns), tools, prompt=True)
+
+    def _loses(self, cause: str) -> BpError:
+        return BpError(
+            "CONFIG_TEMPLATE_LOSES",
+            cause,
+            f"train with a template that can say it: backprop train --chat-template {self.fitting} …",
+        )
 
     # ------------------------------------------------------------------------------------------ training
 
@@ -133,86 +179,153 @@ class Encoder:
         source = iter(examples)
         while chunk := list(islice(source, CHUNK)):
             rendered = [self._rendered(example) for example in chunk]
-            texts = [text for item in rendered if not isinstance(item, Rejected) for text in item]
+            texts = [text for item in rendered if not isinstance(item, Rejected) for text in item[1]]
             ids = iter(self._tokenize(texts))
-            for example, item in zip(chunk, rendered, strict=True):
+            for item in rendered:
                 if isinstance(item, Rejected):
                     yield item
                 else:
-                    yield from self._pieces(example, [next(ids) for _ in item])
+                    yield from self._pieces(*item, [next(ids) for _ in item[1]])
 
-    def _rendered(self, example: Example) -> list[str] | Rejected:
-        """The texts that the pieces of an example are made of: [text], or [whole, prompt₀, full₀, prompt₁, …]."""
+    def _rendered(self, example: Example) -> tuple[Example, list[str]] | Rejected:
+        """The example as it was rendered, and its texts: [text], or [whole, prompt₀, full₀, prompt₁, …]."""
         if example.kind == "text":
-            return [example.text]
+            return example, [example.text]
         if example.kind != "chat":
-            return _rejected(
+            return rejected(
                 example,
                 "wrong_kind",
                 f"a {example.kind} row has no single target; supervised training takes chat or text rows",
             )
         taught = [i for i, turn in enumerate(example.turns) if turn.role == "assistant" and turn.train]
         if not taught:
-            return _rejected(example, "no_trainable_tokens", "no assistant turn to learn from")
-        if self._special_text:
-            for i, turn in enumerate(example.turns):
-                if found := self._special_text.search(turn.content):
-                    return _rejected(
-                        example,
-                        "special_token_in_content",
-                        f"remove {found.group()!r} from the text",
-                        f"turns[{i}].content",
-                    )
+            return rejected(example, "no_trainable_tokens", "no assistant turn to learn from")
+        if self._special_text and (found := special_text_in(example, self._special_text)):
+            return found
         try:
-            texts = [self.render(example.turns, example.tools)]
-            for i in taught:
-                texts.append(self.render(example.turns[:i], example.tools, prompt=True))
-                texts.append(
-                    texts[0]
-                    if i == len(example.turns) - 1
-                    else self.render(example.turns[: i + 1], example.tools)
-                )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
-            return _rejected(example, "template_refused", f"the chat template says: {error}", "turns")
+            texts = self._texts(example.turns, example.tools, taught)
+        except _TEMPLATE_ERRORS as error:
+            if not any(turn.tool_calls for turn in example.turns):
+                return rejected(example, "template_refused", f"the chat template says: {error}", "turns")
+            example = dataclasses.replace(example, turns=nine_character_ids(example.turns))
+            try:
+                texts = self._texts(example.turns, example.tools, taught)
+            except _TEMPLATE_ERRORS:
+                return rejected(example, "template_refused", f"the chat template says: {error}", "turns")
+            self.told["call_ids_mapped"] += 1
+        return self._lost(example, taught, texts) or (example, texts)
+
+    def _texts(self, turns: Sequence[Turn], tools: Sequence[Any], taught: Sequence[int]) -> list[str]:
+        whole = self.render(turns, tools)
+        texts = [whole]
+        for i in taught:
+            texts.append(self.render(turns[:i], tools, prompt=True))
+            texts.append(whole if i == len(turns) - 1 else self.render(turns[: i + 1], tools))
         return texts
 
-    def _pieces(self, example: Example, encoded: list[list[int]]) -> Iterator[Encoded | Rejected]:
+    def _lost(self, example: Example, taught: Sequence[int], texts: Sequence[str]) -> Rejected | None:
+        """A refusal where the renderings do not hold what the row says."""
+        hidden = None
+        for i, prompt, full in zip(taught, texts[1::2], texts[2::2], strict=True):
+            if not full.startswith(prompt):
+                return self._parted(example, i, prompt, full)
+            if field := fidelity.lost_answer(example.turns[i], full[len(prompt) :]):
+                instead = full[len(prompt) :].strip()
+                inline = "; reasoning can also stand in the text, as <think>…</think>"
+                return rejected(
+                    example,
+                    "answer_not_rendered",
+                    f"the chat template leaves this out of the answer, of which it makes {shown(instead)}"
+                    + (inline if field == "reasoning_content" else ""),
+                    f"turns[{i}].{field}",
+                )
+            if lost := fidelity.lost_context(example.turns[:i], prompt):
+                return rejected(
+                    example,
+                    "context_not_rendered",
+                    "the chat template leaves this out of what the model reads before it answers",
+                    f"turns[{lost[0]}].{lost[1]}",
+                )
+            hidden = hidden or fidelity.lost_tool(example.tools, prompt)
+        if hidden:
+            self.told["tools_not_rendered"] += 1
+        return None
+
+    def _parted(self, example: Example, i: int, prompt: str, full: str) -> Rejected:
+        """The refusal of a turn whose prompt is no prefix of its rendering, by where the two part."""
+        same = next((k for k, (a, b) in enumerate(zip(prompt, full, strict=False)) if a != b), len(full))
+        before = self.render(example.turns[:i], example.tools)
+        if full.startswith(before) and prompt.startswith(before) and same >= len(before):
+            return rejected(
+                example,
+                "prompt_opens_block",
+                f"the prompt that asks for an answer ends with {shown(prompt[same:])}, which the chat template leaves "
+                "out again once there is an answer, so that no answer can be taught after it",
+                f"turns[{i}]",
+            )
+        return rejected(
+            example,
+            "prompt_not_prefix",
+            f"the chat template writes {shown(prompt[same:])} in the prompt and {shown(full[same:])} in its place "
+            "once the answer follows",
+            f"turns[{i}]",
+        )
+
+    def _pieces(
+        self, example: Example, texts: Sequence[str], encoded: list[list[int]]
+    ) -> Iterator[Encoded | Rejected]:
         if example.kind == "text":
-            ids = self._with_bos(encoded[0])
-            if self.tokenizer.eos_token_id is not None:
-                ids = [*ids, self.tokenizer.eos_token_id]
-                self.stops.add(self.tokenizer.eos_token_id)
+            ids = self._with_bos(self._ended(encoded[0]))
             mask = bytearray(b"\x01" * len(ids))
             mask[0] = int(self.bos_id is None and len(ids) > 1)
             yield self._bounded(example, ids, mask, 0)
             return
-        whole, pairs = encoded[0], list(zip(encoded[1::2], encoded[2::2], strict=True))
-        spans: list[tuple[int, int]] = []  # [start, end) of the labels of each taught turn in its full render
-        for prompt, full in pairs:
+        whole = encoded[0]
+        turns: list[list[int]] = []  # the ids of each taught turn's rendering, up to its end
+        spans: list[tuple[int, int]] = []  # [start, end) of its labels
+        for k in range(1, len(encoded), 2):
+            prompt, full = encoded[k], encoded[k + 1]
             if full[: len(prompt)] != prompt:
-                yield _rejected(
-                    example,
-                    "prompt_not_prefix",
-                    "the template renders the prompt otherwise once the answer follows; "
-                    "an answer that starts with white space does this too",
-                    "turns",
-                )
-                return
+                full = prompt + self._tokenize([texts[k + 1][len(texts[k]) :]])[0]
+                if self.tokenizer.decode(full) != self.tokenizer.decode(encoded[k + 1]):
+                    yield rejected(
+                        example,
+                        "prompt_not_prefix",
+                        "the tokenizer writes the answer otherwise when it stands behind its prompt",
+                        "turns",
+                    )
+                    return
             spans.append((len(prompt), self._end_of_turn(full, len(prompt))))
-        if self._has_markers and self._compared < AGREE:
-            self._compare_markers(example, whole, spans)
-        if all(whole[:end] == full[:end] for (_, full), (_, end) in zip(pairs, spans, strict=True)):
-            ids = whole[: spans[-1][1]]
+            turns.append(full[: spans[-1][1]])
+        if all(whole[: len(full)] == full for full in turns):
+            if self._has_markers and self._compared < AGREE:
+                self._compare_markers(example, whole, spans)
+            ids = turns[-1]
             mask = bytearray(len(ids))
             for start, end in spans:
                 mask[start:end] = b"\x01" * (end - start)
             yield self._finished(example, ids, mask, 0)
             return
-        self.split_rows += 1
-        for part, ((_, full), (start, end)) in enumerate(zip(pairs, spans, strict=True)):
+        if len(turns) > 1:
+            self.split_rows += 1
+        for part, (full, (start, end)) in enumerate(zip(turns, spans, strict=True)):
             mask = bytearray(end)
             mask[start:end] = b"\x01" * (end - start)
-            yield self._finished(example, full[:end], mask, part)
+            yield self._finished(example, full, mask, part)
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        """A text's ids with one end token: its own, where it brings one, else the tokenizer's."""
+        last = len(ids)
+        while last and not self.tokenizer.decode(ids[last - 1 : last]).strip():
+            last -= 1
+        if last and ids[last - 1] in self._stops:
+            ids = ids[:last]
+        elif self.tokenizer.eos_token_id is not None:
+            ids = [*ids, self.tokenizer.eos_token_id]
+        else:
+            return ids
+        self.stops.add(ids[-1])
+        return ids
 
     def _end_of_turn(self, full: list[int], start: int) -> int:
         """The index after the last token that ends a turn, behind which only white space is left."""
@@ -233,20 +346,20 @@ class Encoder:
         if len(with_bos) > len(ids):
             mask = bytearray(1) + mask
         if self.bos_id is not None and with_bos.count(self.bos_id) > 1:
-            return _rejected(example, "double_bos", "more than one begin-of-sequence token")
+            return rejected(example, "double_bos", "more than one begin-of-sequence token")
         return self._bounded(example, with_bos, mask, part)
 
     def _bounded(self, example: Example, ids: list[int], mask: bytearray, part: int) -> Encoded | Rejected:
         cut = max(0, len(ids) - self.max_length)
         if cut and not self.truncate:
-            return _rejected(
+            return rejected(
                 example,
                 "too_long",
                 f"{len(ids)} tokens; at most {self.max_length} (--max-seq-length), or cut it with --truncate",
             )
         ids, mask = ids[: self.max_length], mask[: self.max_length]
         if not any(mask[1:]):
-            return _rejected(example, "no_trainable_tokens", "no label is left within the maximum length")
+            return rejected(example, "no_trainable_tokens", "no label is left within the maximum length")
         return Encoded(tuple(ids), bytes(mask), example.id, part, cut)
 
     def _compare_markers(self, example: Example, whole: list[int], spans: list[tuple[int, int]]) -> None:
@@ -293,11 +406,6 @@ def frozen_dates(template: str, now: dt.datetime) -> str:
             "save the template with a fixed date and name it: backprop train --chat-template FILE …",
         )
     return frozen
-
-
-def _rejected(example: Example, reason: str, hint: str, field: str = "") -> Rejected:
-    excerpt = example.text or (example.turns[0].content if example.turns else "")
-    return Rejected(example.source, example.line, reason, field, hint, excerpt[:80])
 
 
 def segments(tokenizer: Any, piece: Encoded) -> list[tuple[str, bool]]:

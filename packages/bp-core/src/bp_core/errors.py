@@ -38,6 +38,7 @@ CODES: dict[str, str] = {
     "CONFIG_TEMPLATE_UNFIT": "the chosen chat template uses a marker that is not one token of the vocabulary",
     "CONFIG_TEMPLATE_NO_END": "the chat template ends an assistant turn without an end-of-turn token",
     "CONFIG_TEMPLATE_MASKS_DISAGREE": "the template's generation markers and its rendered answers give different masks",
+    "CONFIG_TEMPLATE_LOSES": "the chat template does not show a turn or a tool of the conversation to answer",
     "CONFIG_TEMPLATE_DATED": "the chat template writes today's date in a way that cannot be frozen for a run",
     # data and models
     "INPUT_VALIDATION_FAILED": "an argument is outside its bounds or of the wrong shape",

@@ -3,7 +3,16 @@
 - A template is chosen by the user, never guessed: a base model without one is refused until `--chat-template` says.
 - Each ends an assistant turn with one token of the model's own vocabulary, so that the model learns to stop.
 - `plain` needs no special token but the model's end of sequence; it fits any base model.
+- Tools, calls, results and reasoning stand in the family's own form; where it has none, the template or the encoder
+  refuses the row.
 - BOS is not part of a template here: the encoder adds it where the tokenizer would.
+
+    name      tool calls                               results            reasoning
+    chatml    <tool_call>{"name", "arguments"}         <tool_response>    <think>; earlier turns without
+    llama3    {"name", "parameters"}, one, alone       role ipython       refused
+    mistral   [TOOL_CALLS] [{…, "id"}]                 [TOOL_RESULTS]     refused
+    gemma     refused                                  refused            refused
+    plain     refused                                  refused            refused
 """
 
 from __future__ import annotations
@@ -13,49 +22,16 @@ from typing import Any
 
 from bp_merge.common import BpError
 
-CHATML = (
-    "{%- for message in messages %}{{- '<|im_start|>' + message['role'] + '\\n' }}"
-    "{%- if message['role'] == 'assistant' %}{% generation %}{{- message['content'] + '<|im_end|>' }}{% endgeneration %}"
-    "{{- '\\n' }}{%- else %}{{- message['content'] + '<|im_end|>\\n' }}{%- endif %}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
-)
-GEMMA = (
-    "{%- set ns = namespace(system='') %}{%- for message in messages %}"
-    "{%- if message['role'] == 'system' %}{%- set ns.system = message['content'] + '\\n\\n' %}"
-    "{%- elif message['role'] == 'assistant' %}{{- '<start_of_turn>model\\n' }}"
-    "{% generation %}{{- message['content'] | trim + '<end_of_turn>' }}{% endgeneration %}{{- '\\n' }}"
-    "{%- else %}{{- '<start_of_turn>user\\n' + ns.system + message['content'] | trim + '<end_of_turn>\\n' }}"
-    "{%- set ns.system = '' %}{%- endif %}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<start_of_turn>model\\n' }}{%- endif %}"
-)
-LLAMA3 = (
-    "{%- for message in messages %}"
-    "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
-    "{%- if message['role'] == 'assistant' %}{% generation %}{{- message['content'] | trim + '<|eot_id|>' }}"
-    "{% endgeneration %}{%- else %}{{- message['content'] | trim + '<|eot_id|>' }}{%- endif %}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
-)
-MISTRAL = (
-    "{%- set ns = namespace(system='') %}{%- for message in messages %}"
-    "{%- if message['role'] == 'system' %}{%- set ns.system = message['content'] + '\\n\\n' %}"
-    "{%- elif message['role'] == 'assistant' %}{{- ' ' + message['content'] | trim + eos_token }}"
-    "{%- else %}{{- '[INST] ' + ns.system + message['content'] | trim + ' [/INST]' }}{%- set ns.system = '' %}"
-    "{%- endif %}{%- endfor %}"
-)
-PLAIN = (
-    "{%- for message in messages %}{%- if message['role'] == 'assistant' %}"
-    "{{- 'Answer: ' + message['content'] | trim + eos_token + '\\n' }}"
-    "{%- elif message['role'] == 'system' %}{{- message['content'] | trim + '\\n\\n' }}"
-    "{%- else %}{{- 'Question: ' + message['content'] | trim + '\\n' }}{%- endif %}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- 'Answer:' }}{%- endif %}"
-)
 NAMED: dict[str, str] = {
-    "chatml": CHATML,
-    "gemma": GEMMA,
-    "llama3": LLAMA3,
-    "mistral": MISTRAL,
-    "plain": PLAIN,
+    file.stem: file.read_text(encoding="utf-8").rstrip("\n")
+    for file in sorted((Path(__file__).parent / "chat_templates").glob("*.jinja"))
 }
+CHATML = NAMED["chatml"]
+
+
+def fitting_template(tokenizer: Any) -> str:
+    """The named template that says most in this vocabulary: chatml, or mistral, which needs no token of its own."""
+    return "chatml" if len(tokenizer("<|im_end|>", add_special_tokens=False)["input_ids"]) == 1 else "mistral"
 
 
 def choose_template(tokenizer: Any, chosen: str | None) -> str:
