@@ -248,7 +248,7 @@ def test_every_field_of_a_row_is_walked():
     from bp_data import every_text as module
 
     assert {f.name for f in dataclasses.fields(Example)} - set(module._EXAMPLE) == {
-        "source", "line", "kind", "label", "task",
+        "source", "line", "kind", "label", "task", "told",
     }  # fmt: skip
     assert {f.name for f in dataclasses.fields(Turn)} - set(module._TURN) == {"role", "train"}
 

@@ -85,6 +85,11 @@ class DataSettings:
     map: str | None = knob(
         None, "Field mapping, as question=prompt,answer=completion.", group="Data", flags=("--map-json",)
     )
+    drop_keys: str = knob(
+        "",
+        "Columns, or keys of messages and tools, that need not be trained on: id_text,comment.",
+        group="Data",
+    )
     samples: Annotated[int, Gt(0)] | None = knob(
         None, "Use at most this many examples.", group="Data", unit="examples", keywords=("max_samples",)
     )

@@ -1,6 +1,8 @@
 """From the files that the user named to the pieces that are trained on and held out.
 
 - Reading, detecting, mapping and splitting are bp-data's; nothing about a file's format is known here.
+- What `backprop validate` calls an error is not trained on: reading and rows in memory pass the same check.
+- Keys of rows, messages and tools that are not trained on are told before training and recorded (`keys`).
 - Every row is accounted for: accepted + rejected = rows, each rejection with file, line and reason.
 - The hold-out is leakage-free and recorded by row id, so that every later evaluation uses the same rows.
 - The result is written once into the run's folder (`tokens/`), and read from there by resume.
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bp_data import read
+from bp_data import KeyAccount, read, refused
 from bp_data.example import Example, Rejected
 from bp_data.split import split
 from bp_merge.common import BpError
@@ -131,12 +133,22 @@ def prepare(
         file = row.source if Path(row.source).exists() else names[0]
         return way_out(row, data=file, model=settings.model.model, template=encoder.fitting)
 
+    keys: list[KeyAccount] = []
     for index, name in enumerate(names):
-        rows = (
-            sources
-            if sources is not None
-            else read(name, format=data.data_format, mapping=data.map, note=tell)
+        if sources is not None:
+            keys.append(KeyAccount())
+            for row in sources:
+                if isinstance(row, Example):
+                    keys[-1].add(row)
+                    row = refused(row) or row
+                account(row, index)
+            for line in keys[-1].tell():
+                tell(line)
+            continue
+        rows = read(
+            name, format=data.data_format, mapping=data.map, note=tell, drop_keys=data.drop_keys, check=True
         )
+        keys.append(rows.account)
         for row in rows:
             account(row, index)
     rows_accepted, rows_rejected = len(examples), sum(counts.values())
@@ -179,6 +191,7 @@ def prepare(
         "accepted": rows_accepted + rows_rejected - sum(counts.values()),
         "rejected": sum(counts.values()),
         "rejections": dict(counts.most_common()),
+        "keys": [told for found in keys for told in found.to_list()],
         "train": describe(train),
         "heldout": describe(heldout),
         "split_conversations": encoder.split_rows,
@@ -228,7 +241,9 @@ def _hold_out(
     data = settings.data
     if data.heldout:
         held = []
-        for row in read(data.heldout, format=data.data_format, mapping=data.map):
+        for row in read(
+            data.heldout, format=data.data_format, mapping=data.map, drop_keys=data.drop_keys, check=True
+        ):
             if isinstance(row, Rejected):
                 account(row, 0)
             else:

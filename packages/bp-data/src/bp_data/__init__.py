@@ -33,6 +33,8 @@ _NAMES = {
     "propose": "mapping",
     "Issue": "checks",
     "check": "checks",
+    "refused": "checks",
+    "KeyAccount": "account",
     "Limits": "sources",
     "Reader": "reader",
     "read": "reader",

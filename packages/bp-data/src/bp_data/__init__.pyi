@@ -1,7 +1,9 @@
 """What `bp_data` offers, for type checkers; `__init__.py` loads it on first use."""
 
+from bp_data.account import KeyAccount as KeyAccount
 from bp_data.checks import Issue as Issue
 from bp_data.checks import check as check
+from bp_data.checks import refused as refused
 from bp_data.clean import Cleaned as Cleaned
 from bp_data.clean import CleanSettings as CleanSettings
 from bp_data.clean import clean as clean

@@ -41,7 +41,7 @@ def cli() -> None:
 
 
 def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what every command takes that reads: the format, a map, `--force`, and the fields of `Limits`."""
+    """Add what every command takes that reads: the format, a map, `--drop-keys`, `--force`, and the fields of `Limits`."""
     decorators = (
         click.option(
             "--format", "format_name", default="auto", show_default=True, help="Format of the rows."
@@ -52,6 +52,12 @@ def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "mapping",
             metavar="MAP",
             help="field=target,… or JSON: which field plays which part.",
+        ),
+        click.option(
+            "--drop-keys",
+            default="",
+            metavar="KEY,…",
+            help="Columns, or keys of messages and tools, that need not be trained on.",
         ),
         click.option(
             "--force", is_flag=True, help="Read with the best guess even below a confidence of 0.80."
@@ -112,14 +118,21 @@ def counted(rows: Iterable[Any], tell: Callable[[int], None]) -> Iterator[Any]:
 @click.option("--verbose", "-v", is_flag=True, help="Show a traceback with an error.")
 @output_options
 def validate(
-    sink: Sink, dataset: str, format_name: str, mapping: str | None, force: bool, verbose: bool, **given: Any
+    sink: Sink,
+    dataset: str,
+    format_name: str,
+    mapping: str | None,
+    drop_keys: str,
+    force: bool,
+    verbose: bool,
+    **given: Any,
 ) -> int:
     """Look at every row of DATASET and list what is wrong, with line, field and how it should be."""
     from bp_data.validation import validate as run
 
     settings = collect(ValidateSettings, given)
     result = run(
-        dataset, settings, format=format_name, mapping=mapping, force=force, limits=collect(Limits, given),
+        dataset, settings, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, limits=collect(Limits, given),
         note=sink.note, progress=ticker(sink, "validate"),
     )  # fmt: skip
     sink.result(result.to_dict(), result.tell, quiet="ok" if result.ok else f"{result.errors} errors")
@@ -141,6 +154,7 @@ def report(
     dataset: str,
     format_name: str,
     mapping: str | None,
+    drop_keys: str,
     force: bool,
     html: Path | None,
     overwrite: bool,
@@ -154,7 +168,7 @@ def report(
 
     settings = collect(ReportSettings, given)
     reader = read(
-        dataset, format=format_name, mapping=mapping, force=force, limits=collect(Limits, given), note=sink.note
+        dataset, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, limits=collect(Limits, given), note=sink.note
     )  # fmt: skip
     check_stdout(sink, html)
     inputs = input_files(reader, *settings.against)
@@ -195,6 +209,7 @@ def clean(
     dataset: str,
     format_name: str,
     mapping: str | None,
+    drop_keys: str,
     force: bool,
     output: Path | None,
     dropped: Path | None,
@@ -212,7 +227,7 @@ def clean(
     settings = collect(CleanSettings, given)
     path = output or beside(dataset, "clean")
     reader = read(
-        dataset, format=format_name, mapping=mapping, force=force, limits=collect(Limits, given), note=sink.note
+        dataset, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, limits=collect(Limits, given), note=sink.note
     )  # fmt: skip
     targets = outputs(path, dropped)
     check_stdout(sink, *targets)
@@ -284,6 +299,7 @@ def map_command(
     mapper_module: tuple[str, ...],
     format_name: str,
     mapping: str | None,
+    drop_keys: str,
     force: bool,
     output: Path | None,
     shape: str,
@@ -311,7 +327,7 @@ def map_command(
         for line in load_mappers(mapper_module)[1]:
             sink.note(line)
     reader = read(
-        dataset, format=format_name, mapping=mapping, force=force, mapper=mapper, mapper_modules=mapper_module,
+        dataset, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, mapper=mapper, mapper_modules=mapper_module,
         limits=collect(Limits, given), max_samples=max_samples, note=sink.note if mapper or mapping else None,
     )  # fmt: skip
     check_stdout(sink, output)
@@ -354,6 +370,7 @@ def split(
     dataset: str,
     format_name: str,
     mapping: str | None,
+    drop_keys: str,
     force: bool,
     out_train: Path | None,
     out_heldout: Path | None,
@@ -369,7 +386,7 @@ def split(
 
     settings = collect(SplitSettings, given)
     reader = read(
-        dataset, format=format_name, mapping=mapping, force=force, limits=collect(Limits, given), note=sink.note
+        dataset, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, limits=collect(Limits, given), note=sink.note
     )  # fmt: skip
     train, heldout = out_train or beside(dataset, "train"), out_heldout or beside(dataset, "heldout")
     check_stdout(sink, train, heldout)

@@ -39,6 +39,7 @@ class Conversion:
         undecided: reasons that stand in the way of writing.
         samples: the first accepted rows, rendered.
         detection: one line for each source.
+        keys: the account of keys that are not in the rows written, one line each.
         output: the file written, or "".
     """
 
@@ -50,6 +51,7 @@ class Conversion:
     undecided: tuple[str, ...]
     samples: tuple[dict[str, Any], ...]
     detection: tuple[str, ...]
+    keys: tuple[str, ...]
     output: str
 
     def tell(self) -> str:
@@ -63,9 +65,10 @@ class Conversion:
             state = " (dropped)" if reason in self.dropped else ""
             lines += [
                 f"{reason}: {found['count']}{state}, lines {', '.join(map(str, found['lines']))}",
-                f"  expected {found['hint']}",
-                f"  found    {found['excerpt']}",
+                f"  {found['hint']}",
+                f"  found: {found['excerpt']}",
             ]
+        lines += self.keys
         if self.output:
             lines.append(f"wrote {shown(self.output)}")
         return "\n".join(lines)
@@ -96,6 +99,7 @@ def convert(
         BpError: as `read`; `INPUT_OUTPUT_…`, `RUNTIME_DISK_FULL`.
     """
     agreed = set(drop)
+    reader.tells_account = False  # it is part of the result
     kept: list[dict[str, Any]] = []
     reasons: dict[str, dict[str, Any]] = {}
     accepted = rejected = 0
@@ -137,6 +141,7 @@ def convert(
         undecided=tuple(undecided),
         samples=tuple(kept),
         detection=tuple(found.tell() for found in reader.detections),
+        keys=tuple(reader.account.tell()),
         output=str(output) if written else "",
     )
 

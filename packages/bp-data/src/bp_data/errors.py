@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from bp_data.common import BpError, Exit
 
-__all__ = ["CODES", "REASONS", "BpError", "Exit", "Reason", "RowError"]
+__all__ = ["CODES", "REASONS", "REFUSALS", "BpError", "Exit", "Reason", "RowError"]
 
 CODES: dict[str, str] = {
     "INPUT_DATASET_NOT_FOUND": "no file, directory, glob match or known scheme stands behind the name given",
@@ -108,6 +108,9 @@ REASONS: dict[str, Reason] = {
     "special_token_in_content": Reason(
         "error", "a chat-template or tokenizer control token stands in the text"
     ),
+    "rendered_text": Reason(
+        "info", "a plain text holds control tokens: it was rendered with a template before"
+    ),
     "tool_orphan_result": Reason("error", "a tool result answers no call before it"),
     "tool_unanswered": Reason("warn", "a tool call is never answered although the conversation goes on"),
     "tool_unknown": Reason("error", "a call names a tool that is not declared"),
@@ -127,8 +130,16 @@ REASONS: dict[str, Reason] = {
     "language_mismatch": Reason("info", "prompt and answer are written in different scripts"),
     "label_conflict": Reason("warn", "the same prompt has contradicting labels"),
     "single_class": Reason("error", "every label of the file is the same"),
+    "unread_key": Reason(
+        "warn", "the row holds content under a key that nothing reads: it is not trained on"
+    ),
+    "system_joined": Reason("info", "the row has two different system prompts, which were joined"),
+    "null_dropped": Reason("info", "null members of arguments or tool declarations were left out as absent"),
     "duplicate_key": Reason("warn", "the row names a key twice; the last one counts"),
 }
+
+_NAMES = list(REASONS)
+REFUSALS = frozenset(_NAMES[: _NAMES.index("no_trainable_tokens")])  # the row never became an Example
 
 
 class RowError(Exception):

@@ -91,6 +91,8 @@ class Example:
         task: see `TASKS`.
         tools: JSON-schema tool declarations for the chat template.
         meta: everything else that the row carried.
+        told: what of the row is not in the fields above as it stood, as (what, path): "unread" and "carried" keys,
+            "joined" system prompts, "nulls" left out, keys "dropped" as agreed. `account.KeyAccount` sums them up.
     """
 
     id: str
@@ -106,6 +108,7 @@ class Example:
     task: str = ""
     tools: tuple[Mapping[str, Any], ...] = ()
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    told: tuple[tuple[str, str], ...] = dataclasses.field(default=(), compare=False)
 
     def messages(self) -> list[dict[str, Any]]:
         """`turns` as chat-template messages."""

@@ -24,14 +24,16 @@ import orjson
 
 from bp_data.errors import BpError, RowError
 from bp_data.formats.base import to_json
+from bp_data.formats.keys import left_over, normal
+from bp_data.formats.sides import PARTS, TALK
 
 GROUP = "bp_data.mappers"
 ENV = "BP_DATA_MAPPERS"
-TARGETS = frozenset(
+_SIDES = frozenset({"system", "history", "context", "input", "reasoning", "tools", "weight"})
+TARGETS = _SIDES | frozenset(
     [
         "prompt",
         "completion",
-        "system",
         "messages",
         "conversations",
         "text",
@@ -43,12 +45,10 @@ TARGETS = frozenset(
         "contexts",
         "answer",
         "instruction",
-        "input",
         "output",
         "tokens",
         "ner_tags",
         "spans",
-        "tools",
     ]
 )
 Mapper = Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -104,21 +104,31 @@ class FieldMap:
     def apply(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The mapped row, and the rest of the row.
 
+        A map of side columns alone (`ctx=context`) renames them in a row that is otherwise read as it is. Beside a map
+        of the main columns, those side columns are kept that have their own name and need no prompt: system prompt,
+        history, reasoning, tools, weight.
+
         Raises:
             RowError: `missing_field`, `template_failed`, `label_not_allowed`.
         """
         mapped: dict[str, Any] = {}
+        left: dict[str, Any] = dict(row)
         for source, target in self.fields.items():
             if (value := _dig(row, source)) is None:
+                if target in _SIDES:
+                    continue
                 raise RowError(
                     "missing_field", source, f"the mapping reads {source} as {target}; it is absent or null"
                 )
             mapped[target] = value
+            left = _without(left, source)
         for target, template in self.templates.items():
             try:
                 mapped[target] = _Template().vformat(template, (), row)
             except (KeyError, IndexError, ValueError, AttributeError) as error:
                 raise RowError("template_failed", target, f"the template {template!r}: {error}") from None
+            for _, source, _, _ in _Template().parse(template):
+                left = _without(left, source) if source else left
         if self.labels and "label" in mapped:
             written = mapped["label"]
             key = str(written).lower() if isinstance(written, bool) else str(written)
@@ -128,8 +138,27 @@ class FieldMap:
                     "label_not_allowed", "label", f"{key!r} is not among the mapped labels ({known})"
                 )
             mapped["label"] = self.labels[key]
-        used = {source.split(".")[0] for source in self.fields}
-        return mapped, {key: value for key, value in row.items() if key not in used}
+        if mapped.keys() <= _SIDES and (self.fields or self.templates):
+            return {**left, **mapped}, {}
+        for key in [
+            key for key in left if PARTS.get(normal(key)) in TALK and PARTS[normal(key)] not in mapped
+        ]:
+            mapped[key] = left.pop(key)
+        return mapped, left
+
+    def told(self, left: Mapping[str, Any], told: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """What the rest of a row tells; of a column that the map took a part of, the parts that it did not take."""
+        opened = {source.split(".")[0] for source in self.fields if "." in source}
+        out: list[tuple[str, str]] = []
+        for what, path in told:
+            inner = left.get(path)
+            if path in opened and isinstance(inner, Mapping):
+                out += [
+                    (kind, f"{path}.{key}") for key, value in inner.items() if (kind := left_over(key, value))
+                ]
+            else:
+                out.append((what, path))
+        return out
 
     def to_dict(self) -> dict[str, Any]:
         """The mapping as JSON-able data, as `--map-json` reads it."""
@@ -157,6 +186,25 @@ def _dig(row: Mapping[str, Any], path: str) -> Any:
             value = value.get(part)
         else:
             return None
+    return value
+
+
+def _without(value: Any, path: str) -> Any:
+    """The value without the member that a path names, and without what is empty then."""
+    if isinstance(value, Mapping):
+        if path in value:
+            return {key: item for key, item in value.items() if key != path}
+        head, _, tail = path.partition(".")
+        if head not in value or not tail:
+            return value
+        inner = _without(value[head], tail)
+        rest = {key: item for key, item in value.items() if key != head}
+        return {**rest, head: inner} if inner not in ({}, [], None) else rest
+    head, _, tail = path.partition(".")
+    if isinstance(value, list) and head.isdigit() and int(head) < len(value):
+        at = int(head)
+        inner = _without(value[at], tail) if tail else None
+        return [*value[:at], *([inner] if inner not in ({}, [], None) else []), *value[at + 1 :]]
     return value
 
 
@@ -253,6 +301,8 @@ def propose(rows: Sequence[Mapping[str, Any]]) -> Proposal | None:
     texts = _text_fields(rows)
     if not texts:
         return None
+    if (named := _by_their_names(rows, texts)) is not None:
+        return named
     ranked = {
         part: sorted(((_likeness(name, part), name) for name in texts), key=lambda p: -p[0])
         for part in _NAMES
@@ -271,9 +321,7 @@ def propose(rows: Sequence[Mapping[str, Any]]) -> Proposal | None:
         ]
         confidence = min(p, c) - 0.15 * len(rivals)
         reasons += [f"{rival!r} could be meant as well" for rival in rivals]
-        s, system = ranked["system"][0]
-        if s >= 0.9 and system not in mapping:
-            mapping[system] = "system"
+        mapping |= _sides(texts, mapping)
         return Proposal(mapping, round(max(confidence, 0.0), 2), tuple(reasons))
     t, name = ranked["text"][0]
     if t > max(p, c):
@@ -297,21 +345,81 @@ def propose(rows: Sequence[Mapping[str, Any]]) -> Proposal | None:
     )  # fmt: skip
 
 
+def _by_their_names(rows: Sequence[Mapping[str, Any]], texts: Mapping[str, Any]) -> Proposal | None:
+    """The mapping where the columns have the names of a known format but for their case or depth."""
+    from bp_data.formats import CONFIDENT, rank  # not above: the formats know nothing of maps
+
+    mapping: dict[str, str] = {}
+    lists = {
+        key: normal(key)
+        for row in rows[:20]
+        for key, value in row.items()
+        if isinstance(value, list | Mapping)
+    }
+    talks = {
+        key: name
+        for key, name in lists.items()
+        if name in ("messages", "conversations", "chosen", "rejected")
+    }
+    for key in sorted((*texts, *talks), key=lambda name: name.count(".")):
+        target = normal(key.rpartition(".")[2])
+        if target in TARGETS and target not in mapping.values():
+            mapping[key] = target
+    if not mapping or mapping.keys() == set(mapping.values()):
+        return None
+    row = next((row for row in rows if all(_dig(row, key) is not None for key in mapping)), rows[0])
+    ranked = rank({target: _dig(row, key) for key, target in mapping.items()})
+    if not ranked or ranked[0][1][0] < CONFIDENT or ranked[0][0].name == "text":
+        return None
+    reason = f"these are the names of {ranked[0][0].name} ({ranked[0][0].shape}) but for case or depth"
+    return Proposal(mapping, 0.9, (reason,))
+
+
+def _sides(texts: Iterable[str], taken: Mapping[str, str]) -> dict[str, str]:
+    """Columns beside the main ones whose names say what they are."""
+    found: dict[str, str] = {}
+    for name in texts:
+        part = PARTS.get(normal(name.rpartition(".")[2]))
+        if part in _SIDES and name not in taken and part not in (*taken.values(), *found.values()):
+            found[name] = part
+    return found
+
+
 def _text_fields(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
-    """Fields that are text with at least two words in half of the rows: name → (mean length, share with a question mark)."""
+    """Fields that are text with at least two words in half of the rows: name → (mean length, share with a question mark).
+
+    Objects, and the first object of a list, are looked into: `instances.0.output`.
+    """
     lengths: dict[str, list[int]] = {}
     asking: dict[str, int] = {}
     for row in rows:
-        for key, value in row.items():
-            if isinstance(value, str) and value.strip():
-                lengths.setdefault(key, []).append(len(value))
-                asking[key] = asking.get(key, 0) + ("?" in value)
+        for key, value in _leaves(row):
+            lengths.setdefault(key, []).append(len(value))
+            asking[key] = asking.get(key, 0) + ("?" in value)
+    note = re.compile(r"(?:.*[_.])?(?:id|uuid|url|source|split|date|lang|language)")
+    translated = any(key.lower().rpartition(".")[2] == "target" for key in lengths)
     return {
         key: (sum(found) / len(found), asking[key] / len(found))
         for key, found in lengths.items()
         if len(found) >= len(rows) / 2 and (sum(found) / len(found) >= 3 or _likeness(key, "completion") > 0)
-        and not re.fullmatch(r"(?:.*_)?(?:id|uuid|url|source|split|date|lang|language)", key.lower())
+        and (not note.fullmatch(key.lower()) or (translated and key.lower().rpartition(".")[2] == "source"))
     }  # fmt: skip
+
+
+def _leaves(row: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterable[tuple[str, str]]:
+    for key, value in row.items():
+        if (
+            isinstance(value, list)
+            and value
+            and isinstance(value[0], Mapping)
+            and "role" not in value[0]
+            and "from" not in value[0]
+        ):
+            key, value = f"{key}.0", value[0]
+        if isinstance(value, Mapping) and depth < 2:
+            yield from _leaves(value, f"{prefix}{key}.", depth + 1)
+        elif isinstance(value, str) and value.strip():
+            yield f"{prefix}{key}", value
 
 
 def _likeness(name: str, part: str) -> float:

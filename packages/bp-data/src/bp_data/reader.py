@@ -3,7 +3,9 @@
 - Each row gives exactly one of the two. Blank lines are neither and are counted in `Reader.blank`.
 - With `format="auto"` a sample decides whether reading may start; then each row is read as what it is, so a mixed
   file works and a stray row is refused by name. Where most rows fit no format at 0.80, nothing is read.
-- What was decided is told through `note` (by default the logger `bp_data`), never silent.
+- What was decided is told through `note` (by default the logger `bp_data`), never silent; so is each key that no
+  reader took, when the rows are at their end (`Reader.account`).
+- With `check`, a row that `validate` calls an error is `Rejected` with that reason: this is how training reads.
 - Memory is bounded by `Limits`, whatever the size of the source.
 """
 
@@ -12,15 +14,19 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
+from bp_data.account import KeyAccount, agreed, parse_keys
+from bp_data.checks import refused
 from bp_data.detection import HEAD, Detection, detect_source
 from bp_data.errors import BpError, RowError
 from bp_data.example import Example, Rejected
 from bp_data.excerpt import excerpt
 from bp_data.formats import CONFIDENT, FORMATS, Format, format_named, rank
+from bp_data.formats.base import Fields
+from bp_data.formats.foreign import refuse_foreign
 from bp_data.mapping import FieldMap, Mapper, mapper_named, parse_map
 from bp_data.sources import Limits, Source, expand
 
@@ -46,6 +52,8 @@ def read(
     limits: Limits | None = None,
     max_samples: int | None = None,
     note: Callable[[str], None] | None = None,
+    drop_keys: str | Iterable[str] = (),
+    check: bool = False,
 ) -> Reader:
     """Read rows of any known source and format.
 
@@ -60,9 +68,12 @@ def read(
         limits: bounds of reading.
         max_samples: stop after this many rows.
         note: called with each thing worth telling.
+        drop_keys: keys that need not be read: a column of the row is taken out before reading, a key of a message
+            or a tool is no longer told as unread. "a,b" or a list.
+        check: refuse what `validate` calls an error.
 
     Returns:
-        An iterator of `Example | Rejected`, with `.detections`, `.notes` and `.blank`.
+        An iterator of `Example | Rejected`, with `.account`, `.detections`, `.notes` and `.blank`.
 
     Raises:
         BpError: before the first row: `INPUT_DATASET_NOT_FOUND`, `INPUT_DATASET_EMPTY`, `INPUT_FORMAT_UNKNOWN`,
@@ -81,7 +92,10 @@ def read(
     if field_map is not None and field_map.format:
         chosen = format_named(field_map.format)
     plugin = mapper_named(mapper, mapper_modules) if isinstance(mapper, str) else mapper
-    return Reader(expand(*sources), chosen, field_map, plugin, force, limits or Limits(), max_samples, note)
+    return Reader(
+        expand(*sources), chosen, field_map, plugin, force, limits or Limits(), max_samples, note,
+        parse_keys(drop_keys), check,
+    )  # fmt: skip
 
 
 class Reader(Iterator[Item]):
@@ -92,6 +106,8 @@ class Reader(Iterator[Item]):
         notes: everything that was told.
         sources: what is read.
         limits: bounds of reading.
+        account: the keys of the rows so far that were not read, see `account.KeyAccount`.
+        tells_account: whether the account is noted at the end.
     """
 
     def __init__(
@@ -104,6 +120,8 @@ class Reader(Iterator[Item]):
         limits: Limits,
         max_samples: int | None,
         note: Callable[[str], None] | None,
+        drop_keys: frozenset[str] = frozenset(),
+        check: bool = False,
     ) -> None:
         self.sources = sources
         self.detections: list[Detection] = []
@@ -112,8 +130,12 @@ class Reader(Iterator[Item]):
         self.limits = limits
         self._last = _Last()
         self._note = note or logging.getLogger("bp_data").info
+        self._drop, self._check = drop_keys, check
+        self.account = KeyAccount(drop_keys)
+        self.tells_account = True
         rows = chain.from_iterable(map(self._source, sources))
-        self._rows: Iterator[Item] = rows if max_samples is None else islice(rows, max_samples)
+        rows = rows if max_samples is None else islice(rows, max_samples)
+        self._rows: Iterator[Item] = chain(rows, self._told())
 
     @property
     def blank(self) -> int:
@@ -135,6 +157,19 @@ class Reader(Iterator[Item]):
         self.notes.append(text)
         self._note(text)
 
+    def _told(self) -> Iterator[Item]:
+        """No row: the account of keys, told where the rows are at their end."""
+        for line in self.account.tell() if self.tells_account else ():
+            self._tell(line)
+        yield from ()
+
+    def _without(self, row: Any, source: str, line: int) -> Any:
+        """A row without the columns that the caller agreed to leave out."""
+        found = self._drop & row.keys() if isinstance(row, Mapping) else ()
+        for key in found:
+            self.account.count("dropped", key, source, line)
+        return {key: value for key, value in row.items() if key not in found} if found else row
+
     def _source(self, source: Source) -> Iterator[Item]:
         batches, told = source.batches(self.limits), 0
         convert = self._plan()
@@ -153,10 +188,12 @@ class Reader(Iterator[Item]):
                 raise BpError(
                     "INPUT_DATASET_EMPTY", f"{source.name} holds no row", f"head -c 300 {source.spec}"
                 )
+            if self._drop:
+                rows = [{key: row[key] for key in row if key not in self._drop} for row in rows]
             convert = self._decide(source, rows, bad)
             batches = chain(head, batches)
         name, prefix = source.name, f"{source.name}:"
-        empty = True
+        empty, drop, account, check = True, self._drop, self.account, self._check
         for batch in batches:
             empty = False
             for item in batch:
@@ -164,10 +201,18 @@ class Reader(Iterator[Item]):
                     yield item
                     continue
                 line, row = item  # pyright: ignore
+                if drop:
+                    row = self._without(row, name, line)
                 try:
-                    yield convert(row, name, line, prefix + str(line))
+                    example = convert(row, name, line, prefix + str(line))
                 except RowError as error:
                     yield Rejected(name, line, error.reason, error.field, error.hint, excerpt(row))
+                    continue
+                if example.told:
+                    if drop:
+                        example = dataclasses.replace(example, told=agreed(example.told, drop))
+                    account.add(example)
+                yield refused(example) or example if check else example
             while told < len(source.counts.notes):
                 self._tell(source.counts.notes[told])
                 told += 1
@@ -229,6 +274,7 @@ def by_keys(last: _Last) -> Convert:
 
     def best(row: dict[str, Any]) -> tuple[Format, float]:
         ranked = rank(row)
+        refuse_foreign(row)
         if not ranked or ranked[0][1][0] < CONFIDENT:
             keys = ", ".join(list(row)[:8])
             near = f"; nearest is {ranked[0][0].name}: {ranked[0][0].shape}" if ranked else ""
@@ -258,12 +304,17 @@ def by_keys(last: _Last) -> Convert:
 
 
 def mapped(field_map: FieldMap, convert: Convert) -> Convert:
-    """A converter behind a field map; what the map does not use goes to `meta`."""
+    """A converter behind a field map; what the map does not use is told like any key that was not read."""
 
     def run(row: dict[str, Any], source: str, line: int, id: str) -> Example:
         fields, left = field_map.apply(row)
         example = convert(fields, source, line, id)
-        return dataclasses.replace(example, meta={**left, **example.meta}) if left else example
+        if not left:
+            return example
+        rest = Fields(left)
+        rest.rest(left)
+        told = tuple(dict.fromkeys((*example.told, *field_map.told(left, rest.told or ()))))
+        return dataclasses.replace(example, meta={**left, **example.meta}, told=told)
 
     return run
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -187,17 +188,38 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def to_arrow(examples: Iterable[Example | Rejected], shape: str = "messages") -> pyarrow.Table:
-    """The rows as a `pyarrow.Table`; columns that some rows lack are null there."""
+def to_arrow(
+    examples: Iterable[Example | Rejected],
+    shape: str = "messages",
+    *,
+    rejected: Callable[[Rejected], None] | None = None,
+) -> pyarrow.Table:
+    """The rows as a `pyarrow.Table`; columns that some rows lack are null there.
+
+    Args:
+        examples: what `read` gives.
+        shape: row, messages or prompt_completion.
+        rejected: receives each refused row; without it, their number and the first of them are warned of.
+    """
     import pyarrow as pa
 
-    flat = [_flat(row) for row in rows(examples, shape)]
+    left: list[Rejected] = []
+    flat = [_flat(row) for row in rows(examples, shape, rejected=rejected or left.append)]
+    if left:
+        first = left[0]
+        said = f"{len(left)} refused rows are not in the table, the first {first.source}:{first.line} ({first.reason})"
+        warnings.warn(f"{said}; pass rejected=… to take them", stacklevel=2)
     names = list(dict.fromkeys(key for row in flat for key in row))
     return pa.table({name: [row.get(name) for row in flat] for name in names})
 
 
-def to_dataset(examples: Iterable[Example | Rejected], shape: str = "messages") -> datasets.Dataset:
-    """The rows as a `datasets.Dataset`.
+def to_dataset(
+    examples: Iterable[Example | Rejected],
+    shape: str = "messages",
+    *,
+    rejected: Callable[[Rejected], None] | None = None,
+) -> datasets.Dataset:
+    """The rows as a `datasets.Dataset`; arguments as for `to_arrow`.
 
     Raises:
         BpError: `DEP_DATASETS_MISSING`.
@@ -210,4 +232,4 @@ def to_dataset(examples: Iterable[Example | Rejected], shape: str = "messages") 
             "a datasets.Dataset needs the package datasets",
             'pip install "bp-data[hf]"',
         ) from None
-    return datasets.Dataset(to_arrow(examples, shape))
+    return datasets.Dataset(to_arrow(examples, shape, rejected=rejected))

@@ -86,6 +86,7 @@ class Report:
     seconds: float
     settings: ReportSettings
     notes: list[str] = dataclasses.field(default_factory=list)
+    keys: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property
     def failed(self) -> bool:

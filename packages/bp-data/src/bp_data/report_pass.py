@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_data import language, pii
+from bp_data.account import KeyAccount
 from bp_data.every_text import every_text
 from bp_data.example import Example, Rejected
 from bp_data.neardup import NearDuplicatePairs, NearDuplicateSearch, star_clusters
@@ -50,6 +51,7 @@ class Pass:
         self.format_names: dict[str, int] = {}
         self.row_formats = array("B")
         self.reader: Any = None
+        self.keys = KeyAccount()
         self.scripts: Counter[str] = Counter()
         self.languages: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
@@ -88,6 +90,8 @@ class Pass:
 
             dataset = read(*([dataset] if isinstance(dataset, (str, Path)) else dataset))
         self.reader = dataset if hasattr(dataset, "row_format") else None
+        if self.reader is not None:
+            self.reader.tells_account = False  # it is part of the report
         for row in dataset:
             if isinstance(row, Rejected):
                 self.rejected += 1
@@ -114,6 +118,8 @@ class Pass:
     def _row(self, example: Example) -> None:
         number = self.accepted
         self.accepted += 1
+        if example.told:
+            self.keys.add(example)
         key = exact_key(example)
         first = self.first_of.setdefault(key, number)
         if first != number:
@@ -246,6 +252,7 @@ class Pass:
             rows=rows, rejected=self.rejected, exact=len(self.exact), near=near_rows, contamination=contamination,
             outliers=outliers, pii=found, reasoning=self.trace.result(), capped=pairs.capped_buckets,
         )  # fmt: skip
+        warnings += [told.tell() for told in self.keys.unread()]
         if settings.strict and warnings and not failed:
             failed.append(f"strict: {len(warnings)} warning(s)")
         return Report(
@@ -275,6 +282,7 @@ class Pass:
             seconds=round(time.monotonic() - self.began, 3),
             settings=settings,
             notes=list(getattr(dataset, "notes", ())),
+            keys=self.keys.to_list(),
         )
 
     def _copies_of_items(self, pairs: NearDuplicatePairs, mine: NearDuplicatePairs) -> NearDuplicatePairs:

@@ -4,6 +4,7 @@
 - Reading stops after `max_errors` errors: a thoroughly broken file need not be read to its end.
 - Lengths are counted by the real tokenizer when one is given; with a limit and no tokenizer the count is UTF-8
   bytes / 4 and each such finding says that it is an estimate.
+- Keys that no reader took are a warning each (`unread_key`), with their rows; the whole account is in `keys`.
 - What concerns the whole file (one class only, contradicting labels, thinking in some answers) has line 0.
 """
 
@@ -21,9 +22,10 @@ from typing import Annotated, Any
 
 import annotated_types
 
+from bp_data.account import CODES, KeyAccount
 from bp_data.checks import Issue, check, severity
 from bp_data.common import knob
-from bp_data.errors import BpError
+from bp_data.errors import REFUSALS, BpError
 from bp_data.example import Example, Rejected
 from bp_data.excerpt import excerpt
 from bp_data.formats import FORMATS, format_named
@@ -31,6 +33,9 @@ from bp_data.reader import Reader, read
 from bp_data.sources import Limits
 
 _CHUNK = 256
+_CAUSES = REFUSALS | set(
+    CODES.values()
+)  # their findings say what is wrong, the others what should stand there
 _PROMPTS_REMEMBERED = 1_000_000
 _FIXES = {
     "roles_not_alternating": '{"messages": [{"role": "user", …}, {"role": "assistant", …}, {"role": "user", …}, …]}',
@@ -79,6 +84,7 @@ class Validation:
         issues: the findings, at most `max_errors` of each code.
         stopped_early: whether reading ended at `max_errors`.
         notes: what reading told.
+        keys: the account of keys that are not trained on, see `bp_data.account`.
         seconds: wall time.
     """
 
@@ -92,6 +98,7 @@ class Validation:
     issues: tuple[Issue, ...]
     stopped_early: bool
     notes: tuple[str, ...]
+    keys: tuple[dict[str, Any], ...]
     seconds: float
 
     @property
@@ -125,14 +132,16 @@ class Validation:
             lines += ["", f"{severity(code)} {code}: {count}"]
             for issue in [found for found in self.issues if found.code == code][:3]:
                 where = f"line {issue.line}" if issue.line else "the file"
-                lines.append(
-                    f"  {issue.source}, {where}{f', {issue.path}' if issue.path else ''}: expected {issue.expected}"
-                )
+                says = issue.expected if code in _CAUSES else f"expected {issue.expected}"
+                lines.append(f"  {issue.source}, {where}{f', {issue.path}' if issue.path else ''}: {says}")
                 if issue.excerpt:
                     lines.append(f"    found: {issue.excerpt}")
             fixed = next((found.example for found in self.issues if found.code == code and found.example), "")
             if fixed:
                 lines.append(f"    right: {fixed}")
+        for what, said in (("dropped", "dropped as agreed"), ("carried", "carried, not trained on")):
+            keys = [f"{key['path']} ({key['rows']})" for key in self.keys if key["what"] == what]
+            lines += ["", f"{said}: {', '.join(keys)}"] if keys else []
         return "\n".join(lines)
 
 
@@ -144,6 +153,7 @@ def validate(
     mapping: Any = None,
     force: bool = False,
     limits: Limits | None = None,
+    drop_keys: str | Iterable[str] = (),
     progress: Callable[[int], None] | None = None,
     note: Callable[[str], None] | None = None,
     **overrides: Any,
@@ -157,6 +167,7 @@ def validate(
         mapping: as for `read`.
         force: as for `read`.
         limits: as for `read`.
+        drop_keys: as for `read`.
         progress: called with the number of rows so far.
         note: as for `read`.
         overrides: fields of `ValidateSettings`.
@@ -178,10 +189,23 @@ def validate(
     reader: Reader | None = None
     paths = [data] if isinstance(data, str | PathLike) else data if isinstance(data, list | tuple) else []
     if paths and all(isinstance(path, str | PathLike) for path in paths):
-        reader = read(*map(str, paths), format=format, mapping=mapping, force=force, limits=limits, note=note)
+        reader = read(
+            *map(str, paths),
+            format=format,
+            mapping=mapping,
+            force=force,
+            limits=limits,
+            note=note,
+            drop_keys=drop_keys,
+        )
+        reader.tells_account = False  # it is part of the result
         rows: Iterable[Example | Rejected] = reader
+    elif isinstance(data, Reader):
+        reader = data
+        rows = data
     else:
         rows = data  # pyright: ignore
+    account = reader.account if reader else KeyAccount()
     state = _State(settings, format if format == "auto" else format_named(format).name)
     if settings.max_samples is not None:
         rows = islice(rows, settings.max_samples)
@@ -191,12 +215,19 @@ def validate(
             state.refuse(item)
         else:
             state.accept(item)  # pyright: ignore
+            if reader is None and item.told:  # pyright: ignore
+                account.add(item)  # pyright: ignore
         if state.errors >= most:
             state.stopped = True
             break
         if progress is not None and state.total % 4096 == 0:
             progress(state.total)
     state.finish()
+    for told in account.entries:
+        if told.what in CODES:
+            source, line = told.lines[0]
+            code = CODES[told.what]
+            state.add(Issue(code, severity(code), source, line, told.path, told.tell()))
     found = reader.detections if reader else []
     kinds = {d.format if not d.mixed else "mixed" for d in found} or {
         format_named(format).name if format != "auto" else "rows"
@@ -206,7 +237,9 @@ def validate(
             expected = f"{detection.duplicate_key!r} once; the last one counts"
             state.add(Issue("duplicate_key", "warn", detection.source, 0, "", expected))
     return Validation(
-        dataset=", ".join(map(str, paths)) if reader else "rows",
+        dataset=", ".join(map(str, paths) if paths else (s.name for s in reader.sources))
+        if reader
+        else "rows",
         format_detected=kinds.pop() if len(kinds) == 1 else "mixed",
         total_samples=state.total,
         accepted=state.total - state.rejected,
@@ -216,6 +249,7 @@ def validate(
         issues=tuple(state.issues),
         stopped_early=state.stopped,
         notes=tuple(reader.notes) if reader else (),
+        keys=tuple(account.to_list()),
         seconds=round(time.perf_counter() - started, 3),
     )
 

@@ -1,21 +1,27 @@
 """A format: how sure a row is of this shape, and how it becomes an `Example`.
 
 - `score` looks at the keys and the value types of one row and gives a confidence with the reason in words.
-- `convert` gives an `Example` or raises `RowError`; it never guesses another format.
+- `read` takes what it knows out of the row (`Fields`) and ends in `finish`: what is left there is told, key by key, in
+  that one place. No reader can leave content out in silence.
+- It gives an `Example` or raises `RowError`; it never guesses another format.
 - The helpers below read one field each and name the JSON path of what is wrong.
+- Arrow fills the absent members of structs with null, and `Dataset.to_json` writes those nulls out. So in messages,
+  tool calls and tool declarations null means absent, from every source; inside arguments and declarations it is told.
+  Arguments written as a JSON string keep their nulls, for no Arrow has padded them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
 from bp_data.errors import RowError
-from bp_data.example import Example, Turn
+from bp_data.example import Example, Kind, Turn, new_example
+from bp_data.formats.keys import is_media, left_over
 
 Score = tuple[float, str]
 NO: Score = (0.0, "")
@@ -31,7 +37,7 @@ class Format:
         shape: its keys in words, for hints and the reference page.
         example: a correct row.
         score: row → (confidence in [0, 1], rationale).
-        convert: (row, source, line, id) → Example; raises RowError.
+        read: (fields, where) → Example by `finish`; raises RowError.
     """
 
     name: str
@@ -39,12 +45,85 @@ class Format:
     shape: str
     example: Mapping[str, Any]
     score: Callable[[Mapping[str, Any]], Score]
-    convert: Callable[[dict[str, Any], str, int, str], Example]
+    read: Callable[[Fields], Example]
+
+    def convert(self, row: Mapping[str, Any], source: str, line: int, id: str) -> Example:
+        """One row as an Example.
+
+        Raises:
+            RowError: with the reason and the JSON path.
+        """
+        fields = Fields(row)
+        fields.seat = (id, source, line)
+        return self.read(fields)
 
 
-def rest(row: Mapping[str, Any], used: Iterable[str]) -> dict[str, Any]:
-    """What the format did not use, kept as `meta`."""
-    return {key: value for key, value in row.items() if key not in used}
+class Fields(dict[str, Any]):
+    """The fields of a row that nobody has read yet: a reader pops what it takes.
+
+    Attributes:
+        seat: id, source and line of the row.
+        told: (what, path) pairs about the row, see `Example.told`.
+    """
+
+    seat: tuple[str, str, int] = ("", "", 0)
+    told: list[tuple[str, str]] | None = None
+
+    def tell(self, what: str, path: str) -> None:
+        """Put one thing on the row's account."""
+        if self.told is None:
+            self.told = []
+        self.told.append((what, path))
+
+    def rest(self, left: Mapping[str, Any], path: str = "") -> None:
+        """Tell what was not read of an object at `path` ("messages[]"; "" is the row itself).
+
+        Raises:
+            RowError: `unsupported_content_part` for pictures, sound and film, which have no text form here.
+        """
+        for key, value in left.items():
+            if what := left_over(key, value):
+                where = f"{path}.{key}" if path else key
+                if is_media(key):
+                    hint = f"only text can be trained on; the text alone: --drop-keys {key}"
+                    raise RowError("unsupported_content_part", where, hint)
+                self.tell(what, where)
+
+
+def finish(
+    fields: Fields,
+    kind: Kind,
+    turns: tuple[Turn, ...] = (),
+    chosen: tuple[Turn, ...] = (),
+    rejected: tuple[Turn, ...] = (),
+    *,
+    label: bool | None = None,
+    text: str = "",
+    reference: Any = None,
+    task: str = "",
+    tools: tuple[Mapping[str, Any], ...] = (),
+    meta: Mapping[str, Any] | None = None,
+) -> Example:
+    """The Example of a row; what its reader left in `fields` is told, and kept as `meta`."""
+    id, source, line = fields.seat
+    if not fields and fields.told is None:
+        return new_example(
+            id, source, line, kind, turns, chosen, rejected, label, text, reference, task, tools, meta or {}
+        )
+    fields.rest(fields)
+    return new_example(
+        id, source, line, kind, turns, chosen, rejected, label, text, reference, task, tools,
+        {**fields, **(meta or {})}, tuple(dict.fromkeys(fields.told or ())),
+    )  # fmt: skip
+
+
+def without_nulls(value: Any) -> Any:
+    """The value without the null members of objects, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
 
 
 def text_field(row: Mapping[str, Any], key: str, *, reason: str = "empty_field", strip: bool = False) -> str:
@@ -108,9 +187,3 @@ def kind_of(value: Any) -> str:
         if isinstance(value, Mapping)
         else type(value).__name__
     )
-
-
-def system_turn(row: Mapping[str, Any], key: str = "system") -> tuple[Turn, ...]:
-    """The system prompt of a row as a leading turn, where there is one."""
-    text = optional_text(row, key) if key in row else ""
-    return (Turn("system", text),) if text else ()

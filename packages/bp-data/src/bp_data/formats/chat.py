@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bp_data.errors import RowError
-from bp_data.example import TASKS, Example, new_example
-from bp_data.formats.base import NO, Format, Score, rest, system_turn
-from bp_data.formats.turns import require_target, to_turns, tool_declarations
-
-_OPENAI = ("messages", "tools", "functions", "parallel_tool_calls")
-_SHAREGPT = ("conversations", "conversation", "system", "tools")
+from bp_data.example import TASKS, Example
+from bp_data.formats.base import NO, Fields, Format, Score, finish
+from bp_data.formats.sides import TALK, dress
+from bp_data.formats.turns import require_target, to_turns
 
 
 def _score(row: Mapping[str, Any], key: str, role: str) -> Score:
@@ -38,42 +36,52 @@ def _score_sharegpt(row: Mapping[str, Any]) -> Score:
     return max(_score(row, "conversations", "from"), _score(row, "conversation", "from"))
 
 
-def _openai(row: dict[str, Any], source: str, line: int, id: str) -> Example:
-    turns = to_turns(row.get("messages"), "messages")
+def _openai(fields: Fields) -> Example:
+    turns = to_turns(fields.pop("messages", None), "messages", fields)
     require_target(turns, "messages")
-    if len(row) == 1:
-        return new_example(id, source, line, "chat", turns)
-    tools = tool_declarations(row.get("tools") or row.get("functions"))
-    task = row.get("task")
-    if "reference" in row and isinstance(task, str) and task in TASKS:  # as `render.to_row` writes it
-        used = (*_OPENAI, "task", "reference", "text")
-        text = row.get("text") if isinstance(row.get("text"), str) else ""
-        return new_example(
-            id, source, line, "chat", turns, text=text or "", reference=row["reference"], task=task, tools=tools,
-            meta=rest(row, used),
-        )  # fmt: skip
-    return new_example(id, source, line, "chat", turns, tools=tools, meta=rest(row, _OPENAI))
+    if not fields:
+        return finish(fields, "chat", turns)
+    turns, tools = dress(fields, turns, TALK)
+    task = fields.get("task")
+    if "reference" in fields and isinstance(task, str) and task in TASKS:  # as `render.to_row` writes it
+        del fields["task"]
+        text = fields.pop("text") if isinstance(fields.get("text"), str) else ""
+        reference = fields.pop("reference")
+        return finish(
+            fields,
+            "chat",
+            turns,
+            text=text,
+            reference=reference,
+            task=task,
+            tools=tools,
+            meta=_grounds(fields, task),
+        )
+    return finish(fields, "chat", turns, tools=tools)
 
 
-def _sharegpt(row: dict[str, Any], source: str, line: int, id: str) -> Example:
-    key = "conversations" if "conversations" in row or "conversation" not in row else "conversation"
-    if key not in row:
+def _grounds(fields: Fields, task: str) -> dict[str, Any]:
+    """What a rendered RAG row says of its prompt once more: no content beside the turns."""
+    names = ("contexts", "question") if task == "rag" else ()
+    return {name: fields.pop(name) for name in names if name in fields}
+
+
+def _sharegpt(fields: Fields) -> Example:
+    key = "conversations" if "conversations" in fields or "conversation" not in fields else "conversation"
+    if key not in fields:
         raise RowError(
             "missing_field", key, 'conversations must be a list of {"from": "human", "value": "…"}'
         )
-    turns = to_turns(row[key], key)
+    turns = to_turns(fields.pop(key), key, fields)
     require_target(turns, key)
-    if turns[0].role != "system":
-        turns = system_turn(row) + turns
-    return new_example(
-        id, source, line, "chat", turns, tools=tool_declarations(row.get("tools")), meta=rest(row, _SHAREGPT)
-    )
+    turns, tools = dress(fields, turns, TALK)
+    return finish(fields, "chat", turns, tools=tools)
 
 
 OPENAI = Format(
     "openai",
     ("messages", "chatml", "chat"),
-    "messages: [{role, content}], tools?",
+    "messages: [{role, content}], system?, tools?",
     {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]},
     _score_openai,
     _openai,

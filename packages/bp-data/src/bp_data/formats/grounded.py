@@ -7,7 +7,8 @@ from typing import Any
 
 from bp_data.errors import RowError
 from bp_data.example import Example, Turn
-from bp_data.formats.base import NO, Format, Score, from_json, kind_of, rest, system_turn, text_field
+from bp_data.formats.base import NO, Fields, Format, Score, finish, text_field
+from bp_data.formats.sides import contexts, dress
 
 QUESTIONS = ("question", "query", "instruction")
 CONTEXTS = ("contexts", "context", "documents", "passages", "retrieved_documents")
@@ -27,43 +28,33 @@ def _score(row: Mapping[str, Any]) -> Score:
     return 0.95, f"has {question}, {context} and {answer}"
 
 
-def _contexts(row: Mapping[str, Any], key: str) -> list[str]:
-    value = from_json(row[key], key)
-    if isinstance(value, Mapping):  # HotpotQA: {"title": […], "sentences": [[…]]}
-        value = [" ".join(part) if isinstance(part, list) else part for part in value.get("sentences", [])]
-    items = value if isinstance(value, list) else [value]
-    texts = []
-    for index, item in enumerate(items):
-        text = (
-            next((item[k] for k in ("text", "content", "passage") if k in item), None)
-            if isinstance(item, Mapping)
-            else item
-        )
-        if text is None or not isinstance(text, str):
-            raise RowError(
-                "mistyped_field", f"{key}[{index}]", f"a context must be a text, not {kind_of(item)}"
-            )
-        if text.strip():
-            texts.append(text)
-    return texts
-
-
-def _rag(row: dict[str, Any], source: str, line: int, id: str) -> Example:
-    question, context, answer = _keys(row)
+def _rag(fields: Fields) -> Example:
+    question, context, answer = _keys(fields)
     for found, names in ((question, QUESTIONS), (context, CONTEXTS), (answer, ANSWERS)):
-        if found is None or row[found] is None:
+        if found is None or fields[found] is None:
             raise RowError("missing_field", found or names[0], f"{names[0]} must be given")
-    asked, contexts = text_field(row, question), _contexts(row, context)  # pyright: ignore
-    value = row[answer]  # pyright: ignore
+    asked, texts = text_field(fields, question), contexts(fields, context)  # pyright: ignore
+    del fields[question]  # pyright: ignore
+    target = _answer(fields, answer)  # pyright: ignore
+    user = TEMPLATE.format(contexts="\n\n".join(texts), question=asked) if texts else asked
+    turns, tools = dress(fields, (Turn("user", user), Turn("assistant", target)))
+    meta = {"contexts": texts, "question": asked}
+    return finish(fields, "chat", turns, reference=target, task="rag", tools=tools, meta=meta)
+
+
+def _answer(fields: Fields, key: str) -> str:
+    """The first answer; SQuAD's further ones are carried, and told."""
+    value = fields.pop(key)
+    more = False
     if isinstance(value, Mapping):  # SQuAD: {"text": […], "answer_start": […]}
-        value = value.get("text")
+        given, value = value, value.get("text")
+        fields.rest({k: v for k, v in given.items() if k not in ("text", "answer_start")}, key)
     if isinstance(value, list):
+        more = len(set(map(repr, value))) > 1
         value = value[0] if value else ""
-    target = text_field({"answer": value}, "answer", reason="empty_target")
-    user = TEMPLATE.format(contexts="\n\n".join(contexts), question=asked) if contexts else asked
-    meta = {**rest(row, (question, context, answer, "system")), "contexts": contexts, "question": asked}  # pyright: ignore
-    turns = (*system_turn(row), Turn("user", user), Turn("assistant", target))
-    return Example(id, source, line, "chat", turns, reference=target, task="rag", meta=meta)
+    if more:
+        fields.tell("carried", f"{key}[1:]")
+    return text_field({"answer": value}, "answer", reason="empty_target")
 
 
 RAG = Format(

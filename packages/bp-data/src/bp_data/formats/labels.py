@@ -14,16 +14,17 @@ from bp_data.errors import RowError
 from bp_data.example import Example, Turn
 from bp_data.formats.base import (
     NO,
+    Fields,
     Format,
     Score,
+    finish,
     from_json,
     kind_of,
     optional_text,
-    rest,
-    system_turn,
     text_field,
     to_json,
 )
+from bp_data.formats.sides import dress
 
 TEXTS = ("text", "sentence", "document", "content", "review", "tweet")
 LABELS = ("label", "category", "class", "intent", "sentiment")
@@ -37,9 +38,14 @@ def _first(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
     return next((name for name in names if name in row), None)
 
 
-def _user(row: Mapping[str, Any], text: str) -> tuple[Turn, ...]:
-    instruction = optional_text(row, "instruction") if "instruction" in row else ""
-    return (*system_turn(row), Turn("user", f"{instruction}\n{text}" if instruction else text))
+_SIDES = frozenset({"system", "context", "reasoning", "history", "weight"})
+
+
+def _turns(fields: Fields, text: str, answer: str) -> tuple[Turn, ...]:
+    instruction = optional_text(fields, "instruction")
+    fields.pop("instruction", None)
+    asked = Turn("user", f"{instruction}\n{text}" if instruction else text)
+    return dress(fields, (asked, Turn("assistant", answer)), _SIDES)[0]
 
 
 # ------------------------------------------------------------------------------------- classification
@@ -54,12 +60,14 @@ def _score_classification(row: Mapping[str, Any]) -> Score:
     return 0.8, f"has {text} and {label}, which is {kind_of(row[label])}"
 
 
-def _classification(row: dict[str, Any], source: str, line: int, id: str) -> Example:
-    key, name = _first(row, TEXTS) or "text", _first(row, LABELS) or "label"
-    text = text_field(row, key)
-    if "text_pair" in row:
-        text = f"{text}\n{text_field(row, 'text_pair')}"
-    value = row.get(name)
+def _classification(fields: Fields) -> Example:
+    key, name = _first(fields, TEXTS) or "text", _first(fields, LABELS) or "label"
+    text = text_field(fields, key)
+    del fields[key]
+    if "text_pair" in fields:
+        text = f"{text}\n{text_field(fields, 'text_pair')}"
+        del fields["text_pair"]
+    value = fields.pop(name, None)
     if value is None or value == -1 or value == "":
         raise RowError("unlabelled", name, f"{name} must be a text or a number from 0 up")
     if not isinstance(value, str | int):
@@ -67,9 +75,7 @@ def _classification(row: dict[str, Any], source: str, line: int, id: str) -> Exa
             "mistyped_field", name, f"{name} must be a text or a whole number, not {kind_of(value)}"
         )
     label = str(value).strip() if not isinstance(value, bool) else str(value).lower()
-    turns = (*_user(row, text), Turn("assistant", label))
-    meta = rest(row, (key, "text_pair", name, "system", "instruction"))
-    return Example(id, source, line, "chat", turns, reference=label, task="classification", meta=meta)
+    return finish(fields, "chat", _turns(fields, text, label), reference=label, task="classification")
 
 
 # ---------------------------------------------------------------------------------------------- entities
@@ -107,10 +113,13 @@ def spans_of_tags(tokens: Sequence[str], tags: Sequence[str]) -> list[dict[str, 
     return spans
 
 
-def _ner(row: dict[str, Any], source: str, line: int, id: str) -> Example:
-    tokens_key, tags_key = _first(row, TOKENS), _first(row, TAGS)
+def _ner(fields: Fields) -> Example:
+    tokens_key, tags_key = _first(fields, TOKENS), _first(fields, TAGS)
     if tokens_key and tags_key:
-        tokens, tags = from_json(row[tokens_key], tokens_key), from_json(row[tags_key], tags_key)
+        tokens, tags = (
+            from_json(fields.pop(tokens_key), tokens_key),
+            from_json(fields.pop(tags_key), tags_key),
+        )
         if not isinstance(tokens, list) or not isinstance(tags, list):
             raise RowError("mistyped_field", tags_key, f"{tokens_key} and {tags_key} must be lists")
         if len(tokens) != len(tags):
@@ -123,15 +132,14 @@ def _ner(row: dict[str, Any], source: str, line: int, id: str) -> Example:
             )
         if -1 in tags:
             raise RowError("unlabelled", tags_key, "a tag is -1")
-        text, spans, used = (
-            " ".join(tokens),
-            spans_of_tags(tokens, [str(tag) for tag in tags]),
-            (tokens_key, tags_key),
-        )
+        text, spans = " ".join(tokens), spans_of_tags(tokens, [str(tag) for tag in tags])
+        if fields.get("text") == text or fields.get("sentence") == text:
+            fields.pop("text" if fields.get("text") == text else "sentence")
     else:
-        key = _first(row, SPANS) or "spans"
-        text, spans, used = text_field(row, "text"), [], ("text", key)
-        given = from_json(row.get(key), key)
+        key = _first(fields, SPANS) or "spans"
+        text, spans = text_field(fields, "text"), []
+        del fields["text"]
+        given = from_json(fields.pop(key, None), key)
         if not isinstance(given, list):
             raise RowError(
                 "missing_field" if given is None else "mistyped_field",
@@ -145,8 +153,9 @@ def _ner(row: dict[str, Any], source: str, line: int, id: str) -> Example:
                 span = dict(zip(("start", "end", "label"), span, strict=True))
             if not isinstance(span, Mapping):
                 raise RowError("bad_span", where, "a span is {start, end, label}")
-            start, end = span.get("start"), span.get("end")
-            label = span.get("label", span.get("type", span.get("entity")))
+            left = dict(span)
+            start, end = left.pop("start", None), left.pop("end", None)
+            label = left.pop(next((k for k in ("label", "type", "entity") if k in left), "label"), None)
             if (
                 type(start) is not int
                 or type(end) is not int
@@ -156,10 +165,11 @@ def _ner(row: dict[str, Any], source: str, line: int, id: str) -> Example:
                 hint = f"0 ≤ start < end ≤ {len(text)} code points and a label are needed"
                 raise RowError("bad_span", where, hint)
             spans.append({"start": start, "end": end, "label": str(label)})
+            if left.get("text") == text[start:end]:
+                del left["text"]
+            fields.rest(left, f"{key}[]")
     answer = to_json([{**span, "text": text[span["start"] : span["end"]]} for span in spans])
-    turns = (*_user(row, text), Turn("assistant", answer))
-    meta = rest(row, (*used, "system", "instruction"))
-    return Example(id, source, line, "chat", turns, text=text, reference=spans, task="ner", meta=meta)
+    return finish(fields, "chat", _turns(fields, text, answer), text=text, reference=spans, task="ner")
 
 
 # -------------------------------------------------------------------------------------------- key–values
@@ -173,20 +183,21 @@ def _score_structured(row: Mapping[str, Any]) -> Score:
     return 0.9, f"has {text} and the object {key}"
 
 
-def _structured(row: dict[str, Any], source: str, line: int, id: str) -> Example:
-    key = _first(row, OBJECTS) or "output"
-    name = _first(row, (*TEXTS, "input", "prompt")) or "input"
-    text = text_field(row, name)
-    value = from_json(row.get(key), key)
+def _structured(fields: Fields) -> Example:
+    key = next((name for name in OBJECTS if isinstance(fields.get(name), Mapping)), None)
+    key = key or _first(fields, OBJECTS) or "output"
+    name = _first(fields, (*TEXTS, "input", "prompt")) or "input"
+    text = text_field(fields, name)
+    del fields[name]
+    value = from_json(fields.pop(key, None), key)
     if not isinstance(value, Mapping):
         raise RowError(
             "missing_field" if value is None else "mistyped_field", key, f"{key} must be an object"
         )
     if not value:
         raise RowError("empty_target", key, f"{key} must hold at least one key")
-    turns = (*_user(row, text), Turn("assistant", to_json(value)))
-    meta = rest(row, (key, name, "system", "instruction"))
-    return Example(id, source, line, "chat", turns, reference=dict(value), task="structured", meta=meta)
+    turns = _turns(fields, text, to_json(value))
+    return finish(fields, "chat", turns, reference=dict(value), task="structured")
 
 
 CLASSIFICATION = Format(

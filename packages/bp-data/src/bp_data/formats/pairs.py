@@ -11,19 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bp_data.errors import RowError
-from bp_data.example import Example, Turn, new_example, new_turn
-from bp_data.formats.base import NO, Format, Score, kind_of, optional_text, rest, system_turn, text_field
-from bp_data.formats.turns import require_target, to_turns, tool_declarations
+from bp_data.example import Example, Turn, new_turn
+from bp_data.formats.base import NO, Fields, Format, Score, finish, kind_of, text_field
+from bp_data.formats.sides import dress
+from bp_data.formats.turns import require_target, to_turns
 
-NO_INPUT = frozenset({"", "<noinput>", "<no input>", "noinput", "n/a", "none", "null", "nan"})
-_ALPACA = ("instruction", "input", "output", "history", "system", "text")
 _STRUCTURED = ("messages", "conversations", "chosen", "rejected")
 
 
-def pair(row: dict[str, Any], prompt: str, completion: str) -> tuple[Turn, ...]:
-    """The turns of a prompt and a completion field, each a text or a list of messages."""
-    given, target = row.get(prompt), row.get(completion)
+def pair(fields: Fields, prompt: str, completion: str) -> tuple[Turn, ...]:
+    """The turns of a prompt and a completion field, each a text or a list of messages; both are taken."""
+    given, target = fields.get(prompt), fields.get(completion)
     if (
         type(given) is str
         and type(target) is str
@@ -31,24 +29,22 @@ def pair(row: dict[str, Any], prompt: str, completion: str) -> tuple[Turn, ...]:
         and target
         and not (given.isspace() or target.isspace())
     ):
-        turns: tuple[Turn, ...] = (new_turn("user", given), new_turn("assistant", target))
-        return system_turn(row) + turns if "system" in row else turns
+        del fields[prompt], fields[completion]
+        return (new_turn("user", given), new_turn("assistant", target))
     if isinstance(given, list):
-        head = to_turns(given, prompt)
+        head = to_turns(given, prompt, fields)
     else:
-        head = (Turn("user", text_field(row, prompt)),)
+        head = (Turn("user", text_field(fields, prompt)),)
     if isinstance(target, list):
-        tail = to_turns(target, completion)
+        tail = to_turns(target, completion, fields)
     else:
-        tail = (Turn("assistant", text_field(row, completion, reason="empty_target")),)
+        tail = (Turn("assistant", text_field(fields, completion, reason="empty_target")),)
     require_target(tail, completion)
-    lead = system_turn(row) if head[0].role != "system" else ()
-    return lead + head + tail
+    del fields[prompt], fields[completion]
+    return head + tail
 
 
 def _named(prompt: str, completion: str, confidence: float, task: str, without: tuple[str, ...] = ()):
-    used = (prompt, completion, "system", "tools")
-
     def score(row: Mapping[str, Any]) -> Score:
         if prompt not in row or completion not in row or any(key in row for key in (*_STRUCTURED, *without)):
             return NO
@@ -61,17 +57,16 @@ def _named(prompt: str, completion: str, confidence: float, task: str, without: 
         wrong = prompt if not isinstance(row[prompt], str | list) else completion
         return min(confidence, 0.8), f"{said}, but {wrong} is {kind_of(row[wrong])}"
 
-    def convert(row: dict[str, Any], source: str, line: int, id: str) -> Example:
-        turns = pair(row, prompt, completion)
-        if len(row) == 2 and not task:
-            return new_example(id, source, line, "chat", turns)
-        tools = tool_declarations(row.get("tools")) if "tools" in row else ()
-        reference = turns[-1].content if task else None
-        return new_example(
-            id, source, line, "chat", turns, reference=reference, task=task, tools=tools, meta=rest(row, used)
+    def read(fields: Fields) -> Example:
+        turns = pair(fields, prompt, completion)
+        if not fields and not task:
+            return finish(fields, "chat", turns)
+        turns, tools = dress(fields, turns)
+        return finish(
+            fields, "chat", turns, reference=turns[-1].content if task else None, task=task, tools=tools
         )
 
-    return score, convert
+    return score, read
 
 
 def _score_alpaca(row: Mapping[str, Any]) -> Score:
@@ -84,24 +79,16 @@ def _score_alpaca(row: Mapping[str, Any]) -> Score:
     )
 
 
-def _alpaca(row: dict[str, Any], source: str, line: int, id: str) -> Example:
-    given = optional_text(row, "input")
-    instruction = text_field(row, "instruction")
-    if given.strip().lower() not in NO_INPUT:
-        instruction = f"{instruction}\n{given}"
-    output = text_field(row, "output", reason="empty_target")
-    earlier: list[Turn] = []
-    history = row.get("history") or []
-    if not isinstance(history, list):
-        raise RowError("mistyped_field", "history", "history must be a list of [question, answer]")
-    for index, past in enumerate(history):
-        if not isinstance(past, list) or len(past) != 2 or not all(isinstance(text, str) for text in past):
-            raise RowError(
-                "mistyped_field", f"history[{index}]", "history must be a list of [question, answer]"
-            )
-        earlier += [Turn("user", past[0]), Turn("assistant", past[1])]
-    turns = (*system_turn(row), *earlier, Turn("user", instruction), Turn("assistant", output))
-    return new_example(id, source, line, "chat", turns, meta=rest(row, _ALPACA))
+def _alpaca(fields: Fields) -> Example:
+    instruction = text_field(fields, "instruction")
+    output = text_field(fields, "output", reason="empty_target")
+    del fields["instruction"], fields["output"]
+    whole = fields.get("text")
+    if isinstance(whole, str) and instruction in whole and output in whole:
+        fields.pop("text")  # Alpaca's own column of the rendered row
+        fields.tell("carried", "text")
+    turns, tools = dress(fields, (new_turn("user", instruction), new_turn("assistant", output)))
+    return finish(fields, "chat", turns, tools=tools)
 
 
 ALPACA = Format(

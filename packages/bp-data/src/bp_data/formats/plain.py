@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bp_data.errors import RowError
-from bp_data.example import Example, Turn, new_example
-from bp_data.formats.base import NO, Format, Score, rest, system_turn, text_field
-from bp_data.formats.turns import to_turns, tool_declarations
+from bp_data.example import Example, Turn
+from bp_data.formats.base import NO, Fields, Format, Score, finish, text_field
+from bp_data.formats.sides import ALL, dress
+from bp_data.formats.turns import to_turns
 
 REFERENCES = (
     "reference",
@@ -54,11 +55,11 @@ def _score_text(row: Mapping[str, Any]) -> Score:
     return (1.0, "has text alone") if len(row) == 1 else (0.9, "has text and no structured field")
 
 
-def _text(row: dict[str, Any], source: str, line: int, id: str) -> Example:
-    key = "text" if "text" in row or "content" not in row else "content"
-    text = text_field(row, key)
-    meta = rest(row, (key,)) if len(row) > 1 else {}
-    return new_example(id, source, line, "text", text=text, meta=meta)
+def _text(fields: Fields) -> Example:
+    key = "text" if "text" in fields or "content" not in fields else "content"
+    text = text_field(fields, key)
+    del fields[key]
+    return finish(fields, "text", text=text)
 
 
 def _score_prompt(row: Mapping[str, Any]) -> Score:
@@ -74,25 +75,23 @@ def _score_prompt(row: Mapping[str, Any]) -> Score:
     return 0.9, f"has a prompt and the reference {key}"
 
 
-def _prompt(row: dict[str, Any], source: str, line: int, id: str) -> Example:
-    value = row.get("prompt")
-    if value is None and isinstance(row.get("messages"), list):
-        value = row["messages"]
-    turns = (
-        to_turns(value, "prompt") if isinstance(value, list) else (Turn("user", text_field(row, "prompt")),)
+def _prompt(fields: Fields) -> Example:
+    name = (
+        "messages" if fields.get("prompt") is None and isinstance(fields.get("messages"), list) else "prompt"
     )
+    if isinstance(fields.get(name), list):
+        turns = to_turns(fields.pop(name), name, fields)
+    else:
+        turns = (Turn("user", text_field(fields, name)),)
+        del fields[name]
     if turns[-1].role == "assistant":
         raise RowError(
-            "mistyped_field", f"prompt[{len(turns) - 1}]", "a prompt ends before the assistant's turn"
+            "mistyped_field", f"{name}[{len(turns) - 1}]", "a prompt ends before the assistant's turn"
         )
-    if turns[0].role != "system":
-        turns = system_turn(row) + turns
-    key = next((name for name in REFERENCES if name in row), None)
-    meta = rest(row, ("prompt", "system", "tools", key))  # pyright: ignore
-    return new_example(
-        id, source, line, "prompt", turns, reference=row[key] if key else None, task="rl" if key else "",
-        tools=tool_declarations(row.get("tools")), meta=meta,
-    )  # fmt: skip
+    turns, tools = dress(fields, turns, ALL - {"reasoning", "weight"})
+    key = next((name for name in REFERENCES if name in fields), None)
+    reference = fields.pop(key) if key else None
+    return finish(fields, "prompt", turns, reference=reference, task="rl" if key else "", tools=tools)
 
 
 TEXT = Format("text", ("raw", "plain"), "text", {"text": "Two and two make four."}, _score_text, _text)

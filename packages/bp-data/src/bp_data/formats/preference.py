@@ -12,9 +12,10 @@ from typing import Any
 
 from bp_data.errors import RowError
 from bp_data.example import Example, Turn
-from bp_data.formats.base import NO, Format, Score, kind_of, rest, system_turn, text_field
+from bp_data.formats.base import NO, Fields, Format, Score, finish, kind_of, text_field
 from bp_data.formats.pairs import pair
-from bp_data.formats.turns import require_target, to_turns, tool_declarations
+from bp_data.formats.sides import ALL, dress
+from bp_data.formats.turns import require_target, to_turns
 
 PROMPTS = ("prompt", "messages", "conversations", "question", "instruction", "input", "query")
 _TRUE = frozenset({"true", "1", "yes", "good", "desirable", "thumbs_up", "+1"})
@@ -29,18 +30,22 @@ def _score_pair(row: Mapping[str, Any]) -> Score:
     return NO
 
 
-def _continuation(row: Mapping[str, Any], key: str) -> tuple[Turn, ...]:
-    value = row.get(key)
+def _continuation(fields: Fields, key: str) -> tuple[Turn, ...]:
+    value = fields.get(key)
     if isinstance(value, Mapping):
         value = [value]
-    if isinstance(value, list):
-        return to_turns(value, key)
-    return (Turn("assistant", text_field(row, key, reason="empty_target")),)
+    turns = (
+        to_turns(value, key, fields)
+        if isinstance(value, list)
+        else (Turn("assistant", text_field(fields, key, reason="empty_target")),)
+    )
+    fields.pop(key)
+    return turns
 
 
-def _preference(row: dict[str, Any], source: str, line: int, id: str) -> Example:
-    chosen, rejected = _continuation(row, "chosen"), _continuation(row, "rejected")
-    name = next((key for key in PROMPTS if row.get(key) not in (None, "", [])), None)
+def _preference(fields: Fields) -> Example:
+    chosen, rejected = _continuation(fields, "chosen"), _continuation(fields, "rejected")
+    name = next((key for key in PROMPTS if fields.get(key) not in (None, "", [])), None)
     if name is None:
         shared = 0
         for one, other in zip(chosen, rejected, strict=False):
@@ -53,28 +58,27 @@ def _preference(row: dict[str, Any], source: str, line: int, id: str) -> Example
             raise RowError("no_common_prompt", "chosen", hint)
         prompt = chosen[:shared]
     else:
-        value = row[name]
-        prompt = to_turns(value, name) if isinstance(value, list) else (Turn("user", text_field(row, name)),)
+        value = fields[name]
+        prompt = (
+            to_turns(value, name, fields)
+            if isinstance(value, list)
+            else (Turn("user", text_field(fields, name)),)
+        )
+        del fields[name]
         shared = len(prompt)
     if chosen[:shared] == prompt and rejected[:shared] == prompt:
         chosen, rejected = chosen[shared:], rejected[shared:]
     for key, turns in (("chosen", chosen), ("rejected", rejected)):
         require_target(turns, key)
-    if prompt[0].role != "system":
-        prompt = system_turn(row) + prompt
-    used = {"chosen", "rejected", "system", "tools", name}
-    tools = tool_declarations(row.get("tools"))
-    return Example(
-        id,
-        source,
-        line,
-        "preference",
-        prompt,
-        chosen,
-        rejected,
-        tools=tools,
-        meta=rest(row, used),  # pyright: ignore
-    )
+    if fields.get("messages") in (_wire(prompt + chosen), _wire(prompt)):
+        fields.pop("messages")  # the same conversation once more
+        fields.tell("carried", "messages")
+    prompt, tools = dress(fields, prompt, ALL - {"reasoning", "weight"})
+    return finish(fields, "preference", prompt, chosen, rejected, tools=tools)
+
+
+def _wire(turns: tuple[Turn, ...]) -> list[dict[str, Any]]:
+    return [turn.to_message() for turn in turns]
 
 
 def _label_key(row: Mapping[str, Any]) -> str | None:
@@ -119,30 +123,29 @@ def _score_unpaired(row: Mapping[str, Any]) -> Score:
     return (1.01 if "messages" in row else sure), f"has a completion judged by {label}"
 
 
-def _unpaired(row: dict[str, Any], source: str, line: int, id: str) -> Example:
-    name = _label_key(row)
+def _unpaired(fields: Fields) -> Example:
+    name = _label_key(fields)
     if name is None:
         raise RowError("missing_field", "label", "label must be true or false")
-    label = truth(row[name])
+    value = fields.pop(name)
+    label = truth(value)
     if label is None:
         raise RowError(
             "label_not_bool",
             name,
-            f"{name} must be true or false, not {str(row[name])[:40]!r} ({kind_of(row[name])})",
+            f"{name} must be true or false, not {str(value)[:40]!r} ({kind_of(value)})",
         )
-    if "messages" in row:
-        turns, used = to_turns(row["messages"], "messages"), ("messages",)
+    if "messages" in fields:
+        turns, last = to_turns(fields.pop("messages"), "messages", fields), "messages"
     else:
-        key = _completion_key(row)
-        prompt = next((k for k in PROMPTS if k in row), "prompt")
-        if key is None:
+        last = _completion_key(fields)
+        prompt = next((k for k in PROMPTS if k in fields), "prompt")
+        if last is None:
             raise RowError("missing_field", "completion", "completion must be a text")
-        turns, used = pair(row, prompt, key), (prompt, key)
-    require_target(turns, used[-1])
-    meta = rest(row, (*used, name, "system", "tools"))
-    return Example(
-        id, source, line, "unpaired", turns, label=label, tools=tool_declarations(row.get("tools")), meta=meta
-    )
+        turns = pair(fields, prompt, last)
+    require_target(turns, last)
+    turns, tools = dress(fields, turns)
+    return finish(fields, "unpaired", turns, label=label, tools=tools)
 
 
 PREFERENCE = Format(
