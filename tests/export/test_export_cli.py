@@ -51,7 +51,7 @@ def test_export_prints_one_json_object(capsys, adapter):
 
 
 def test_quiet_prints_the_path_alone(capsys, adapter):
-    code, out, err = run(capsys, "export", adapter, "-q")
+    code, out, err = run(capsys, "export", adapter, "--quiet")
     assert (code, out, err) == (0, f"{adapter / 'lora'}\n", "")
 
 
@@ -167,10 +167,10 @@ def square(tmp_path):
 
 def test_verify_checks_an_adapter_file_on_its_base(capsys, tmp_path, square):
     base, adapter = square
-    code, out, _ = run(capsys, "export", adapter, "-f", "gguf-lora", "-q")
+    code, out, _ = run(capsys, "export", adapter, "-f", "gguf-lora", "--quiet")
     lora = out.strip()
     assert code == 0
-    run(capsys, "export", base, "-f", "gguf", "--quantization", "f32", "-o", tmp_path / "f32.gguf", "-q")
+    run(capsys, "export", base, "-f", "gguf", "--quantization", "f32", "-o", tmp_path / "f32.gguf", "--quiet")
     data = json.loads(run(capsys, "export", lora, "--verify", "--json")[1])
     assert (data["verified"], data["format"], data["runtime"]) == (True, "gguf-lora", None)
     assert "name a base GGUF file" in data["unchecked"]["kl"]
@@ -275,3 +275,52 @@ def test_every_code_that_is_raised_is_documented():
         for code in pattern.findall(file.read_text("utf-8"))
     } - {"OLLAMA_HOST", "OLLAMA_API_KEY"}
     assert named <= known, named - known
+
+
+def test_q_is_the_quantization_of_an_export(capsys, square):
+    _, adapter = square
+    code, out, _ = run(capsys, "export", adapter, "-f", "gguf", "-q", "q8_0", "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["quantization"] == "q8_0"
+
+
+def test_an_export_lies_where_its_run_never_writes(capsys, tmp_path, base):
+    root = tmp_path / "out" / "run-1"
+    made = write_adapter(root / "adapter", base_ref=str(base), base_path=base)
+    (root / "manifest.json").write_text("{}")
+    code, out, _ = run(capsys, "export", made, "--dry-run", "--json")
+    assert code == 0
+    assert Path(json.loads(out)["path"]).parent == root / "exports"
+    step = write_adapter(root / "checkpoints" / "step-00000002", base_ref=str(base), base_path=base)
+    (step / "manifest.json").write_text("{}")
+    code, out, _ = run(capsys, "export", step, "--dry-run", "--json")
+    assert Path(json.loads(out)["path"]) == root / "exports" / "checkpoints" / "step-00000002" / "lora"
+
+
+def test_a_dry_run_names_the_ollama_step_and_finds_a_dead_server(capsys, square):
+    _, adapter = square
+    argv = ("export", adapter, "-f", "gguf", "--ollama", "--ollama-name", "law", "--dry-run")
+    code, _, err = run(capsys, *argv, "--ollama-host", "127.0.0.1:9")
+    assert code == 69
+    assert "DEP_OLLAMA_UNREACHABLE" in err
+    with fake_ollama() as server:
+        code, out, _ = run(capsys, *argv, "--ollama-host", server.url)
+    assert code == 0
+    assert "register with Ollama" in out
+    assert "law" in out
+
+
+@pytest.mark.parametrize(
+    "argv", [("export",), ("push",), ("pull",), ("ollama",), ("ollama", "register")], ids=" ".join
+)
+def test_no_help_shows_a_formatting_mark(capsys, argv):
+    code, out, _ = run(capsys, *argv, "--help")
+    assert code == 0
+    assert "\\b" not in out
+    assert "\b" not in out
+
+
+def test_numbers_of_an_export_have_bounds(capsys, adapter):
+    for flag, value in (("--reserve-disk-gb", "inf"), ("--reserve-disk-gb", "1e30"), ("--threads", "9" * 20)):
+        code, _, err = run(capsys, "export", adapter, flag, value, "--dry-run")
+        assert code == 1, (flag, err)

@@ -32,13 +32,14 @@ class Code(NamedTuple):
 def codes() -> dict[str, Code]:
     """All codes, sorted by name."""
     found: dict[str, Code] = {}
-    tables = [(package, importlib.import_module(module).CODES) for package, module in TABLES]
+    modules = [(package, importlib.import_module(module)) for package, module in TABLES]
+    tables = [(package, module.CODES) for package, module in modules]
+    exits = {c: int(x) for _, m in modules for c, x in getattr(m, "EXIT_CODES", {}).items()}
     for package, table in [*tables, ("every command", ANYWHERE)]:
         for code, meaning in table.items():
             earlier = found[code].packages if code in found else ()
             packages = earlier if package in earlier else (*earlier, package)
-            found[code] = Code(
-                packages, found[code].meaning if code in found else meaning, BpError(code, "").exit_code
-            )
+            known = found[code].meaning if code in found else meaning
+            found[code] = Code(packages, known, exits.get(code, BpError(code, "").exit_code))
     found["RUNTIME_OUT_OF_MEMORY"] = found["RUNTIME_OUT_OF_MEMORY"]._replace(exit_code=137)
     return dict(sorted(found.items()))

@@ -1,7 +1,7 @@
 """The commands: `bp-export …` alone, mounted as `backprop export|ollama|push|pull` by bp-cli.
 
 - The flags of `export` are the fields of `ExportSettings`; nothing is declared twice.
-- stdout is the result (one JSON object with `--json`, the path with `-q`), stderr is everything else.
+- stdout is the result (one JSON object with `--json`, the path with `--quiet`), stderr is everything else.
 - Nothing heavy is imported before a command runs.
 """
 
@@ -21,7 +21,21 @@ from .errors import BpError
 from .settings import ExportSettings
 
 
-@click.command("export", context_settings=HELP, no_args_is_help=True)
+@click.command(
+    "export",
+    context_settings=HELP,
+    no_args_is_help=True,
+    epilog=(
+        "\b\n"
+        "Examples:\n"
+        "  backprop export output/RUN/adapter --format gguf --quantization q4_k_m --ollama --ollama-name my-model\n"
+        "  backprop export output/RUN/adapter -f merged -o merged --verify\n"
+        "  backprop export output/RUN/adapter -f ollama-adapter --base-model llama3.2 --adapter-tag law\n"
+        "  backprop export output/RUN/adapter -f gguf --dry-run --json\n"
+        "  backprop export model.gguf --verify --base-model output/RUN/adapter\n"
+        "  backprop export adapter.gguf --verify --base-model base.gguf\n"
+    ),
+)
 @click.argument("adapters", nargs=-1, type=PATH, required=True, metavar="ADAPTER...")
 @options(ExportSettings)
 @click.option(
@@ -29,17 +43,7 @@ from .settings import ExportSettings
 )
 @output_options
 def export_command(adapters: Sequence[Path], sink: Sink, hub_token: str | None, **given: Any) -> None:
-    r"""Export an adapter (several of one base, a whole model), or check a GGUF file with --verify.
-
-    \b
-    Examples:
-      backprop export output/lora --format gguf --quantization q4_k_m --ollama --ollama-name my-model
-      backprop export output/lora -f merged -o merged --verify
-      backprop export output/lora -f ollama-adapter --base-model llama3.2 --adapter-tag law
-      backprop export output/lora -f gguf --dry-run --json
-      backprop export model.gguf --verify --base-model output/lora
-      backprop export adapter.gguf --verify --base-model base.gguf
-    """
+    """Export an adapter (several of one base, a whole model), or check a GGUF file with --verify."""
     bars_on_terminals_only(sink)
     given = {k: v for k, v in given.items() if v is not None and v != ()}
     if len(adapters) == 1 and adapters[0].suffix == ".gguf" and adapters[0].is_file():
@@ -174,6 +178,11 @@ def _verify_file(path: Path, sink: Sink, given: dict[str, Any]) -> None:
     }
     sink.result(data, human, quiet="ok" if result.verified else "wrong")
     result.require()
+
+
+for _option in export_command.params:  # here -q is --quantization, as people type it
+    if _option.name == "quiet":
+        _option.opts = ["--quiet"]
 
 
 @click.group(context_settings=HELP)

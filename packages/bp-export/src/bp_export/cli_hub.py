@@ -18,7 +18,17 @@ def _token(token: str | None, sink: Sink) -> str | None:
     return token
 
 
-@click.command("push", context_settings=HELP, no_args_is_help=True)
+@click.command(
+    "push",
+    context_settings=HELP,
+    no_args_is_help=True,
+    epilog=(
+        "\b\n"
+        "Examples:\n"
+        "  backprop push output/RUN/adapter --repo alice/my-adapter --private\n"
+        "  backprop push output/RUN/exports/gguf --repo alice/my-model-GGUF --dry-run\n"
+    ),
+)
 @click.argument("path", type=PATH)
 @click.option(
     "--repo", required=True, metavar="OWNER/NAME", help="Target repository; made where it does not exist."
@@ -58,13 +68,7 @@ def push_command(
     card: bool,
     dry_run: bool,
 ) -> None:
-    r"""Push an adapter, a merged model or GGUF files to the Hub, as one commit, with a model card.
-
-    \b
-    Examples:
-      backprop push output/lora --repo alice/my-adapter --private
-      backprop push output/lora/gguf --repo alice/my-model-GGUF --dry-run
-    """
+    """Push an adapter, a merged model or GGUF files to the Hub, as one commit, with a model card."""
     bars_on_terminals_only(sink)
     from .hub import push
     from .plan import size
@@ -94,7 +98,12 @@ def push_command(
     sink.result(result.to_dict(), human, quiet=quiet)
 
 
-@click.command("pull", context_settings=HELP, no_args_is_help=True)
+@click.command(
+    "pull",
+    context_settings=HELP,
+    no_args_is_help=True,
+    epilog=("\b\nExample:\n  backprop pull alice/my-adapter -o my-adapter\n"),
+)
 @click.argument("repo", metavar="OWNER/NAME[@REVISION]")
 @click.option("--output", "-o", type=PATH, help="Folder to make; the repository's name unless given.")
 @click.option("--hub-revision", "--revision", "revision", help="Branch, tag or commit.")
@@ -111,12 +120,7 @@ def pull_command(
     token: str | None,
     no_overwrite: bool,
 ) -> None:
-    r"""Fetch an adapter (or a model) from the Hub into a folder.
-
-    \b
-    Example:
-      backprop pull alice/my-adapter -o my-adapter
-    """
+    """Fetch an adapter (or a model) from the Hub into a folder."""
     bars_on_terminals_only(sink)
     from .hub import pull
 

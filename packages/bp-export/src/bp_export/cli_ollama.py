@@ -20,16 +20,19 @@ def _client(host: str | None) -> Any:
     return Ollama(host)
 
 
-@click.group("ollama", context_settings=HELP)
+@click.group(
+    "ollama",
+    context_settings=HELP,
+    epilog=(
+        "\b\n"
+        "Examples:\n"
+        "  backprop ollama register output/RUN/exports/gguf --name my-model\n"
+        "  backprop ollama shelf llama3.2\n"
+        "  backprop ollama rm my-model\n"
+    ),
+)
 def ollama_group() -> None:
-    r"""Register, list, show and remove Ollama models; the shelf of adapters of one base.
-
-    \b
-    Examples:
-      backprop ollama register output/lora/gguf --name my-model
-      backprop ollama shelf llama3.2
-      backprop ollama rm my-model
-    """
+    """Register, list, show and remove Ollama models; the shelf of adapters of one base."""
 
 
 @ollama_group.command("register")

@@ -15,7 +15,7 @@ from bp_merge.common import BpError, Exit
 
 from .gguf.errors import CODES as _GGUF_CODES
 
-__all__ = ["CODES", "BpError", "Exit", "redact"]
+__all__ = ["CODES", "EXIT_CODES", "BpError", "Exit", "redact"]
 
 CODES: dict[str, str] = {
     # what the user named
@@ -54,6 +54,15 @@ CODES: dict[str, str] = {
     "HUB_OFFLINE": "HF_HUB_OFFLINE is set, and the action needs the Hub",
     # writing, reading and checking GGUF
     **_GGUF_CODES,
+}
+
+# Exit codes that are not what a code's prefix says.
+EXIT_CODES: dict[str, Exit] = {
+    "DEP_OLLAMA_UNREACHABLE": Exit.SERVICE,
+    "DEP_OLLAMA_TOO_OLD": Exit.SERVICE,
+    "DEP_OLLAMA_REGISTRATION_FAILED": Exit.SERVICE,
+    "OLLAMA_MODEL_NOT_FOUND": Exit.USER,
+    "OLLAMA_MODEL_EXISTS": Exit.USER,
 }
 
 _SECRET_SHAPES = (

@@ -125,8 +125,8 @@ def export(
             name then.
 
     Example:
-        >>> export("output/lora", format="gguf", quantization="q4_k_m").path  # doctest: +SKIP
-        PosixPath('output/lora/gguf/Qwen2.5-0.5B-lora-Q4_K_M.gguf')
+        >>> export("output/RUN/adapter", format="gguf", quantization="q4_k_m").path  # doctest: +SKIP
+        PosixPath('output/RUN/exports/gguf/Qwen2.5-0.5B-lora-Q4_K_M.gguf')
     """
     return run(
         adapter, settings_from(settings), reference=reference, token=token, note=note, progress=progress
@@ -177,6 +177,9 @@ def run(
     try:
         if client is not None:
             _check_ollama_early(client, s, inputs)
+            step = f"register with Ollama at {client.url} as {_ollama_name(s, inputs)}"
+            job = dataclasses.replace(job, plan=dataclasses.replace(job.plan, steps=(*job.plan.steps, step)))
+            result = dataclasses.replace(result, plan=job.plan)
         if not s.overwrite and job.path.exists():
             raise BpError(
                 "INPUT_OUTPUT_EXISTS",
@@ -260,7 +263,7 @@ def _refuse_whole_model(inputs: Inputs, s: ExportSettings) -> None:
 
 
 def _ollama_client(s: ExportSettings) -> Any:
-    if s.dry_run or not (s.ollama or s.format == "ollama-adapter"):
+    if not (s.ollama or s.format == "ollama-adapter"):
         return None
     from .ollama import Ollama
 

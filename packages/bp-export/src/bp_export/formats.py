@@ -82,8 +82,16 @@ def prepare(inputs: Inputs, s: ExportSettings) -> Job:
 
 
 def output_dir(inputs: Inputs, s: ExportSettings) -> Path:
-    """Where the result goes: the user's choice, else a folder named after the format inside the adapter's."""
-    chosen = s.output.expanduser() if s.output is not None else inputs.root / s.format
+    """Where the result goes: the user's choice, else RUN/exports/FORMAT for a run's adapter, else ADAPTER/FORMAT.
+
+    A run owns its adapter and checkpoints and may replace them; its exports lie beside them, where it never writes.
+    """
+    run = _run_of(inputs.root.absolute()) if inputs.adapters else None
+    beside = inputs.root
+    if run is not None:
+        inner = inputs.root.absolute().relative_to(run)
+        beside = run / "exports" / (inner.parent if inner.name == "adapter" else inner)
+    chosen = s.output.expanduser() if s.output is not None else beside / s.format
     if chosen.resolve() in (inputs.root.resolve(), inputs.base.path.resolve()):
         raise BpError(
             "INPUT_VALIDATION_FAILED",
@@ -91,6 +99,12 @@ def output_dir(inputs: Inputs, s: ExportSettings) -> Path:
             "choose another --output",
         )
     return chosen
+
+
+def _run_of(adapter: Path) -> Path | None:
+    """The run's folder that an adapter lies in (RUN/adapter, RUN/checkpoints/STEP/adapter), by its manifest."""
+    near = [folder for folder in list(adapter.parents)[:3] if (folder / "manifest.json").is_file()]
+    return near[-1] if near else None
 
 
 # ------------------------------------------------------------------------------------------------ lora
@@ -187,6 +201,7 @@ def _merged(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
 
 
 def _gguf(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
+    from .gguf.computes import told
     from .gguf.plan import plan_gguf
     from .gguf.write import partial_of
 
@@ -213,9 +228,10 @@ def _gguf(inputs: Inputs, s: ExportSettings, reserve: int) -> Job:
         ),
     )
     fallen = sum(1 for _ in planned.fallen)
-    notices = ()
+    notices = told(config, planned.family.name)
     if fallen:
         notices = (
+            *notices,
             f"{fallen} of {len(planned.entries)} tensors have rows that {s.quantization} cannot take (not a multiple of"
             " 256); they are kept in a finer type, as llama.cpp does, and the file is larger",
         )

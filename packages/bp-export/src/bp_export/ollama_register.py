@@ -298,7 +298,10 @@ def existing_base(client: Ollama, base: str) -> str:
     found = client.find(base)
     if found is None:
         raise BpError(
-            "OLLAMA_MODEL_NOT_FOUND", f"the Ollama server has no base model {base}", f"ollama pull {base}"
+            "OLLAMA_MODEL_NOT_FOUND",
+            f"the Ollama server has no base model {base}",
+            f"ollama pull {base}",
+            exit_code=Exit.USER,
         )
     return found
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from bp_merge.common import knob, knobs
 
 from .errors import BpError
@@ -30,11 +30,13 @@ class ExportSettings:
         choices=FORMATS,
     )
     quantization: str = knob(
-        "q4_k_m", "Number type of a GGUF model.", choices=QUANTIZATIONS, keywords=("quant",)
+        "q4_k_m", "Number type of a GGUF model.", flags=("-q",), choices=QUANTIZATIONS, keywords=("quant",)
     )
     dtype: str | None = knob(None, "Number type of merged weights; the base's unless given.", choices=DTYPES)
     output: Path | None = knob(
-        None, "Directory (or .gguf file) to write; ADAPTER/FORMAT unless given.", flags=("-o",)
+        None,
+        "Directory (or .gguf file) to write; RUN/exports/FORMAT for a run's adapter, else ADAPTER/FORMAT, unless given.",
+        flags=("-o",),
     )
     base_model: str | None = knob(
         None,
@@ -57,8 +59,10 @@ class ExportSettings:
     smoke: bool = knob(True, "Ask the Ollama model for one short answer after creating it.")
     lm_studio: bool = knob(False, "Put the GGUF model where LM Studio finds it.")
     overwrite: bool = knob(True, "Replace an output or an Ollama model of that name; off refuses.")
-    reserve_disk_gb: Annotated[float, Ge(0)] = knob(0.0, "Disk room that must stay free.", unit="GB")
-    threads: Annotated[int, Ge(1)] | None = knob(None, "Threads for quantizing; all cores unless given.")
+    reserve_disk_gb: Annotated[float, Ge(0), Le(1e6)] = knob(0.0, "Disk room that must stay free.", unit="GB")
+    threads: Annotated[int, Ge(1), Le(1024)] | None = knob(
+        None, "Threads for quantizing; all cores unless given."
+    )
     dry_run: bool = knob(False, "Only tell what would be done: sizes, memory, disk, time.", flags=("-n",))
 
 

@@ -314,7 +314,7 @@ def _run(
             name = reference_name or (
                 f"{reference} in llama.cpp" if isinstance(reference, Path) else "the caller's logits"
             )
-            ids = [live.tokenize(p)[:context] for p in texts[1]]
+            ids = [live.tokenize(p)[: context - 1] for p in texts[1]]
             found |= {**_compare(live, reference, ids, file, context), "reference": name}
             limit = KL_LIMITS.get(str(file_quantization(file)), 2.5)
             if not found["kl"] <= limit:
@@ -332,7 +332,8 @@ def file_quantization(file: GgufFile) -> str | None:
 def run_context(file: GgufFile) -> int:
     """Tokens of context to run with: beyond Phi's original context llama.cpp takes the long factors at once."""
     original = int(file.keys.get(f"{file.architecture}.rope.scaling.original_context_length", 512))
-    return min(512, original)
+    context = int(file.keys.get(f"{file.architecture}.context_length", 512))
+    return min(512, original, context)
 
 
 def _check_token_ids(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_export.gguf.arch import Family, Mapped, TensorSource, family, map_tensors
+from bp_export.gguf.computes import check_computes, window_context
 from bp_export.gguf.hparams import Hparams
 from bp_export.gguf.recipe import QUANTIZATIONS, check_quantization, tensor_types
 from bp_export.gguf.vocab import Vocab, read_vocab
@@ -103,6 +104,7 @@ def plan_gguf(
     quantization = check_quantization(quantization)
     fam = family(config)
     h = Hparams(config)
+    check_computes(fam.name, h)
     tensors = map_tensors(fam, h, source)
     types, fallen = tensor_types(tensors, quantization, heads=h.heads, kv_heads=h.kv_heads, layers=h.layers)
     entries, data_bytes = layout(tensors, types)
@@ -122,6 +124,7 @@ def plan_gguf(
         "general.quantization_version": 2,
         **{k: v for k, v in (general or {}).items() if k != "general.name"},
         **{f"{fam.name}.{k}": v for k, v in fam.metadata(h).items()},
+        f"{fam.name}.context_length": window_context(fam.name, h),
         **vocab.keys(),
     }
     return Plan(fam, quantization, entries, fallen, keys, vocab, data_bytes, parameters)
