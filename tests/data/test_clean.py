@@ -62,7 +62,7 @@ def test_keep_best_prefers_clean_text():
     [
         ({"min_tokens": 50}, "filter_tokens"),
         ({"min_turns": 3}, "filter_turns"),
-        ({"language": ("de",)}, "filter_language"),
+        ({"language": ("de",), "drop_undetermined": True}, "filter_language"),
         ({"match": "absent"}, "filter_match"),
         ({"drop_match": "question"}, "filter_match"),
         ({"max_repetition": 0.3}, "filter_repetition"),

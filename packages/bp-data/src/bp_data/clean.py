@@ -24,9 +24,9 @@ from bp_data import pii
 from bp_data.checks import check, severity
 from bp_data.common import knob
 from bp_data.errors import REASONS, BpError
-from bp_data.every_text import map_texts
+from bp_data.every_text import map_texts, map_value
 from bp_data.example import Example, Rejected
-from bp_data.language import LANGUAGES, language
+from bp_data.language import language, languages
 from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, star_clusters
 from bp_data.output import STDOUT
 from bp_data.report_parts import Trace
@@ -60,7 +60,10 @@ class CleanSettings:
     min_turns: Annotated[int, Ge(0)] | None = knob(None, "Drop rows with fewer turns.", group="clean")
     max_turns: Annotated[int, Gt(0)] | None = knob(None, "Drop rows with more turns.", group="clean")
     language: tuple[str, ...] = knob(
-        (), "Keep these languages only (und: undetermined; repeat it).", group="clean"
+        (), "Keep these languages, and rows whose language cannot be told (repeat it).", group="clean"
+    )
+    drop_undetermined: bool = knob(
+        False, "Drop rows whose language cannot be told, which --language keeps.", group="clean"
     )
     match: str | None = knob(None, "Keep rows in which this regular expression is found.", group="clean")
     drop_match: str | None = knob(None, "Drop rows in which this regular expression is found.", group="clean")
@@ -159,17 +162,10 @@ class Cleaned:
             for batch in source.batches(self.reader.limits) if source.is_file else ():
                 for item in batch:
                     if not isinstance(item, Rejected) and (source.name, item[0]) in wanted:
-                        found[source.name, item[0]] = _redacted(item[1]) if self.settings.redact else item[1]
+                        found[source.name, item[0]] = (
+                            map_value(item[1], pii.redact) if self.settings.redact else item[1]
+                        )
         return found
-
-
-def _redacted(value: Any) -> Any:
-    """A JSON value with secrets and personal data replaced in every string."""
-    if isinstance(value, str):
-        return pii.redact(value)
-    if isinstance(value, dict):
-        return {key: _redacted(item) for key, item in value.items()}
-    return [_redacted(item) for item in value] if isinstance(value, list) else value
 
 
 def outputs(output: str | Path, dropped: str | Path | None = None) -> tuple[Path, ...]:
@@ -235,7 +231,7 @@ def clean(
                     row.line,
                     row.reason,
                     row.hint,
-                    _redacted(row.excerpt) if settings.redact else row.excerpt,
+                    map_value(row.excerpt, pii.redact) if settings.redact else row.excerpt,
                 )
             )
             continue
@@ -294,8 +290,8 @@ class _Filters:
                 raise BpError(
                     "INPUT_PATTERN_INVALID", f"{name}: {error}", f"--{name.replace('_', '-')} 'plain text'"
                 ) from None
-        if unknown := sorted(set(settings.language) - LANGUAGES):
-            hint = f"languages are {', '.join(sorted(LANGUAGES))}"
+        if settings.language and (unknown := sorted(set(settings.language) - (known := languages()))):
+            hint = f"languages are {', '.join(sorted(known))}"
             raise BpError(
                 "INPUT_VALIDATION_FAILED", f"{unknown[0]!r} is no language that is told apart", hint
             )
@@ -322,9 +318,10 @@ class _Filters:
         turns = len(example.turns) + len(example.chosen)
         if not (s.min_turns or 0) <= turns <= (s.max_turns or turns):
             return "filter_turns", str(turns)
-        if s.language:
+        if s.language or s.drop_undetermined:
             code = language(text)
-            if code not in s.language:
+            unwanted = s.drop_undetermined if code == "und" else bool(s.language)
+            if unwanted and code not in s.language:
                 return "filter_language", code
         if (pattern := self.patterns["match"]) and not pattern.search(text):
             return "filter_match", ""

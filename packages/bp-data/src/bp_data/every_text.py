@@ -56,12 +56,13 @@ def _fields(value: Any, fields: tuple[str, ...], change: Change) -> Any:
     changed = {}
     for field in fields:
         old = getattr(value, field)
-        if old and (new := _walk(old, change, "")) is not old:
+        if old and (new := map_value(old, change, "")) is not old:
             changed[field] = new
     return dataclasses.replace(value, **changed) if changed else value
 
 
-def _walk(value: Any, change: Change, name: str) -> Any:
+def map_value(value: Any, change: Change, name: str = "") -> Any:
+    """A JSON value with every text in it replaced; the value itself where nothing changed."""
     if isinstance(value, str):
         new = change(value, name)
         return value if new == value else new
@@ -70,14 +71,14 @@ def _walk(value: Any, change: Change, name: str) -> Any:
     if isinstance(value, Mapping):
         changed, out = False, {}
         for key, item in value.items():
-            new_key = _walk(key, change, "") if isinstance(key, str) else key
+            new_key = map_value(key, change, "") if isinstance(key, str) else key
             while new_key is not key and new_key in out:
                 new_key += "_"  # two keys that held secrets stay two
-            out[new_key] = new = _walk(item, change, key if isinstance(key, str) else "")
+            out[new_key] = new = map_value(item, change, key if isinstance(key, str) else "")
             changed = changed or new is not item or new_key is not key
         return out if changed else value
     if isinstance(value, (list, tuple)):
-        items = [_walk(item, change, name) for item in value]
+        items = [map_value(item, change, name) for item in value]
         if all(new is old for new, old in zip(items, value, strict=True)):
             return value
         return tuple(items) if isinstance(value, tuple) else items

@@ -173,9 +173,8 @@ class Pass:
             for tokens in tokenize(compared, range(start, self.accepted)):
                 self.index.scan(tokens)
         for text in batch:
-            name = language.script(text)
-            self.scripts[name] += 1
-            self.languages[language.language(text, name)] += 1
+            self.scripts[language.script(text)] += 1
+            self.languages[language.language(text)] += 1
         self._search_secrets(start)
 
     def _search_secrets(self, start: int) -> None:
