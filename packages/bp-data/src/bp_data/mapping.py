@@ -24,6 +24,7 @@ import orjson
 
 from bp_data.errors import BpError, RowError
 from bp_data.formats.base import to_json
+from bp_data.formats.foreign import foreign
 from bp_data.formats.keys import left_over, normal
 from bp_data.formats.sides import PARTS, TALK
 
@@ -299,10 +300,10 @@ class Proposal:
 def propose(rows: Sequence[Mapping[str, Any]]) -> Proposal | None:
     """The likeliest mapping to prompt and completion, or to text; None where no field holds text."""
     texts = _text_fields(rows)
-    if not texts:
-        return None
     if (named := _by_their_names(rows, texts)) is not None:
         return named
+    if not texts or foreign(rows[0]):
+        return None
     ranked = {
         part: sorted(((_likeness(name, part), name) for name in texts), key=lambda p: -p[0])
         for part in _NAMES

@@ -26,7 +26,7 @@ from bp_data.example import Example, Rejected
 from bp_data.excerpt import excerpt
 from bp_data.formats import CONFIDENT, FORMATS, Format, format_named, rank
 from bp_data.formats.base import Fields
-from bp_data.formats.foreign import refuse_foreign
+from bp_data.formats.foreign import foreign, refuse_foreign
 from bp_data.mapping import FieldMap, Mapper, mapper_named, parse_map
 from bp_data.sources import Limits, Source, expand
 
@@ -236,7 +236,7 @@ class Reader(Iterator[Item]):
         for text in found.notes:
             self._tell(f"{source.name}: {text}")
         if not found.clear and not self._force:
-            raise unclear(source.spec, found)
+            raise unclear(source.spec, found, foreign(rows[0]))
         if found.recognised >= 0.5 or not found.sampled:
             return by_keys(self._last)
         if found.proposal is not None and (found.proposal.confidence >= CONFIDENT or not found.candidates):
@@ -248,15 +248,20 @@ class Reader(Iterator[Item]):
         return by_keys(self._last)
 
 
-def unclear(spec: str, found: Detection) -> BpError:
-    """The refusal to guess."""
-    if found.candidates:
+def unclear(spec: str, found: Detection, strange: str = "") -> BpError:
+    """The refusal to guess; `strange` says what the shape is where it is known and cannot be read."""
+    if strange:
+        cause = strange.partition(": --map-json")[0]
+    elif found.candidates:
         best = found.candidates[0]
         cause = f"the best guess is {best.format} at {best.confidence:.2f}: {best.rationale}"
     else:
         cause = "no known format fits"
+    _, way, given = strange.partition("--map-json ")
     hint = (
-        f"bp-data map {spec} --map {found.proposal.as_flag()}"
+        f"bp-data map {spec} {way}{given}"
+        if way
+        else f"bp-data map {spec} --map {found.proposal.as_flag()}"
         if found.proposal
         else f"bp-data map {spec} --auto"
     )

@@ -14,12 +14,12 @@ def refuse_foreign(row: Mapping[str, Any]) -> None:
     Raises:
         RowError: `unrecognised_format` with what the shape is and how it becomes rows.
     """
-    cause = _cause(row)
-    if cause:
+    if cause := foreign(row):
         raise RowError("unrecognised_format", "", cause)
 
 
-def _cause(row: Mapping[str, Any]) -> str:
+def foreign(row: Mapping[str, Any]) -> str:
+    """What a shape is that cannot be read as it stands, and the way out; "" for any other."""
     if "parent_id" in row and ("role" in row or "text" in row):
         return "one message of a tree (parent_id): join each path from the root to a leaf into {messages: [{role, content}, …]}"
     if (
