@@ -60,8 +60,9 @@ def test_stopped_and_resumed_twice(tmp_path, truth):
     third = Trainer("tiny", output=tmp_path, tell=quiet).resume(first.run_id[:15])
     assert (third.status, third.steps, third.run_id) == ("completed", 12, first.run_id)
     assert weights(third.adapter_path) == truth
-    again = Trainer("tiny", output=tmp_path, tell=quiet).resume(first.run_id)
-    assert weights(again.adapter_path) == truth  # nothing is left to do, and nothing changes
+    with pytest.raises(BpError, match="STATE_RUN_FINISHED"):
+        Trainer("tiny", output=tmp_path, tell=quiet).resume(first.run_id)
+    assert weights(third.adapter_path) == truth  # nothing is left to do, and nothing changes
     steps = [s for s, _ in RunStore(tmp_path).metrics(first.run_id, "loss")]
     assert steps == list(range(1, 13))
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Le, Lt
 from bp_merge.common import Knob, knob, knobs
 
+MANY = 10**9  # above what any run counts; a number past it is a mistake, and arithmetic on it may not end
 DEFAULT_MODEL = "Qwen/Qwen2.5-7B-Instruct"
 
 
@@ -52,7 +53,7 @@ class ModelSettings:
         group="Model",
         choices=("auto", "sdpa", "eager", "flash_attention_2"),
     )
-    max_seq_length: Annotated[int, Gt(0)] = knob(
+    max_seq_length: Annotated[int, Gt(0), Le(2**24)] = knob(
         2048,
         "Longest example; a longer one is rejected, or cut with --truncate.",
         group="Model",
@@ -90,7 +91,7 @@ class DataSettings:
         "Columns, or keys of messages and tools, that need not be trained on: id_text,comment.",
         group="Data",
     )
-    samples: Annotated[int, Gt(0)] | None = knob(
+    samples: Annotated[int, Gt(0), Le(MANY)] | None = knob(
         None, "Use at most this many examples.", group="Data", unit="examples", keywords=("max_samples",)
     )
     heldout: str | None = knob(None, "Held-out file, instead of splitting one off.", group="Data")
@@ -106,7 +107,7 @@ class DataSettings:
         "flash_attention_2, else off, as similar lengths are batched together anyway.",
         group="Data",
     )
-    preview: Annotated[int, Ge(0)] = knob(
+    preview: Annotated[int, Ge(0), Le(MANY)] = knob(
         1, "Show this many examples with their loss mask before training.", group="Data", unit="examples"
     )
     min_trainable: Annotated[float, Ge(0), Le(1)] = knob(
@@ -127,7 +128,7 @@ class LoraSettings:
         env=("BACKPROPAGATE_LORA__PRESET",),
         keywords=("lora_preset",),
     )
-    rank: Annotated[int, Gt(0)] | None = knob(
+    rank: Annotated[int, Gt(0), Le(8192)] | None = knob(
         None,
         "Rank of the adapter. Default: by preset.",
         group="LoRA",
@@ -135,7 +136,7 @@ class LoraSettings:
         env=("BACKPROPAGATE_LORA__R",),
         keywords=("lora_r", "r"),
     )
-    alpha: Annotated[float, Gt(0)] | None = knob(
+    alpha: Annotated[float, Gt(0), Le(1e6)] | None = knob(
         None,
         "Scale of the adapter: ΔW = alpha/rank · B·A. Default: twice the rank (the rank itself above 64).",
         group="LoRA",
@@ -166,16 +167,16 @@ class LoraSettings:
 class TrainingSettings:
     """The optimisation."""
 
-    steps: Annotated[int, Gt(0)] | None = knob(
+    steps: Annotated[int, Gt(0), Le(MANY)] | None = knob(
         None,
         "Optimizer steps. Default: 100, unless --epochs is given.",
         group="Training",
         keywords=("max_steps",),
     )
-    epochs: Annotated[float, Gt(0)] | None = knob(
+    epochs: Annotated[float, Gt(0), Le(10_000)] | None = knob(
         None, "Passes over the data, instead of --steps.", group="Training", keywords=("num_train_epochs",)
     )
-    batch_size: Annotated[int, Gt(0)] | None = knob(
+    batch_size: Annotated[int, Gt(0), Le(65_536)] | None = knob(
         None,
         "Examples per forward pass. Default: the whole step, halved when memory runs out.",
         group="Training",
@@ -183,14 +184,14 @@ class TrainingSettings:
         flags=("--per-device-train-batch-size",),
         keywords=("per_device_train_batch_size",),
     )
-    gradient_accumulation: Annotated[int, Gt(0)] | None = knob(
+    gradient_accumulation: Annotated[int, Gt(0), Le(65_536)] | None = knob(
         None,
         "Forward passes per optimizer step. Default: as many as make a step of 16 examples.",
         group="Training",
         flags=("--gradient-accumulation-steps",),
         keywords=("gradient_accumulation_steps",),
     )
-    learning_rate: Annotated[float, Gt(0)] | None = knob(
+    learning_rate: Annotated[float, Gt(0), Le(100)] | None = knob(
         None,
         "Peak learning rate. Default: 2e-4.",
         group="Training",
@@ -206,14 +207,14 @@ class TrainingSettings:
         flags=("--lr-scheduler-type",),
         keywords=("lr_scheduler_type",),
     )
-    warmup_steps: Annotated[int, Ge(0)] | None = knob(
+    warmup_steps: Annotated[int, Ge(0), Le(MANY)] | None = knob(
         None, "Steps of linear warm-up. Default: --warmup-ratio of all steps.", group="Training", unit="steps"
     )
     warmup_ratio: Annotated[float, Ge(0), Lt(1)] = knob(
         0.03, "Share of the steps that warm up.", group="Training"
     )
-    weight_decay: Annotated[float, Ge(0)] = knob(0.0, "AdamW weight decay.", group="Training")
-    max_grad_norm: Annotated[float, Ge(0)] = knob(
+    weight_decay: Annotated[float, Ge(0), Le(100)] = knob(0.0, "AdamW weight decay.", group="Training")
+    max_grad_norm: Annotated[float, Ge(0), Le(1e9)] = knob(
         1.0, "Clip gradients to this norm; 0 never clips.", group="Training"
     )
     optim: str = knob(
@@ -230,7 +231,7 @@ class TrainingSettings:
             "adafactor",
         ),
     )
-    seed: Annotated[int, Ge(0)] = knob(
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = knob(
         42, "Seed of split, order, initialisation and dropout.", group="Training"
     )
     gradient_checkpointing: bool | None = knob(
@@ -238,7 +239,7 @@ class TrainingSettings:
         "Recompute activations to save memory. Default: on with a card, off on the CPU.",
         group="Training",
     )
-    loss_chunk: Annotated[int, Ge(0)] | None = knob(
+    loss_chunk: Annotated[int, Ge(0), Le(MANY)] | None = knob(
         None,
         "Positions whose logits exist at a time; 0 forms all logits at once. "
         "Default: 1024, fewer where the vocabulary is so large that they would pass 256 MB.",
@@ -251,26 +252,26 @@ class TrainingSettings:
         group="Training",
         choices=("grouped", "random"),
     )
-    eval_steps: Annotated[int, Ge(0)] | None = knob(
+    eval_steps: Annotated[int, Ge(0), Le(MANY)] | None = knob(
         None,
         "Evaluate the held-out loss every so many steps; 0 never. Default: a fifth of the run.",
         group="Training",
     )
-    eval_samples: Annotated[int, Ge(0)] = knob(
+    eval_samples: Annotated[int, Ge(0), Le(MANY)] = knob(
         128, "Held-out examples that an evaluation measures, always the same; 0 takes all.", group="Training"
     )
-    save_steps: Annotated[int, Ge(0)] | None = knob(
+    save_steps: Annotated[int, Ge(0), Le(MANY)] | None = knob(
         None,
         "Save a checkpoint every so many steps; 0 only at the end. Default: a fifth of the run.",
         group="Training",
     )
-    patience: Annotated[int, Ge(0)] = knob(
+    patience: Annotated[int, Ge(0), Le(MANY)] = knob(
         0, "Stop after so many evaluations without a better held-out loss; 0 never.", group="Training"
     )
     keep: str = knob("last", "Which weights become the adapter.", group="Training", choices=("last", "best"))
-    keep_last: Annotated[int, Ge(1)] = knob(2, "Newest checkpoints kept.", group="Training")
-    keep_best: Annotated[int, Ge(0)] = knob(1, "Best checkpoints kept.", group="Training")
-    max_checkpoint_gb: Annotated[float, Gt(0)] | None = knob(
+    keep_last: Annotated[int, Ge(1), Le(MANY)] = knob(2, "Newest checkpoints kept.", group="Training")
+    keep_best: Annotated[int, Ge(0), Le(MANY)] = knob(1, "Best checkpoints kept.", group="Training")
+    max_checkpoint_gb: Annotated[float, Gt(0), Le(1e9)] | None = knob(
         None,
         "Most disk that checkpoints may hold; the oldest go first, the newest stays.",
         group="Training",
@@ -282,7 +283,9 @@ class TrainingSettings:
         group="Training",
         flags=("--log-prompt",),
     )
-    dataloader_workers: Annotated[int, Ge(0)] = knob(0, "Processes that build batches.", group="Training")
+    dataloader_workers: Annotated[int, Ge(0), Le(256)] = knob(
+        0, "Processes that build batches.", group="Training"
+    )
     fp8: bool = knob(False, "8-bit float base weights (Hopper and Blackwell cards).", group="Training")
 
 
@@ -293,25 +296,25 @@ class SafetySettings:
     oom_recovery: bool = knob(True, "Halve the micro-batch and go on when memory runs out.", group="Safety")
     preflight: bool = knob(True, "Run the longest batch once before training.", group="Safety")
     monitor: bool = knob(True, "Watch temperature, power and memory of the card.", group="Safety")
-    pause_temperature: Annotated[float, Gt(0)] = knob(
+    pause_temperature: Annotated[float, Gt(0), Le(200)] = knob(
         90.0, "Pause at this temperature.", group="Safety", unit="°C"
     )
-    resume_temperature: Annotated[float, Gt(0)] = knob(
+    resume_temperature: Annotated[float, Gt(0), Le(200)] = knob(
         80.0, "Go on below this temperature.", group="Safety", unit="°C"
     )
-    abort_temperature: Annotated[float, Gt(0)] = knob(
+    abort_temperature: Annotated[float, Gt(0), Le(200)] = knob(
         95.0, "Save and stop at this temperature.", group="Safety", unit="°C"
     )
-    spike_factor: Annotated[float, Gt(1)] = knob(
+    spike_factor: Annotated[float, Gt(1), Le(1e9)] = knob(
         10.0,
         "Stop where the loss exceeds its running mean by so many standard deviations, for several steps.",
         group="Safety",
     )
-    min_free_disk_gb: Annotated[float, Ge(0)] = knob(
+    min_free_disk_gb: Annotated[float, Ge(0), Le(1e9)] = knob(
         1.0, "Save and stop below this free disk space.", group="Safety", unit="GB"
     )
     allow_cpu: bool = knob(False, "Train on the CPU even where it would take long.", group="Safety")
-    max_cpu_hours: Annotated[float, Gt(0)] = knob(
+    max_cpu_hours: Annotated[float, Gt(0), Le(1e9)] = knob(
         6.0, "Estimated CPU time past which a run without a card is refused.", group="Safety", unit="h"
     )
 

@@ -124,7 +124,25 @@ def write_adapter(job: Job, model: Any, watch: Watch, step: int) -> Path:
             "the adapter holds values that are not finite; it was not saved",
             f"backprop resume {run.run_id}",
         )
-    shutil.rmtree(final, ignore_errors=True)
-    staging.replace(final)
+    _swap(staging, final)
     run.artifact("adapter", final, step=step)
     return final
+
+
+def _swap(staging: Path, final: Path) -> None:
+    """Put the new adapter in place of the old; what else lies there (an export, notes) moves over to it."""
+    before = final.with_name(".adapter.before")
+    if final.exists() and before.exists():  # an earlier swap was cut short: take up what it left
+        _take_over(before, final)
+    if final.exists():
+        final.replace(before)
+    staging.replace(final)
+    if before.exists():
+        _take_over(before, final)
+
+
+def _take_over(before: Path, final: Path) -> None:
+    for entry in before.iterdir():
+        if not (final / entry.name).exists():
+            entry.replace(final / entry.name)
+    shutil.rmtree(before)

@@ -9,9 +9,35 @@
 
 from __future__ import annotations
 
-from bp_merge.common import BpError, Exit
+import contextlib
+from collections.abc import Iterator
+from typing import Any
 
-__all__ = ["CODES", "EVENTS", "BpError", "Exit"]
+from bp_merge.common import BpError, Exit, is_coded
+
+__all__ = ["CODES", "EVENTS", "BpError", "Exit", "as_ours"]
+
+
+@contextlib.contextmanager
+def as_ours() -> Iterator[None]:
+    """Turn a coded error of a package that knows nobody (bp-data) into the `BpError` that callers of bp-core catch."""
+    try:
+        yield
+    except BpError:
+        raise
+    except Exception as error:
+        if not is_coded(error):
+            raise
+        told: Any = error
+        raise BpError(
+            told.code,
+            told.message,
+            told.hint,
+            retryable=told.retryable,
+            details=told.details,
+            exit_code=told.exit_code,
+        ) from error
+
 
 CODES: dict[str, str] = {
     # the run store
@@ -20,6 +46,7 @@ CODES: dict[str, str] = {
     "INPUT_MANIFEST_INVALID": "a run's manifest.json cannot be read, or was written by a newer version",
     "INPUT_DATASET_NOT_FOUND": "the dataset that is named, or that a replay needs, is not there",
     "STATE_RUN_ACTIVE": "the run is being written by another live process",
+    "STATE_RUN_FINISHED": "resuming was asked of a run that completed",
     "STATE_RUN_NOT_ACTIVE": "pause or stop was asked of a run that is not running",
     "STATE_RUNS_LOCKED": "the run store stayed locked by another process for longer than the time limit",
     "STATE_RUNS_CORRUPT": "the run store is not a readable SQLite database",

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import transformers
+from bp_export.adapter_dir import AdapterInfo
 from bp_export.base import ResolvedBase, resolve_base
 from bp_merge.common import BpError
 
@@ -25,6 +26,7 @@ from bp_core.config import Settings
 from bp_core.dataset import Prepared, prepare
 from bp_core.decide import check, cpu_hours, decide, plan_of, warnings_for
 from bp_core.encode import Encoded, Encoder, preview
+from bp_core.errors import as_ours
 from bp_core.generate import end_ids
 from bp_core.models import (
     Device,
@@ -131,11 +133,14 @@ def make_ready(
         now: the moment that dated templates see; this one unless given.
     """
     check(settings)
+    if settings.model.init_adapter is not None:
+        AdapterInfo.read(settings.model.init_adapter)  # refuses what is none
     trackers.check(settings.tracking.trackers)
     device = choose_device(settings)
     folder = resolve_base(settings.model.model, revision=settings.model.revision, weights=False).path
     encoder = make_encoder(folder, settings, now or dt.datetime.now(dt.UTC))
-    prepared = prepare(settings, encoder, sources=sources, tell=tell)
+    with as_ours():
+        prepared = prepare(settings, encoder, sources=sources, tell=tell)
     settings = decide(settings, recommended(folder), device, prepared, vocabulary=vocabulary_size(folder))
     for line in warnings_for(settings, prepared):
         tell(f"warning: {line}")

@@ -6,6 +6,8 @@
   `tokens_per_second` are what a training log is made of and stay readable.
 - What is hidden becomes `***`; a vendor's prefix stays (`hf_***`), so that one sees which kind of secret it was.
 
+- What a run needs to go on (paths, model and data references) keeps all but real tokens: `redact(…, needed=True)`.
+
 Limit: a secret of no known shape, under a harmless name, that is in no environment variable, is not found.
 """
 
@@ -19,7 +21,7 @@ from typing import Any
 HIDDEN = "***"
 
 _NAMES = (
-    r"(?:api[_-]?keys?|secrets?|secret[_-]?(?:access[_-]?)?key|passwords?|passwd|pwd|passphrase|credentials?"
+    r"(?:api[_-]?keys?|secrets?|secret[_-]?(?:access[_-]?)?key|passwords?|passwd|pwd(?![\"']?\s*[=:]\s*[\"']?(?:[/~]|[A-Za-z]:[\\/]))|passphrase|credentials?"
     r"|private[_-]?key|access[_-]?key(?:[_-]?id)?|authorization|cookie)"
 )
 _SUFFIXED = (
@@ -30,7 +32,27 @@ _KEY = re.compile(rf"(?:^|[_.-])(?:{_NAMES}|{_SUFFIXED}|auth)$|^token$", re.IGNO
 # Keys that end like a secret and hold a file's path, a flag or a count.
 _NOT_KEY = re.compile(r"(?:_file|_path|_name|_env|_mode)$", re.IGNORECASE)
 
-_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
+# Names under which a run's record holds what resume and replay look up again.
+_NEEDED = frozenset(
+    [
+        "model",
+        "init_adapter",
+        "revision",
+        "data",
+        "heldout",
+        "map",
+        "chat_template",
+        "output",
+        "log_file",
+        "ref",
+        "source",
+        "path",
+        "adapter_path",
+    ]
+)
+_FOLDERS = ("PWD", "OLDPWD", "HOME")  # of every shell; the first two look like passwords
+
+_TOKENS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
             r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
@@ -47,6 +69,8 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), HIDDEN),  # a JSON web token
     (re.compile(r"\b((?:Bearer|Basic|Token)\s+)[A-Za-z0-9._~+/=-]{8,}"), rf"\1{HIDDEN}"),
     (re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s:@]*:[^/\s@]+@", re.IGNORECASE), rf"\1{HIDDEN}@"),
+)
+_NAMED: tuple[tuple[re.Pattern[str], str], ...] = (
     # name=value, name: value, "name": "value", --name value
     (
         re.compile(
@@ -77,10 +101,26 @@ def is_secret_name(name: str) -> bool:
 
 
 def environment_secrets(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Values of the environment that are secrets, longest first; under 8 characters they are too common to hide."""
+    """Values of the environment that are secrets, longest first.
+
+    Left alone whatever the name: values under 8 characters, plain words, paths. They would hide what is no secret.
+    """
     environ = os.environ if environ is None else environ
-    values = {v for k, v in environ.items() if is_secret_name(k) and len(v) >= 8}
+    values = {v for k, v in environ.items() if k not in _FOLDERS and is_secret_name(k) and not _common(v)}
     return tuple(sorted(values, key=len, reverse=True))
+
+
+def _common(value: str) -> bool:
+    """Whether a value is too short, a plain word, or a path of this machine."""
+    if len(value) < 8 or (value.isalpha() and value.islower() and len(value) < 12):
+        return True
+    first = value.split("/")[1] if value.startswith("/") and value.count("/") > 1 else ""
+    return (
+        value.startswith(("~/", "./", "../"))
+        or bool(re.match(r"[A-Za-z]:[\\/]", value))
+        or os.path.exists(value)  # noqa: PTH110 - Path.exists raises where a secret is too long for a file name
+        or bool(first and os.path.isdir("/" + first))  # noqa: PTH112
+    )
 
 
 def redact_text(text: str, secrets: tuple[str, ...] | None = None) -> str:
@@ -96,21 +136,45 @@ def redact_text(text: str, secrets: tuple[str, ...] | None = None) -> str:
     for secret in environment_secrets() if secrets is None else secrets:
         if secret in text:
             text = text.replace(secret, HIDDEN)
-    for pattern, shown in _SHAPES:
+    for pattern, shown in (*_TOKENS, *_NAMED):
         text = pattern.sub(shown, text)
     return text
 
 
-def redact(value: Any, secrets: tuple[str, ...] | None = None) -> Any:
-    """Any nested plain data with every secret in it hidden; numbers and structure stay as they are."""
+def _reference(value: Any, secrets: tuple[str, ...]) -> Any:
+    """A path, model or data reference: real tokens and a URL's secrets go, what finds it again stays."""
+    if isinstance(value, list | tuple):
+        return [_reference(v, secrets) for v in value]
+    if not isinstance(value, str):
+        return redact(value, secrets, needed=True)
+    if "://" in value:
+        return redact_text(value, secrets)
+    for pattern, shown in _TOKENS:
+        value = pattern.sub(shown, value)
+    return value
+
+
+def redact(value: Any, secrets: tuple[str, ...] | None = None, *, needed: bool = False) -> Any:
+    """Any nested plain data with every secret in it hidden; numbers and structure stay as they are.
+
+    Args:
+        value: plain data.
+        secrets: literal values to hide; those of the present environment unless given.
+        needed: it is a run's record, from which the run goes on: paths, model and data references lose real tokens
+            alone.
+    """
     found = environment_secrets() if secrets is None else secrets
     if isinstance(value, str):
         return redact_text(value, found)
     if isinstance(value, Mapping):
         return {
-            k: HIDDEN if v not in (None, "", False, True) and is_secret_name(str(k)) else redact(v, found)
+            k: _reference(v, found)
+            if needed and k in _NEEDED and isinstance(v, str | list | tuple)
+            else HIDDEN
+            if v not in (None, "", False, True) and is_secret_name(str(k))
+            else redact(v, found, needed=needed)
             for k, v in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [redact(v, found) for v in value]
+        return [redact(v, found, needed=needed) for v in value]
     return value

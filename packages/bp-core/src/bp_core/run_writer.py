@@ -178,7 +178,7 @@ class Run:
             return
         from bp_core.plain import dumps
 
-        now, kept, step = time.time(), redact(plain(result or {})), self.step
+        now, kept, step = time.time(), redact(plain(result or {}), needed=True), self.step
         text = dumps(kept)
         lost = {"metrics_dropped": self.dropped} if self.dropped else {}
         self.event("RUN_FINISHED", f"{status} at step {step}", status=status, **lost)

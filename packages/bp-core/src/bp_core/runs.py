@@ -20,6 +20,7 @@ import contextlib
 import json
 import math
 import secrets
+import shlex
 import shutil
 import sqlite3
 import time
@@ -108,7 +109,7 @@ class RunStore:
             "dataset": dataset or {},
             "base_model": base_model or {},
         }
-        facts = {k: plain(v) if k == "sources" else redact(plain(v)) for k, v in facts.items()}
+        facts = {k: plain(v) if k == "sources" else redact(plain(v), needed=True) for k, v in facts.items()}
         try:
             run_id, folder = self._new_directory(now)
         except OSError as error:
@@ -253,6 +254,23 @@ class RunStore:
         """
         with self._open(required=run_id) as db:
             return self._record(self._find(db, run_id))
+
+    def resumable(self, run_id: str) -> RunRecord:
+        """The run with this id or prefix, where something is left to do for it.
+
+        Raises:
+            BpError: `STATE_RUN_FINISHED` where it completed, and those of `get`.
+        """
+        record = self.get(run_id)
+        if record.status == "completed":
+            adapter = record.path / "adapter"
+            raise BpError(
+                "STATE_RUN_FINISHED",
+                f"run {record.run_id} completed at step {record.step}: nothing is left to resume, and it stays as it is",
+                f'backprop generate {shlex.quote(str(adapter))} "your question"',
+                details={"run_id": record.run_id},
+            )
+        return record
 
     def list(
         self, *, status: str | None = None, kind: str | None = None, limit: int | None = None

@@ -128,10 +128,10 @@ def resume_training(
     """Continue a run from its newest complete checkpoint, bit for bit as if it had not stopped.
 
     Raises:
-        BpError: `INPUT_RUN_NOT_FOUND`, `STATE_RUN_ACTIVE`, `STATE_TOKENS_MISSING`, `INPUT_WRONG_BASE`.
+        BpError: `INPUT_RUN_NOT_FOUND`, `STATE_RUN_FINISHED`, `STATE_RUN_ACTIVE`, `STATE_TOKENS_MISSING`, `INPUT_WRONG_BASE`.
     """
     store = RunStore(output)
-    record = store.get(run_id)
+    record = store.resumable(run_id)
     settings = from_record(record.config)
     settings = dataclasses.replace(settings, sources={**settings.sources, **record.sources})
     folder = output / record.run_id

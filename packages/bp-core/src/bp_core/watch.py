@@ -343,6 +343,9 @@ class Watch:
             "best": self.best,
             "since_best": self._since_best,
             "loss_state": dataclasses.asdict(self._loss_state),
+            "last": self._last,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
         }
 
     def _restore(self, memory: dict[str, Any]) -> None:
@@ -350,6 +353,8 @@ class Watch:
         self.best = tuple(memory["best"]) if memory["best"] else None
         self._since_best = memory["since_best"]
         self._loss_state = LossState(**memory["loss_state"])
+        self._last = tuple(memory.get("last", self._last))
+        self.tokens, self.seconds = memory.get("tokens", 0), memory.get("seconds", 0.0)
 
     # --------------------------------------------------------------------------------------- callbacks
 
