@@ -202,7 +202,7 @@ REFUSED = {
     ),
     "row outside": (
         Adapter({}, {"trainable_token_indices": [V]}, tokens={"lm_head": np.ones((1, H))}),
-        "INPUT_WRONG_BASE",
+        "INPUT_EMBEDDINGS_MISSING",
         "rows",
     ),
     "magnitudes": (lora(magnitude=np.ones(3)), "INPUT_WRONG_BASE", "magnitudes"),

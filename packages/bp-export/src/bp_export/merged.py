@@ -29,10 +29,8 @@ _BLOCK = 1 << 20  # elements read at once
 
 def plan_merged(inputs: Inputs, dtype: str | None) -> dict[str, Any]:
     """Bytes, tensors, parameters and number type of a merged folder, from the headers."""
-    from bp_merge.checkpoint import Checkpoint
-
-    with Checkpoint.open(inputs.base.path) as base:
-        infos = [base.info(n) for n in base.names]
+    with inputs.weights() as source:
+        infos = [source.info(n) for n in source.names]
     parameters = [math.prod(i.shape) for i in infos]
     floats = [(n, i) for n, i in zip(parameters, infos, strict=True) if i.dtype.upper() in _SIZES]
     target = (dtype or "").upper()

@@ -77,7 +77,9 @@ class Inputs:
             from bp_merge.adapter import Adapter
             from bp_merge.baked import Baked
 
-            yield Baked(base, [Adapter.load(a.path) for a in self.adapters], untie=True)
+            source = Baked(base, [Adapter.load(a.path) for a in self.adapters], untie=True)
+            _check_vocabulary(source, self.tokenizer)
+            yield source
 
     def identity(self, *settings: object) -> str:
         """Names these inputs and settings: adapters by content, the base's weights by name, size and time."""
@@ -154,6 +156,32 @@ def open_inputs(
             " own chat_template.jinja"
         )
     return Inputs(infos[0].path, infos, base, tokenizer, licence, tuple(notices))
+
+
+def _check_vocabulary(source: Any, tokenizer: Path) -> None:
+    """Refuse a tokenizer with tokens that the embedding has no row for.
+
+    Raises:
+        BpError: `INPUT_EMBEDDINGS_MISSING`.
+    """
+    rows = next((source.info(n).shape[0] for n in source.names if n.endswith("embed_tokens.weight")), None)
+    file = tokenizer / "tokenizer.json"
+    if rows is None or not file.is_file():
+        return
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        added = {t["content"]: t["id"] for t in found.get("added_tokens") or ()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return  # whoever writes the vocabulary reads the file in full and says what is wrong with it
+    beyond = sorted((i, t) for t, i in added.items() if isinstance(i, int) and i >= rows)
+    if beyond:
+        raise BpError(
+            "INPUT_EMBEDDINGS_MISSING",
+            f"the token {beyond[0][1]!r} has id {beyond[0][0]}, base and adapter have {rows} rows: the vocabulary was"
+            " resized, and the embeddings were not saved with the adapter",
+            "save it again with them: model.save_pretrained(DIR, save_embedding_layers=True)",
+            details={"tokens": [t for _, t in beyond], "rows": rows},
+        )
 
 
 def is_model(folder: Path) -> bool:

@@ -26,6 +26,7 @@ from bp_merge.common import BpError
 from bp_merge.stfile import Reader, TensorInfo, read_header, read_json
 
 # keys that change nothing, or that this module reads; every other key must be null, false or empty
+# merge_weights (PEFT < 0.4) says what evaluation does with a loaded adapter, nothing about what was saved;
 # megatron_core names a module that only megatron_config, which is refused, would use
 _KNOWN = frozenset(
     [
@@ -48,6 +49,7 @@ _KNOWN = frozenset(
         "lora_dropout",
         "lora_ga_config",
         "megatron_core",
+        "merge_weights",
         "modules_to_save",
         "peft_type",
         "peft_version",
@@ -69,6 +71,9 @@ _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.(?P<what>w
 _EMBEDDING = re.compile(r"(?P<module>.+)\.lora_embedding_(?P<side>[AB])(?:\.[^.]+)?")
 _MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(?:\.[^.]+)*")
 _TOKENS = re.compile(r"(?P<module>.+?)(?:\.token_adapter)?\.trainable_tokens_delta(?:\.[^.]+)?")
+_COPY = re.compile(r"\.modules_to_save(?:\.[^.]+(?=\.))?\.")  # the adapter's own name may follow
+_BEFORE = re.compile(r"\.original_module\.")
+_WRAPPERS = re.compile(r"(?:\.token_adapter|\.base_layer)+\.")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -277,6 +282,7 @@ def _load(cls: type[Adapter], folder: Path) -> Adapter:
     infos, _ = read_header(weights)
     parts: dict[str, dict[str, TensorInfo]] = collections.defaultdict(dict)
     full: dict[str, TensorInfo] = {}
+    copies: dict[str, TensorInfo] = {}
     tokens: dict[str, TensorInfo] = {}
     for key, info in infos.items():
         if info.dtype not in FLOATS:
@@ -296,11 +302,12 @@ def _load(cls: type[Adapter], folder: Path) -> Adapter:
         elif "lora_" in name:
             raise _unsupported(folder, f"{key} is no tensor of plain LoRA")
         else:
-            full[name.replace(".base_layer.", ".")] = info
+            _whole(folder, full, copies, name, info)
             continue
         if slot in parts[found["module"]]:
             raise _invalid(folder, f"{found['module']} has two tensors {slot}")
         parts[found["module"]][slot] = info
+    full = {**copies, **full}
     for name, slots in parts.items():
         _check_module(folder, config, name, slots)
     if not (parts or full or tokens):
@@ -342,6 +349,23 @@ def _load(cls: type[Adapter], folder: Path) -> Adapter:
         {name: read(info) for name, info in sorted(tokens.items())},
         folder,
     )
+
+
+def _whole(
+    folder: Path, full: dict[str, TensorInfo], copies: dict[str, TensorInfo], name: str, info: TensorInfo
+) -> None:
+    """Take a whole tensor under its name in the model, where PEFT's wrappers stand in its path.
+
+    A module of `modules_to_save` may be stored up to three times: plain, as the wrapper's copy, and as it was before.
+    """
+    if _BEFORE.search(name):
+        return
+    bare = _COPY.sub(".", name)
+    plain = _WRAPPERS.sub(".", bare)
+    target = copies if bare != name else full
+    if plain in target:
+        raise _invalid(folder, f"it has two tensors {plain}")
+    target[plain] = info
 
 
 def _check_module(

@@ -161,7 +161,7 @@ def bake(
 
     Raises:
         BpError: `INPUT_WRONG_BASE`, `INPUT_ADAPTER_UNSUPPORTED`, `INPUT_QUANTIZED_BASE`, `INPUT_TIED_EMBEDDING`,
-            `INPUT_PATH_EXISTS`, `INPUT_NOT_FINITE`, `RUNTIME_OVERFLOW`, `RUNTIME_DISK_FULL`, `STATE_RESUME_MISMATCH`.
+            `INPUT_EMBEDDINGS_MISSING`, `INPUT_PATH_EXISTS`, `INPUT_NOT_FINITE`, `RUNTIME_OVERFLOW`, `RUNTIME_DISK_FULL`, `STATE_RESUME_MISMATCH`.
 
     Example:
         >>> bake("base", [Adapter.load("adapter")], "merged").survival.coefficient  # doctest: +SKIP
@@ -322,7 +322,9 @@ def _shards(source: Baked, kind: str | None) -> list[Shard]:
 def _shard(source: Baked, file: str, kind: str | None) -> Shard:
     base, names = source.base, _names(source, file)
     infos = {n: source.info(n) for n in names}
-    if all(n in base and _dtype(i, kind) == i.dtype for n, i in infos.items()):
+    if all(
+        n in base and _dtype(i, kind) == i.dtype and i.shape == base.info(n).shape for n, i in infos.items()
+    ):
         first = min((i.offset for i in infos.values()), default=0)
         path = (base.path if base.path.is_dir() else base.path.parent) / file
         header = bytes(base.copy_of(path, 0, first or path.stat().st_size))  # as it is, spaces and all

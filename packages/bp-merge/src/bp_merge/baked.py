@@ -43,6 +43,7 @@ class Edit:
         magnitude: DoRA's norm of each output, or None.
         full: values that replace the tensor (stored type), or None.
         rows: (indices (k,), values (k, columns)) that replace rows, or None.
+        height: rows of the result where the vocabulary was resized, or None for the base's.
     """
 
     source: str
@@ -51,6 +52,7 @@ class Edit:
     magnitude: np.ndarray | None = None
     full: np.ndarray | None = None
     rows: tuple[np.ndarray, np.ndarray] | None = None
+    height: int | None = None
 
     def stacked(self) -> tuple[np.ndarray, np.ndarray] | None:
         """All factors as one pair in f32: (rows, R) with the scales in it, and (R, columns)."""
@@ -120,14 +122,14 @@ class Baked:
 
     def info(self, name: str) -> TensorInfo:
         """What will be stored under `name` (place and bytes are the base's)."""
-        if name in self.base:
-            return self.base.info(name)
         edit = self.edits.get(name)
-        return (
-            self.base.info(name)
-            if edit is None
-            else dataclasses.replace(self.base.info(edit.source), name=name)
-        )
+        if edit is None:
+            return self.base.info(name)
+        info = self.base.info(name if name in self.base else edit.source)
+        if edit.height is None:
+            return dataclasses.replace(info, name=name)
+        nbytes = info.nbytes // max(1, info.shape[0]) * edit.height
+        return dataclasses.replace(info, name=name, shape=(edit.height, *info.shape[1:]), nbytes=nbytes)
 
     def read_raw(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows [start:stop), rounded once to the base's number type."""
@@ -160,8 +162,7 @@ class Baked:
     def tile(self, name: str, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
         """(W, W') of rows [low:high) in f32, (rows, columns) each; the bounds are a tile's."""
         edit = self.edits[name]
-        stored = self.base.read_raw(edit.source, low, high)
-        before = to_f32(stored).reshape(high - low, -1)
+        before = self._stored(edit, low, high)
         after = self._sum(name, edit, before, low, high)
         if edit.magnitude is not None:
             if edit.transposed:
@@ -175,7 +176,18 @@ class Baked:
             if inside.any():
                 after = after.copy()
                 after[where[inside] - low] = values[inside]
+        known = max(self.base.info(edit.source).shape[0] - low, 0) if edit.height is not None else high - low
+        if known < high - low:  # a row that the base never had is no change of it
+            before = np.concatenate([before[:known], after[known:]])
         return before, after
+
+    def _stored(self, edit: Edit, low: int, high: int) -> np.ndarray:
+        """Rows of the base in f32 as a matrix; rows beyond the base's are zeros."""
+        info = self.base.info(edit.source)
+        count = info.shape[0] if info.shape else 1
+        stored = self.base.read_raw(edit.source, min(low, count), min(high, count))
+        before = to_f32(stored).reshape(-1, max(1, math.prod(info.shape[1:])))
+        return np.pad(before, ((0, high - low - len(before)), (0, 0))) if len(before) < high - low else before
 
     def _sum(self, name: str, edit: Edit, before: np.ndarray, low: int, high: int) -> np.ndarray:
         if edit.full is not None:
@@ -198,8 +210,7 @@ class Baked:
             squares = np.zeros(math.prod(self.info(name).shape[1:]), np.float64)
             for low in range(0, rows, step):
                 high = min(low + step, rows)
-                before = to_f32(self.base.read_raw(edit.source, low, high)).reshape(high - low, -1)
-                after = self._sum(name, edit, before, low, high)
+                after = self._sum(name, edit, self._stored(edit, low, high), low, high)
                 squares += np.einsum("ij,ij->j", after, after, dtype=np.float64)
             found = (to_f32(np.asarray(edit.magnitude)) / np.sqrt(squares)).astype(np.float32)
             with self._lock:

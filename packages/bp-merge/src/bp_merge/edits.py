@@ -4,6 +4,8 @@
   another for all of them, if only one does; it is told. Anything left over is an error that names it.
 - Several adapters add up. What is absolute (whole tensors, rows, DoRA's magnitudes) has no sum: one adapter, weight 1.
 - Where input embedding and output head share a tensor, a change of one side is refused, unless the head is untied.
+- A resized vocabulary has its own rows in the adapter: embedding and head are then as long as the adapter's, and the
+  configuration says so. A row that neither the base nor the adapter holds is refused.
 - Quantised weights would have to be quantised again, with a loss that hides small changes: refused.
 """
 
@@ -50,23 +52,108 @@ def plan_edits(base: Checkpoint, adapters: Sequence[tuple[Adapter, float]], *, u
     edits: dict[str, Edit] = {}
     for adapter, weight in adapters:
         flipped = bool(adapter.config.get("fan_in_fan_out"))
+        for name, values in adapter.full.items():
+            _only(len(adapters), weight, f"it replaces {name}")
+            target = names[name]
+            _put(edits, base, target, tie, full=values, height=_height(base, target, tie, values))
+        for module, values in adapter.tokens.items():
+            _only(len(adapters), weight, f"it replaces rows of {module}")
+            target = names[f"{module}.weight"]
+            where = _indices(adapter, module, len(values))
+            shape = _shape(edits, base, target, tie)
+            if len(shape) != 2 or values.shape[1:] != shape[1:] or where.min() < 0:
+                raise _wrong(f"the trained rows of {module} do not fit {target} {list(shape)}")
+            height = _reach(where, shape[0], target) or (
+                shape[0] if shape != base.info(tie.source(target)).shape else None
+            )
+            _put(edits, base, target, tie, rows=(where, to_f32(values)), height=height)
         for name in adapter.modules:
             if any(e.magnitude is not None for e in edits.values()) and len(adapters) > 1:
                 raise _unsupported("DoRA magnitudes cannot be added to another adapter")
             _add_module(base, edits, names, adapter, name, weight, tie, flipped=flipped)
-        for name, values in adapter.full.items():
-            _only(len(adapters), weight, f"it replaces {name}")
-            _put(edits, base, names[name], tie, full=_shaped(base, tie.source(names[name]), values))
-        for module, values in adapter.tokens.items():
-            _only(len(adapters), weight, f"it replaces rows of {module}")
-            where = _indices(adapter, module, len(values))
-            target = names[f"{module}.weight"]
-            shape = base.info(tie.source(target)).shape
-            if len(shape) != 2 or values.shape[1:] != shape[1:] or where.min() < 0 or where.max() >= shape[0]:
-                raise _wrong(f"the trained rows of {module} do not fit {target} {list(shape)}")
-            _put(edits, base, target, tie, rows=(where, to_f32(values)))
-    config, notes = tie.settle(edits, notes, untie)
-    return Planned(edits, notes, config)
+    saved = any(_saves_embedding(a) for a, _ in adapters)
+    config, notes = tie.settle(edits, notes, untie, apart=saved)
+    config, told = _resized(base, edits, tie, config)
+    return Planned(edits, [*notes, *told], config)
+
+
+def _saves_embedding(adapter: Adapter) -> bool:
+    """Whether the input embedding was trained as a copy, which leaves a tied head as it was."""
+    saved = adapter.config.get("modules_to_save") or ()
+    return not adapter.config.get("ensure_weight_tying") and any(
+        str(s).rsplit(".", 1)[-1] in _EMBEDDINGS for s in saved
+    )
+
+
+def _height(base: Checkpoint, target: str, tie: _Tie, values: np.ndarray) -> int | None:
+    """Rows of a whole tensor of the adapter where they are not the base's; only a vocabulary may differ.
+
+    Raises:
+        BpError: `INPUT_WRONG_BASE`.
+    """
+    shape = base.info(tie.source(target)).shape
+    if values.shape == shape:
+        return None
+    if (
+        tie.is_vocabulary(target)
+        and values.ndim == len(shape)
+        and values.shape[1:] == shape[1:]
+        and len(values)
+    ):
+        return len(values)
+    raise _wrong(f"{target} is {list(shape)} in the base and {list(values.shape)} in the adapter")
+
+
+def _reach(where: np.ndarray, rows: int, target: str) -> int | None:
+    """Rows that trained token rows make of a tensor, None where they all lie within it.
+
+    Raises:
+        BpError: `INPUT_EMBEDDINGS_MISSING` where a row between is nowhere.
+    """
+    top = int(where.max()) + 1
+    if top <= rows:
+        return None
+    if lost := sorted(set(range(rows, top)) - set(where.tolist())):
+        raise _missing(
+            f"{target} has {rows} rows in the base; the adapter trains row {top - 1}, row {lost[0]} is nowhere"
+        )
+    return top
+
+
+def _shape(edits: dict[str, Edit], base: Checkpoint, target: str, tie: _Tie) -> tuple[int, ...]:
+    """Shape of a tensor as far as it was edited."""
+    shape, edit = base.info(tie.source(target)).shape, edits.get(target)
+    return shape if edit is None or edit.height is None else (edit.height, *shape[1:])
+
+
+def _resized(
+    base: Checkpoint, edits: dict[str, Edit], tie: _Tie, config: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The configuration with the vocabulary that embedding and head have now, and what to tell.
+
+    Raises:
+        BpError: `INPUT_EMBEDDINGS_MISSING` where only one of the two was resized.
+    """
+    if all(e.height is None for e in edits.values()) or tie.embedding is None:
+        return config, []
+    was = base.info(tie.embedding).shape[0]
+    names = [n for n in dict.fromkeys((tie.embedding, tie.head, *edits)) if n and tie.is_vocabulary(n)]
+    heights = {n: e.height for n, e in edits.items() if e.height is not None}
+    rows = next(iter(heights.values()))
+    for name in names:
+        size = _shape(edits, base, name, tie)[0]
+        if (
+            size > rows and name not in heights
+        ):  # a vocabulary is cut at its end: the rows that stay are the base's
+            edits[name] = dataclasses.replace(edits.get(name) or Edit(name), height=rows)
+        elif size != rows:
+            raise _missing(f"{next(iter(heights))} has {rows} rows with the adapter, {name} {size}")
+    text = config.get("text_config")
+    if isinstance(text, dict) and "vocab_size" in text:
+        config = {**config, "text_config": {**text, "vocab_size": rows}}
+    if "vocab_size" in config or text is None:
+        config = {**config, "vocab_size": rows}
+    return config, [f"the vocabulary has {rows} rows now, {was} in the base"]
 
 
 def _tensors(adapter: Adapter) -> list[str]:
@@ -79,7 +166,9 @@ def _tensors(adapter: Adapter) -> list[str]:
 def _indices(adapter: Adapter, module: str, count: int) -> np.ndarray:
     wanted: Any = adapter.config.get("trainable_token_indices")
     if isinstance(wanted, dict):
-        wanted = next((v for k, v in wanted.items() if f".{module}".endswith(f".{k}")), None)
+        named = next((v for k, v in wanted.items() if f".{module}".endswith(f".{k}")), None)
+        # a tied head shares the embedding's rows and is not named
+        wanted = next(iter(wanted.values())) if named is None and len(wanted) == 1 else named
     if not isinstance(wanted, list) or len(wanted) != count or not all(type(i) is int for i in wanted):
         raise BpError(
             "INPUT_ADAPTER_INVALID",
@@ -102,10 +191,12 @@ def _add_module(
 ) -> None:
     module = adapter.modules[name]
     target = names[f"{module.name}.weight"]
-    shape = base.info(tie.source(target)).shape
+    shape = _shape(edits, base, target, tie)
     flipped = flipped or module.embedding
     wants = (module.a.shape[1], module.b.shape[0]) if flipped else (module.b.shape[0], module.a.shape[1])
     if shape != wants:
+        if tie.is_vocabulary(target) and shape[1:] == wants[1:]:
+            raise _missing(f"{module.name} was trained with {wants[0]} rows, {target} has {shape[0]}")
         raise _wrong(f"{module.name} changes a {wants[0]} × {wants[1]} matrix, {target} is {list(shape)}")
     if module.magnitude is not None:
         if weight != 1:
@@ -114,7 +205,7 @@ def _add_module(
             raise _wrong(
                 f"{module.name} has {module.magnitude.size} magnitudes for {module.b.shape[0]} outputs"
             )
-        if edits.get(target) is not None:
+        if target in edits and edits[target].factors:
             raise _unsupported(f"{module.name} is DoRA, which cannot be added to another adapter")
 
     def factor() -> tuple[np.ndarray, np.ndarray, float]:
@@ -223,8 +314,12 @@ class _Tie:
         """The tensor of the base that stands behind a name."""
         return str(self.embedding) if name not in self.base and self.missing_head(name) else name
 
+    def is_vocabulary(self, name: str) -> bool:
+        """Whether the rows of a tensor are tokens."""
+        return name in (self.embedding, self.head) or self.missing_head(name) is not None
+
     def settle(
-        self, edits: dict[str, Edit], notes: list[str], untie: bool
+        self, edits: dict[str, Edit], notes: list[str], untie: bool, *, apart: bool
     ) -> tuple[dict[str, Any], list[str]]:
         """Make both sides agree, or untie, or refuse; the configuration of the result."""
         head = self.head or next((n for n in edits if self.missing_head(n)), "lm_head.weight")
@@ -232,31 +327,24 @@ class _Tie:
         right = edits.get(head)
         if not self.tied or (left is None and right is None):
             return self.config, notes
+        sides = (
+            "the input embedding" if right is None else "the output head" if left is None else "both sides"
+        )
         if (
-            left is not None
-            and right is None
-            and left.rows is not None
-            and not left.factors
-            and left.full is None
-        ):
-            if self.head is not None:
-                edits[head] = dataclasses.replace(left, source=head)
-            return self.config, notes
+            not apart
+        ):  # what was saved beside the adapter is the tensor that both share, without the factors of one
+            if right is None and left is not None and _saved(left):
+                right = edits[head] = _plain(left, self.head or str(self.embedding))
+            elif left is None and right is not None and _saved(right):
+                left = edits[str(self.embedding)] = _plain(right, str(self.embedding))
         if left is not None and right is not None and _same(left, right):
             if self.head is None:
                 del edits[head]
             return self.config, notes
         if not untie:
-            side = (
-                "the input embedding"
-                if right is None
-                else "the output head"
-                if left is None
-                else "both sides"
-            )
             raise BpError(
                 "INPUT_TIED_EMBEDDING",
-                f"{side} of the tied {self.embedding} would change in a way of its own",
+                f"{sides} of the tied {self.embedding} would change in a way of its own",
                 "run it again with --untie, which gives the output head a tensor of its own",
             )
         if right is None:
@@ -267,10 +355,27 @@ class _Tie:
         ]
 
 
+def _saved(edit: Edit) -> bool:
+    return edit.full is not None or edit.rows is not None
+
+
+def _plain(edit: Edit, source: str) -> Edit:
+    """An edit's absolute values for the other side of a tie."""
+    return Edit(source, full=edit.full, rows=edit.rows, height=edit.height)
+
+
 def _same(left: Edit, right: Edit) -> bool:
-    if left.factors or right.factors or left.rows or right.rows or left.full is None or right.full is None:
+    """Whether two edits without factors give the same tensor."""
+    if left.factors or right.factors or (left.full is None and left.rows is None):
         return False
-    return left.full.dtype == right.full.dtype and left.full.tobytes() == right.full.tobytes()
+
+    def equal(x: np.ndarray | None, y: np.ndarray | None) -> bool:
+        if x is None or y is None:
+            return x is y
+        return x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
+
+    one, other = left.rows or (None, None), right.rows or (None, None)
+    return equal(left.full, right.full) and equal(one[0], other[0]) and equal(one[1], other[1])
 
 
 def _refuse_quantised(base: Checkpoint) -> None:
@@ -288,6 +393,14 @@ def _refuse_quantised(base: Checkpoint) -> None:
 
 def _wrong(why: str) -> BpError:
     return BpError("INPUT_WRONG_BASE", why, "name the base model that the adapter was trained on")
+
+
+def _missing(why: str) -> BpError:
+    return BpError(
+        "INPUT_EMBEDDINGS_MISSING",
+        f"the vocabulary was resized, and not all its rows are in the adapter: {why}",
+        "save it again with them: model.save_pretrained(DIR, save_embedding_layers=True)",
+    )
 
 
 def _unsupported(why: str) -> BpError:

@@ -23,6 +23,7 @@ CODES: dict[str, str] = {
     "INPUT_WRONG_BASE": "the adapter does not fit the base model",
     "INPUT_QUANTIZED_BASE": "the base model's weights are quantised, so that a merge would be lossy",
     "INPUT_TIED_EMBEDDING": "the adapter changes one side of a tied embedding",
+    "INPUT_EMBEDDINGS_MISSING": "a vocabulary was resized for the adapter, whose files lack rows of the embedding or head",
     "INPUT_PATH_EXISTS": "the output is there already",
     "RUNTIME_OVERFLOW": "a value does not fit the target number type",
     "RUNTIME_WRITE_FAILED": "a file could not be written",

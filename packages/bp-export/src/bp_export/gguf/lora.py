@@ -125,16 +125,25 @@ def write_gguf_lora(
 def check_expressible(adapter: LoraAdapter) -> None:
     """Refuse what a GGUF LoRA file cannot say.
 
+    What the adapter holds counts, beside its configuration: embeddings are saved with an adapter whose vocabulary was
+    resized, and no key says so.
+
     Raises:
         BpError: `INPUT_ADAPTER_NOT_EXPRESSIBLE`, naming every such thing.
     """
     config = adapter.config
+    # PEFT puts the base's own embedding beside LoRA factors of it
+    whole = [n for n in getattr(adapter, "full", {}) if n.removesuffix(".weight") not in adapter.modules]
     found = [
         text
         for text, has in (
             ("DoRA magnitudes", config.get("use_dora")),
             ("modules_to_save", config.get("modules_to_save")),
-            ("trainable_token_indices", config.get("trainable_token_indices")),
+            (f"whole tensors ({listed(whole)})", whole and not config.get("modules_to_save")),
+            (
+                "trainable_token_indices",
+                config.get("trainable_token_indices") or getattr(adapter, "tokens", {}),
+            ),
             ("trained biases", config.get("bias", "none") != "none" or config.get("lora_bias")),
             ("target_parameters", config.get("target_parameters")),
             ("layer_replication", config.get("layer_replication")),
@@ -174,6 +183,10 @@ def _pair(fam: Family, h: Hparams, name: str, pair: LoraPair, alpha: float) -> l
         raise _not_expressible(f"{bare} is no matrix product")
     if target == "output.weight" and h.tied:
         raise _not_expressible("lm_head is adapted, but the base ties it to the embedding")
+    if target == "token_embd.weight" and h.tied:
+        raise _not_expressible(
+            "the input embedding is adapted, but the base ties it to lm_head, which is not"
+        )
     a, b = np.asarray(pair.a, np.float32), np.asarray(pair.b, np.float32)
     rank = a.shape[0]
     if b.ndim != 2 or b.shape[1] != rank:
