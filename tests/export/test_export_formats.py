@@ -161,6 +161,7 @@ def test_alone_our_own_f32_file_is_the_reference(adapter):
     result = export(adapter, format="gguf", verify=True)
     assert result.quantization == "q4_k_m"
     assert result.reference == "our own f32 GGUF of the same weights"
+    assert "cannot be seen" in result.unchecked["computation"]
     assert result.kl is not None
     assert 0 < result.kl < 1.0
     assert names(result.path.parent) == {
@@ -196,6 +197,7 @@ def test_verify_runs_the_adapter_on_its_base_beside_the_merged_model(adapter):
     assert result.kl is not None
     assert result.kl < 1e-6
     assert result.reference == "our own f32 GGUF of the same weights"
+    assert "cannot be seen" in result.unchecked["computation"]
     assert names(result.path.parent) == {result.path.name, result.path.with_suffix(".export.json").name}
 
 

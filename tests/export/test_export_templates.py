@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from bp_export.templates import probe, render_jinja
+from bp_export.ollama_register import compose
+from bp_export.templates import probe, render_jinja, renders_tools
 from go_template import render as render_go
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,3 +168,68 @@ def test_real_templates_are_written_as_go(name):
             wanted = render_jinja(jinja, conversation, bos=special.bos, eos=special.eos)
             assert wanted is not None
             assert render_go(found.go_template(), conversation) == wanted.removeprefix(special.bos or "")
+
+
+HERMES = (
+    "{% if tools %}<|im_start|>system\n{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] + '\n\n' }}"
+    "{% endif %}<tools>{% for t in tools %}{{ '\n' }}{{ t | tojson }}{% endfor %}\n</tools><|im_end|>\n"
+    "{% elif messages[0]['role'] == 'system' %}<|im_start|>system\n{{ messages[0]['content'] }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}{% if m['role'] != 'system' %}<|im_start|>{{ m['role'] + '\n' + m['content'] }}"
+    "{% for c in m.tool_calls or [] %}{{ '<tool_call>\n' }}{{ c.function | tojson }}{{ '\n</tool_call>' }}{% endfor %}"
+    "<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SYSTEM_ONLY = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}<|im_start|>system\n{{ m['content'] }}"
+    "{% if tools %}{{ tools | tojson }}{% endif %}<|im_end|>\n{% else %}"
+    "<|im_start|>{{ m['role'] + '\n' + m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MACRO = (
+    "{% macro say(t) %}{{ t | tojson }}{% endmacro %}{% for t in tools or [] %}{{ say(t) }}{% endfor %}"
+    + CHATML
+)
+CALLS_ONLY = CHATML.replace(
+    "{% endfor %}", "{% for c in m.tool_calls or [] %}{{ c.function.arguments }}{% endfor %}{% endfor %}", 1
+)
+RAISES = "{% if tools %}{{ raise_exception('no tools') }}{% endif %}" + CHATML
+
+
+@pytest.mark.parametrize(
+    "jinja", [HERMES, SYSTEM_ONLY, MACRO, CALLS_ONLY], ids=["hermes", "system-only", "macro", "calls-only"]
+)
+def test_a_template_that_writes_tools_is_left_to_the_jinja(jinja):
+    keys = {"tokenizer.chat_template": jinja, "tokenizer.ggml.tokens": ["<|im_end|>"]}
+    file, origin = compose("./m.gguf", keys)
+    assert (file.template, origin) == (None, "native")
+    assert "TEMPLATE" not in file.render()
+    assert "<|im_end|>" in file.parameters["stop"]
+
+
+@pytest.mark.parametrize("jinja", [RAISES, *(FAMILIES[n][0] for n in FAMILIES)], ids=["raises", *FAMILIES])
+def test_a_template_without_tools_keeps_its_go_text(jinja):
+    assert renders_tools(jinja) is False
+
+
+def test_an_older_server_gets_the_frame():
+    file, origin = compose("./m.gguf", {"tokenizer.chat_template": HERMES}, native=False)
+    assert origin == "derived"
+    assert file.template is not None
+
+
+def test_generation_marks_write_their_body():
+    marked = CHATML.replace("{{ '<|im_start|>'", "{% generation %}{{ '<|im_start|>'", 1).replace(
+        "+ '\n' }}{% endfor %}", "+ '\n' }}{% endgeneration %}{% endfor %}"
+    )
+    found = probe(marked, eos="<|im_end|>")
+    assert found is not None
+    assert found == probe(CHATML, eos="<|im_end|>")
+
+
+def test_a_real_template_with_tools_is_left_to_the_jinja():
+    import real
+
+    folder = real.qwen3_tokenizer_dir()
+    jinja = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["chat_template"]
+    file, origin = compose("./m.gguf", {"tokenizer.chat_template": jinja})
+    assert (file.template, origin) == (None, "native")
+    assert file.parameters["stop"]

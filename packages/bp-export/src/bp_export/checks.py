@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from .verify import VerifyResult
 
 OWN_REFERENCE = "our own f32 GGUF of the same weights"
+SHARED_FAULT = (
+    "the reference was written by the same code: a fault of the architecture's graph or of its keys is in both and"
+    " cannot be seen; only logits of the model itself (verify(reference=…)) show it"
+)
 _RUNTIME_FIELDS = ("token_ids_equal", "top1_agreement", "kl")
 
 
@@ -68,6 +72,8 @@ def check_gguf(
     unchecked = dict(found.unchecked)
     if not s.verify:
         unchecked |= dict.fromkeys(_RUNTIME_FIELDS, "not asked for: add --verify")
+    elif found.kl is not None and name:
+        unchecked["computation"] = SHARED_FAULT
     delta, warnings = None, list(getattr(source, "notes", ()))
     if inputs.adapters:
         survived = survival(source.base, source, _types(config, source, file))
@@ -77,7 +83,7 @@ def check_gguf(
     return Written(
         found.tensors,
         _figures(found),
-        {k: v for k, v in unchecked.items() if k in _RUNTIME_FIELDS},
+        {k: v for k, v in unchecked.items() if k in (*_RUNTIME_FIELDS, "computation")},
         delta,
         tuple(warnings),
     )
@@ -136,7 +142,10 @@ def check_gguf_lora(
     else:
         why = "no llama.cpp runtime: pip install 'bp-export[verify]'"
     figures = _figures(found)
-    return Written(found.tensors, figures, {k: why for k in _RUNTIME_FIELDS if figures[k] is None})
+    missed = {k: why for k in _RUNTIME_FIELDS if figures[k] is None}
+    if figures["reference"] == OWN_REFERENCE:
+        missed["computation"] = SHARED_FAULT
+    return Written(found.tensors, figures, missed)
 
 
 @contextlib.contextmanager

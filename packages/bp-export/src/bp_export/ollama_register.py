@@ -21,7 +21,7 @@ from .errors import BpError, Exit
 from .modelfile import Modelfile, read_modelfile
 from .ollama import Ollama, too_old, version_tuple
 from .ollama_names import Name, parse_name, sanitize
-from .templates import ChatFormat, probe
+from .templates import ChatFormat, probe, renders_tools
 
 _PASSTHROUGH = "{{ .Prompt }}"
 _NATIVE_JINJA = (0, 30, 0)  # from here on a model without a Go template uses the Jinja in its GGUF file
@@ -133,10 +133,15 @@ def compose(
     system: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     licence: str | None = None,
+    native: bool = True,
 ) -> tuple[Modelfile, str | None]:
-    """A Modelfile from what a GGUF file (or, for an adapter, its tokenizer) says; and where its template comes from."""
+    """A Modelfile from what a GGUF file (or, for an adapter, its tokenizer) says; and where its template comes from.
+
+    A Jinja that writes tools gets no TEMPLATE line: the server then uses it as it stands in the GGUF file. Where the
+    server (`native=False`) cannot, or the file is an adapter and carries none, the frame without tools is written.
+    """
     jinja, found = chat_format(keys)
-    if found is not None:
+    if found is not None and not (native and adapter is None and jinja and renders_tools(jinja)):
         template, origin = found.go_template(), "derived"
     else:
         template, origin = None, "native" if jinja else None
@@ -225,7 +230,18 @@ def register(
         system=system,
         parameters=parameters,
         licence=licence,
+        native=version_tuple(version) >= _NATIVE_JINJA,
     )
+    replaced = own is not None and own.template is not None
+    if origin == "derived" and not replaced and renders_tools(str(keys["tokenizer.chat_template"])):
+        notes.append(
+            "tools are lost: the model's chat template writes tools and calls, the Go template only the conversation"
+            + (
+                "; Ollama 0.30 uses the model's own"
+                if not is_adapter
+                else "; export it merged: --format gguf"
+            )
+        )
     if own is not None:
         composed, origin = _merge(composed, own), "modelfile" if own.template is not None else origin
     if is_adapter and origin is None:
@@ -255,7 +271,9 @@ def register(
     if origin is None:
         notes.append("the model has no chat template: it continues text (a base model)")
     if origin == "native":
-        notes.append("the chat template is more than a frame; the server uses the Jinja inside the GGUF file")
+        notes.append(
+            "the chat template is more than a frame; Ollama (from 0.30) uses the Jinja inside the GGUF file"
+        )
     stop = tuple(composed.parameters.get("stop") or ())
     return RegisterResult(target.short, text, origin, stop, version, answer, tuple(notes))
 

@@ -6,6 +6,8 @@ r"""From a tokenizer's Jinja chat template to Ollama's Go template, by asking th
 - The format found must reproduce the Jinja's text on every probe, with and without a system text; else there is no Go
   template, and the model's own Jinja (which the GGUF file carries) is left to do it.
 - The beginning-of-sequence token is left out where the tokenizer adds it by itself: it would come twice.
+- A template that writes tools or tool calls is more than this frame: `renders_tools` finds it by rendering, and the
+  Jinja is left to speak, since a Go text without `.Tools` tells Ollama that the model has no tools.
 - Stop texts are the control markers that the format writes, so that a model which opens the next turn is stopped.
 - The Jinja comes from a model's files: it runs in jinja2's immutable sandbox, without loader, clock or file access.
 
@@ -149,6 +151,41 @@ def render_jinja(
     return _renderer(jinja, bos, eos, "26 Jul 2024")(messages, invite)
 
 
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "bpqtool",
+        "description": "BPQDESCRIPTIONQ",
+        "parameters": {
+            "type": "object",
+            "properties": {"bpqkey": {"type": "string", "description": "A key."}},
+        },
+    },
+}
+_CALL = {
+    "type": "function",
+    "id": "bpqcall01",
+    "function": {"name": "bpqtool", "arguments": {"bpqkey": "BPQVALUEQ"}},
+}
+
+
+def renders_tools(jinja: str, *, bos: str | None = None, eos: str | None = None) -> bool:
+    """Whether a Jinja chat template writes the tools it is given, or the calls of an assistant's turn.
+
+    Each is looked for with and without a system text; a conversation that the template refuses shows nothing.
+    """
+    ask = _renderer(jinja, bos, eos, "26 Jul 2024")
+    for head in ([], [{"role": "system", "content": _S}]):
+        asked = [*head, {"role": "user", "content": _U.format(1)}]
+        if "bpqtool" in (ask(asked, True, [_TOOL]) or ""):
+            return True
+        called = [*asked, {"role": "assistant", "content": "", "tool_calls": [_CALL]}]
+        for tools in (None, [_TOOL]):
+            if "BPQVALUEQ" in (ask(called, False, tools) or ""):
+                return True
+    return False
+
+
 def _read_format(render: Any) -> ChatFormat | None:
     u1, a1, u2, a2, u3 = (_U.format(1), _A.format(1), _U.format(2), _A.format(2), _U.format(3))
     whole = _split(render(_turns(u1, a1, u2, a2, u3)), (u1, a1, u2, a2, u3))
@@ -236,19 +273,29 @@ def _turns(*texts: str) -> list[Message]:
 def _renderer(jinja: str, bos: str | None, eos: str | None, date: str) -> Any:
     from jinja2 import TemplateError, Undefined
     from jinja2.exceptions import SecurityError
-    from jinja2.ext import loopcontrols
+    from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def refuse(message: str) -> str:
         raise TemplateError(message)
 
+    class Generation(Extension):
+        """`{% generation %}` marks what is taught; here its body is what it writes."""
+
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols], undefined=Undefined
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation], undefined=Undefined
     )
     environment.globals["raise_exception"] = refuse
 
-    def render(messages: Sequence[Message], invite: bool) -> str | None:
-        values = {
+    def render(messages: Sequence[Any], invite: bool, tools: Any = None) -> str | None:
+        values: dict[str, Any] = {
+            **({"tools": tools} if tools else {}),
             "messages": [dict(m) for m in messages],
             "add_generation_prompt": invite,
             "bos_token": bos or "",
