@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ def answers(
     encoder: Encoder,
     prompts: Sequence[str | Sequence[Turn]],
     *,
+    tools: Sequence[Mapping[str, Any]] = (),
     max_new_tokens: int = 128,
     temperature: float = 0.0,
     seed: int = 0,
@@ -35,6 +36,7 @@ def answers(
         model: causal LM, PEFT or plain; its train/eval mode is put back.
         encoder: of the model's tokenizer.
         prompts: the user's text, or turns that end before the assistant's.
+        tools: JSON-schema declarations that every prompt shows.
         max_new_tokens: longest answer.
         temperature: 0 takes the most likely token.
         seed: of sampling.
@@ -42,11 +44,15 @@ def answers(
         batch_size: prompts generated together, similar lengths first.
 
     Returns:
-        Texts without special tokens, stripped, in the order of `prompts`.
+        Texts without special tokens, stripped, in the order of `prompts`; with tools, special tokens stay, for
+        they mark the calls of some families.
+
+    Raises:
+        BpError: `CONFIG_TEMPLATE_LOSES` where the chat template does not show a turn or a tool.
     """
     tokenizer = encoder.tokenizer
     turns = [(Turn("user", p),) if isinstance(p, str) else tuple(p) for p in prompts]
-    ids = [encoder.prompt_ids(t) for t in turns]
+    ids = [encoder.prompt_ids(t, tools) for t in turns]
     ends = {tokenizer.eos_token_id, *stops, *encoder.stops} | set(end_ids(model))
     ends.discard(None)
     pad = tokenizer.pad_token_id
@@ -74,7 +80,7 @@ def answers(
         )
         for i, row in zip(chosen, made[:, width:].tolist(), strict=True):
             end = next((k for k, token in enumerate(row) if token in ends), len(row))
-            out[i] = tokenizer.decode(row[:end], skip_special_tokens=True).strip()
+            out[i] = tokenizer.decode(row[:end], skip_special_tokens=not tools).strip()
     model.train(was_training)
     return out
 

@@ -14,11 +14,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bp_data.example import Example
+from bp_data.example import Example, Turn
 from bp_merge.common import BpError
 
 from bp_core.config import Settings
@@ -109,9 +109,15 @@ class Trainer:
         return self._session.result
 
     def generate(
-        self, prompt: str, *, max_new_tokens: int = 128, temperature: float = 0.0, seed: int = 0
+        self,
+        prompt: str | Sequence[Turn],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> str:
-        """The tuned model's answer to one user message."""
+        """The tuned model's answer to one user message, or to the turns of a conversation, with tools that it may call."""
         from bp_core.generate import answers
 
         session = self._trained()
@@ -119,6 +125,7 @@ class Trainer:
             session.model,
             session.encoder,
             [prompt],
+            tools=tools,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             seed=seed,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bp_data.example import Turn
 from bp_export.adapter_dir import AdapterInfo
 from bp_export.base import resolve_base
 from bp_merge.common import BpError
@@ -71,13 +73,20 @@ class Tuned:
         return cls(info, model.eval(), Encoder(tokenizer, now=dt.datetime.now(), end_ids=_ends(info.path)))
 
     def answer(
-        self, prompt: str, *, max_new_tokens: int = 128, temperature: float = 0.0, seed: int = 0
+        self,
+        prompt: str | Sequence[Turn],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> str:
-        """The answer to one user message."""
+        """The answer to one user message, or to the turns of a conversation, with the tools that may be called."""
         return answers(
             self.model,
             self.encoder,
             [prompt],
+            tools=tools,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             seed=seed,
