@@ -37,7 +37,8 @@ class Format:
         shape: its keys in words, for hints and the reference page.
         example: a correct row.
         score: row → (confidence in [0, 1], rationale).
-        read: (fields, where) → Example by `finish`; raises RowError.
+        read: fields → Example by `finish`; raises RowError.
+        quick: the same for the commonest row, which has nothing to tell; None where the row is any other.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Format:
     example: Mapping[str, Any]
     score: Callable[[Mapping[str, Any]], Score]
     read: Callable[[Fields], Example]
+    quick: Callable[[Mapping[str, Any], str, int, str], Example | None] | None = None
 
     def convert(self, row: Mapping[str, Any], source: str, line: int, id: str) -> Example:
         """One row as an Example.
@@ -53,6 +55,8 @@ class Format:
         Raises:
             RowError: with the reason and the JSON path.
         """
+        if self.quick is not None and (example := self.quick(row, source, line, id)) is not None:
+            return example
         fields = Fields(row)
         fields.seat = (id, source, line)
         return self.read(fields)

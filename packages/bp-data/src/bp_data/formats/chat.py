@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bp_data.errors import RowError
-from bp_data.example import TASKS, Example
+from bp_data.example import TASKS, Example, new_example, new_turn
 from bp_data.formats.base import NO, Fields, Format, Score, finish
 from bp_data.formats.sides import TALK, dress
 from bp_data.formats.turns import require_target, to_turns
@@ -34,6 +34,27 @@ def _score_openai(row: Mapping[str, Any]) -> Score:
 
 def _score_sharegpt(row: Mapping[str, Any]) -> Score:
     return max(_score(row, "conversations", "from"), _score(row, "conversation", "from"))
+
+
+def _quick(row: Mapping[str, Any], source: str, line: int, id: str) -> Example | None:
+    """Messages alone, each of a role and a text: most rows of most files, at two thirds of the cost."""
+    messages = row.get("messages")
+    if len(row) != 1 or type(messages) is not list:
+        return None
+    turns = []
+    answered = False
+    for message in messages:
+        if type(message) is not dict or len(message) != 2:
+            return None
+        role, content = message.get("role"), message.get("content")
+        if type(content) is not str or not content or content.isspace():
+            return None
+        if role == "assistant":
+            answered = True
+        elif role != "user" and role != "system":
+            return None
+        turns.append(new_turn(role, content))
+    return new_example(id, source, line, "chat", tuple(turns)) if answered else None
 
 
 def _openai(fields: Fields) -> Example:
@@ -85,6 +106,7 @@ OPENAI = Format(
     {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]},
     _score_openai,
     _openai,
+    _quick,
 )
 SHAREGPT = Format(
     "sharegpt",
