@@ -237,6 +237,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if config.get("peft_type") != "LORA":
         raise _unsupported(folder, f"peft_type is {config.get('peft_type')!r}, not LORA")
     for key, value in config.items():
+        if key == "target_parameters" and value:
+            raise BpError(
+                "INPUT_ADAPTER_UNSUPPORTED",
+                f"{folder}: it adapts parameters ({', '.join(map(str, value))}) of a mixture of experts, which is not merged",
+                "train it on attention and shared layers: backprop train … --target-modules all-linear",
+            )
         if key not in _KNOWN and value not in (None, False, {}, [], ""):
             raise _unsupported(folder, f"{key} = {value!r} changes what the adapter computes, or is unknown")
     targets = config.get("target_modules")

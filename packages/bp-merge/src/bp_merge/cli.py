@@ -139,6 +139,8 @@ def merge(
         **given,
     )
     _end_line(sink)
+    for text in result.warnings:
+        sink.note(text)
     sink.result(
         result.to_dict(),
         f"{output}: {result.modules} modules, rank {result.rank}, "
@@ -294,7 +296,11 @@ def compare(a: Path, b: Path, sink: Sink) -> None:
 @cli.command(epilog="Example:\n\n  bp-merge slao --state continual adapter-of-task-3")
 @click.argument("adapter", type=_FOLDER)
 @click.option("--state", required=True, type=_FOLDER, help="State folder, made by the first task.")
-@click.option("--variant", type=click.Choice(["paper", "delta"]), default="paper", show_default=True)
+@click.option(
+    "--variant",
+    type=click.Choice(["paper", "delta"]),
+    help="Of a new state, paper unless given; a state keeps its own.",
+)
 @click.option("--schedule", default="sqrt", show_default=True, help="sqrt, linear, log or a constant.")
 @click.option("--min-cosine", type=float, help="Leave the task out below this cosine to the merged change.")
 @click.option("--start", type=_FOLDER, help="Also write where the next task's training starts.")
@@ -303,7 +309,7 @@ def compare(a: Path, b: Path, sink: Sink) -> None:
 def slao(
     adapter: Path,
     state: Path,
-    variant: str,
+    variant: str | None,
     schedule: str,
     min_cosine: float | None,
     start: Path | None,

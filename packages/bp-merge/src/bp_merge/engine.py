@@ -33,6 +33,9 @@ from bp_merge.lowrank import LowRank, compress, norm
 from bp_merge.method import Context, Method, get_method
 from bp_merge.moments import Moments
 from bp_merge.shards import check_space, ordered, peak_rss_mb, workers
+from bp_merge.stfile import read_json
+
+MOST = 1e6  # of a weight: what is meant lies below 10, and squares of larger sums overflow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,7 @@ class MergeResult:
         weights: as used.
         seconds: wall time.
         output_path: the folder, where one was written.
+        warnings: what the user should know.
     """
 
     adapter: Adapter
@@ -62,6 +66,7 @@ class MergeResult:
     weights: list[float]
     seconds: float
     output_path: Path | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, without the tensors."""
@@ -145,6 +150,7 @@ def merge(
         job.weights,
         time.perf_counter() - started,
         written,
+        _check_bases(adapters),
     )
 
 
@@ -237,6 +243,7 @@ def _prepare(
             f"{name} needs one file of input moments per adapter: {n}, not {len(moments)}",
             "--moments A.safetensors --moments B.safetensors",
         )
+    _check_bases(adapters)
     full, tokens = _common_tensors(adapters)
     return _Job(
         adapters,
@@ -251,6 +258,38 @@ def _prepare(
         _names(adapters, missing),
         full,
         tokens,
+    )
+
+
+def _check_bases(adapters: Sequence[Adapter]) -> tuple[str, ...]:
+    """Refuse adapters that are known to come from different models; tell of bases that only have different names.
+
+    What is known is the configuration's hash in backprop.json: the same weights often lie under two names.
+
+    Raises:
+        BpError: `INPUT_ADAPTERS_MISMATCH`.
+    """
+    hashes: dict[str, Path | None] = {}
+    for adapter in adapters:
+        file = adapter.path / "backprop.json" if adapter.path else None
+        try:
+            found = read_json(file)["base_model"]["config_sha256"] if file and file.is_file() else None
+        except (OSError, ValueError, KeyError, TypeError):
+            found = None
+        if isinstance(found, str):
+            hashes.setdefault(found, adapter.path)
+    if len(hashes) > 1:
+        one, other = list(hashes.values())[:2]
+        raise BpError(
+            "INPUT_ADAPTERS_MISMATCH",
+            f"{one} and {other} were trained on different models: backprop.json has two configurations",
+            f"see the base of each: bp-merge inspect {other}",
+        )
+    names = dict.fromkeys(str(n) for a in adapters if (n := a.config.get("base_model_name_or_path")))
+    if len(names) < 2:
+        return ()
+    return (
+        f"the adapters name different bases ({', '.join(names)}): their sum means something on one model only",
     )
 
 
@@ -294,6 +333,8 @@ def _check_arguments(
         raise wrong(
             f"{n} adapters need {n} finite weights, not {list(weights)}", f"--weights {','.join(['1'] * n)}"
         )
+    if weights is not None and any(abs(w) > MOST for w in weights):
+        raise wrong(f"weights lie within ±{MOST:g}, not {list(weights)}", f"--weights {','.join(['1'] * n)}")
     if rank is not None and energy is not None:
         raise wrong("give a rank or an energy fraction, not both", "--rank 64")
     if rank is not None and rank < 1:

@@ -194,7 +194,7 @@ def step(
     state: SlaoState | None,
     finetuned: Adapter,
     *,
-    variant: str = "paper",
+    variant: str | None = None,
     weight: Schedule = "sqrt",
     min_cosine: float | None = None,
 ) -> SlaoStep:
@@ -203,13 +203,14 @@ def step(
     Args:
         state: None for the first task.
         finetuned: the adapter after training on the task.
-        variant: of a new state; an existing state keeps its own.
+        variant: of a new state, `paper` unless given; an existing state's own is the only other one that is taken.
         weight: λ schedule.
         min_cosine: the drift gate; None accepts all.
 
     Raises:
         BpError: `INPUT_ADAPTERS_MISMATCH` where modules, ranks or scales differ from the state's;
-            `INPUT_ADAPTER_UNSUPPORTED` for DoRA, biases or whole tensors; `INPUT_NOT_FINITE`.
+            `INPUT_ADAPTER_UNSUPPORTED` for DoRA, biases or whole tensors; `INPUT_NOT_FINITE`; `INPUT_VALIDATION_FAILED`
+            for another variant than the state's.
     """
     modules = {}
     if finetuned.full or finetuned.tokens or not finetuned.modules:
@@ -229,11 +230,18 @@ def step(
     finetuned = dataclasses.replace(finetuned, modules=modules)
     if state is None:
         schedule(weight, 1)
+        variant = variant or "paper"
         if variant not in VARIANTS:
             raise BpError(
                 "INPUT_VALIDATION_FAILED", f"variant is paper or delta, not {variant!r}", "--variant paper"
             )
         return SlaoStep(SlaoState(finetuned, finetuned, 1, variant), True, 1.0, None, {})
+    if variant not in (None, state.variant):
+        raise BpError(
+            "INPUT_VALIDATION_FAILED",
+            f"the state was made with the variant {state.variant}, not {variant}",
+            f"--variant {state.variant}, or another folder: --state DIR",
+        )
     _check_fit(state, finetuned)
     i = state.count + 1
     lam = schedule(weight, i)
