@@ -156,6 +156,28 @@ def parameter_count(folder: Path) -> int:
         return sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
 
 
+def beside_experts(model: nn.Module) -> list[str]:
+    """What `all-linear` adapts in a mixture of experts: attention and shared layers; empty for any other model.
+
+    PEFT would adapt experts and router with it, which no exporter here can write.
+    """
+    if not any(p.ndim == 3 and ".experts." in n for n, p in model.named_parameters()):
+        return []
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    found = set()
+    for name, module in model.named_modules():
+        parts = name.split(".")
+        if (
+            isinstance(module, nn.Linear)
+            and module is not head
+            and not {"experts", "gate", "router"} & set(parts)
+        ):
+            found.add(
+                ".".join(parts[-2:])
+            )  # "shared_expert.up_proj", not "up_proj": PEFT turns that into experts
+    return sorted(found)
+
+
 def add_adapter(model: nn.Module, settings: Settings) -> Any:
     """Put a fresh LoRA adapter on a model; its weights are fp32 whatever the base is.
 
@@ -165,7 +187,7 @@ def add_adapter(model: nn.Module, settings: Settings) -> Any:
     lora = settings.lora
     targets: Any = list(lora.target_modules)
     if targets == ["all-linear"]:
-        targets = "all-linear"
+        targets = beside_experts(model) or "all-linear"
     start: Any = True if lora.init_lora_weights == "default" else lora.init_lora_weights
     config = LoraConfig(
         r=lora.rank or PRESETS[lora.preset]["rank"],

@@ -34,6 +34,7 @@ from bp_core.guards import HeatGuard
 from bp_core.models import (
     Device,
     add_adapter,
+    beside_experts,
     choose_device,
     load_model,
 )
@@ -237,7 +238,10 @@ def _train(job: Job, callbacks: Iterable[Callback], after: After | None) -> Sess
     prepared, tell, t = job.prepared, job.tell, job.settings.training
     steps = t.steps or 1
     transformers.set_seed(t.seed)
-    model = add_adapter(load_model(job.base.path, settings, device), settings)
+    model = load_model(job.base.path, settings, device)
+    if settings.lora.target_modules == ("all-linear",) and (beside := beside_experts(model)):
+        tell(f"mixture of experts: {', '.join(beside)} get an adapter, experts and router stay as they are")
+    model = add_adapter(model, settings)
     if settings.model.init_adapter is not None:
         load_weights(model, settings.model.init_adapter)
     pad = encoder.tokenizer.pad_token_id or 0

@@ -1,0 +1,20 @@
+"""all-linear on a mixture of experts: attention and shared layers, never experts or router."""
+
+from __future__ import annotations
+
+import torch
+import transformers
+from bp_core.models import beside_experts
+
+
+def test_all_linear_leaves_experts_and_router():
+    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    experts = {"moe_intermediate_size": 8, "num_experts": 4, "num_experts_per_tok": 2}
+    with torch.device("meta"):
+        dense = transformers.AutoModelForCausalLM.from_config(transformers.Qwen3Config(**sizes, **heads))
+        sparse = transformers.AutoModelForCausalLM.from_config(
+            transformers.Qwen3MoeConfig(**sizes, **heads, **experts)
+        )
+    assert beside_experts(dense) == []
+    assert beside_experts(sparse) == [f"self_attn.{n}_proj" for n in "koqv"]
