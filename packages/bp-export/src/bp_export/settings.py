@@ -59,7 +59,7 @@ class ExportSettings:
     smoke: bool = knob(True, "Ask the Ollama model for one short answer after creating it.")
     lm_studio: bool = knob(False, "Put the GGUF model where LM Studio finds it.")
     overwrite: bool = knob(True, "Replace an output or an Ollama model of that name; off refuses.")
-    reserve_disk_gb: Annotated[float, Ge(0), Le(1e6)] = knob(0.0, "Disk room that must stay free.", unit="GB")
+    reserve_disk_gb: Annotated[float, Ge(0), Le(1e9)] = knob(0.0, "Disk room that must stay free.", unit="GB")
     threads: Annotated[int, Ge(1), Le(1024)] | None = knob(
         None, "Threads for quantizing; all cores unless given."
     )
