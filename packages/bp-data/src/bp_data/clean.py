@@ -30,7 +30,7 @@ from bp_data.language import language, languages
 from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, star_clusters
 from bp_data.output import STDOUT
 from bp_data.report_parts import Trace
-from bp_data.texts import all_paths, compared_text, exact_key, row_text, rows_of, text_key
+from bp_data.texts import compared_text, exact_key, row_text, text_key
 from bp_data.tokens import TokenCounter
 
 _DEFECT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd]")
@@ -209,17 +209,16 @@ def clean(
         changes["against"] = (str(changes["against"]),)
     settings = dataclasses.replace(settings or CleanSettings(), **changes)
     from bp_data.conversion import input_files
-    from bp_data.reader import read
+    from bp_data.sources.objects import as_rows
 
     filters = _Filters(settings)
     rows: list[Example] = []
     fate: dict[int, Dropped] = {}
     order: list[Dropped | int] = []
     redacted = 0
-    if isinstance(dataset, (str, Path)) or all_paths(dataset):
-        dataset = read(*([dataset] if isinstance(dataset, (str, Path)) else dataset))  # pyright: ignore
+    dataset = as_rows(dataset)
     inputs = input_files(dataset, *settings.against)
-    for row in rows_of(dataset):  # pyright: ignore
+    for row in dataset:  # pyright: ignore
         if progress is not None and len(order) % 1000 == 999:
             progress(len(order) + 1)
         if isinstance(row, Rejected):

@@ -20,6 +20,7 @@ import enum
 import json
 import math
 import os
+import re
 import sys
 import types
 import typing
@@ -341,7 +342,7 @@ class Sink:
         """Tell the user something that is not the result (stderr, silent in quiet mode)."""
         clear_status()
         if self.mode != "quiet":
-            sys.stderr.write(text + "\n")
+            sys.stderr.write(printable(text) + "\n")
             sys.stderr.flush()
 
     def progress(self, text: str) -> None:
@@ -388,15 +389,23 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: control characters, which a file name may hold, are escaped; lines stay lines."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
 def render_error(error: Any, *, as_json: bool = False, run_id: str = "") -> str:
     """An error as the user reads it: `[CODE] cause`, a blank line, `hint: command`, the run id."""
     if as_json:
         return json.dumps(
             {"schema_version": SCHEMA_VERSION, "error": error.to_dict()}, ensure_ascii=False, default=str
         )
-    lines = [f"[{error.code}] {error.message}"]
+    lines = [f"[{error.code}] {printable(error.message)}"]
     if error.hint:
-        lines += ["", f"hint: {error.hint}"]
+        lines += ["", f"hint: {printable(error.hint)}"]
     run_id = run_id or str(getattr(error, "details", {}).get("run_id", ""))
     if run_id:
         lines += [f"run: {run_id}"]

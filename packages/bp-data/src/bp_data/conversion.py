@@ -41,6 +41,7 @@ class Conversion:
         detection: one line for each source.
         keys: the account of keys that are not in the rows written, one line each.
         output: the file written, or "".
+        unit: what the numbers of rows count, "line" or "row".
     """
 
     rows_total: int
@@ -53,6 +54,7 @@ class Conversion:
     detection: tuple[str, ...]
     keys: tuple[str, ...]
     output: str
+    unit: str = "line"
 
     def tell(self) -> str:
         """The result for people."""
@@ -64,7 +66,7 @@ class Conversion:
         for reason, found in sorted(self.rejections.items(), key=lambda pair: (-pair[1]["count"], pair[0])):
             state = " (dropped)" if reason in self.dropped else ""
             lines += [
-                f"{reason}: {found['count']}{state}, lines {', '.join(map(str, found['lines']))}",
+                f"{reason}: {found['count']}{state}, {self.unit}s {', '.join(map(str, found['lines']))}",
                 f"  {found['hint']}",
                 f"  found: {found['excerpt']}",
             ]
@@ -143,6 +145,7 @@ def convert(
         detection=tuple(found.tell() for found in reader.detections),
         keys=tuple(reader.account.tell()),
         output=str(output) if written else "",
+        unit="row" if {source.counts.unit for source in reader.sources} == {"row"} else "line",
     )
 
 

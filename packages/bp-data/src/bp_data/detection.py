@@ -31,6 +31,8 @@ from bp_data.sources.streams import kind_by_name
 HEAD = 400
 PLACES = 8
 PER_PLACE = 40
+PLACE_BYTES = 2 << 20
+HEAD_BYTES, HEAD_BAD = 16 << 20, 10_000  # what may be held while good rows are sought
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +140,7 @@ def detect(
                 bad += 1
             else:
                 rows.append(item[1])
-        if len(rows) >= HEAD:
+        if len(rows) >= HEAD or bad >= HEAD_BAD or opened.counts.bytes > HEAD_BYTES:
             break
     if not rows and not bad:
         raise BpError("INPUT_DATASET_EMPTY", f"{opened.name} holds no row", f"head -c 300 {opened.spec}")
@@ -199,7 +201,10 @@ def _spread(source: Source) -> tuple[list[dict[str, Any]], str]:
             file.seek(size * place // PLACES)
             if place:
                 file.readline(1 << 20)
+            until = file.tell() + PLACE_BYTES
             for line in islice(iter(lambda: file.readline(1 << 20), b""), PER_PLACE):
+                if file.tell() > until:
+                    break
                 try:
                     value = orjson.loads(line)
                 except orjson.JSONDecodeError:

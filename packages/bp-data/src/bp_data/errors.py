@@ -62,12 +62,14 @@ REASONS: dict[str, Reason] = {
     ),
     "raw_control_character": Reason("error", "an unescaped control character stands inside a JSON string"),
     "not_finite": Reason("error", "NaN or Infinity, which JSON does not have"),
-    "nesting_too_deep": Reason("error", "objects or lists are nested deeper than 1,024 levels"),
+    "nesting_too_deep": Reason("error", "objects or lists are nested deeper than 200 levels"),
     "line_too_long": Reason("error", "the row is longer than the limit for one row"),
     "not_an_object": Reason("error", "the row is JSON but no object"),
     "ragged_row": Reason("error", "the CSV record has more or fewer cells than the header"),
     "unclosed_quote": Reason("error", "a quote opened in the CSV record is never closed"),
-    "unreadable_row_group": Reason("error", "the Parquet row group that holds the row cannot be decoded"),
+    "unreadable_row_group": Reason(
+        "error", "the Parquet row group or Arrow batch that holds the row cannot be decoded"
+    ),
     "source_failed": Reason("error", "the source raised an error in the middle"),
     # the row cannot become an Example
     "unrecognised_format": Reason("error", "the row's keys fit no known format"),

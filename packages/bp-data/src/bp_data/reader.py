@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
 from bp_data.account import KeyAccount, agreed, parse_keys
 from bp_data.checks import refused
-from bp_data.detection import HEAD, Detection, detect_source
+from bp_data.detection import HEAD, HEAD_BAD, HEAD_BYTES, Detection, detect_source
 from bp_data.errors import BpError, RowError
 from bp_data.example import Example, Rejected
 from bp_data.excerpt import excerpt
@@ -29,6 +28,7 @@ from bp_data.formats.base import Fields
 from bp_data.formats.foreign import foreign, refuse_foreign
 from bp_data.mapping import FieldMap, Mapper, mapper_named, parse_map
 from bp_data.sources import Limits, Source, expand
+from bp_data.sources.jsonl import TOO_DEEP
 
 Item = Example | Rejected
 Convert = Callable[[dict[str, Any], str, int, str], Example]
@@ -43,7 +43,7 @@ class _Last:
 
 
 def read(
-    *sources: str | os.PathLike[str],
+    *sources: Any,
     format: str = "auto",
     mapping: str | Mapping[str, Any] | FieldMap | None = None,
     force: bool = False,
@@ -58,8 +58,9 @@ def read(
     """Read rows of any known source and format.
 
     Args:
-        sources: paths (`.jsonl .json .csv .tsv .parquet .txt .md`, also gzip or zstd), directories, globs, "-" for
-            stdin, `hf:<id>[:split[:revision]]`, or a third-party scheme.
+        sources: paths (`.jsonl .json .csv .tsv .parquet .arrow .txt .md`, also compressed), directories, globs, "-" for
+            stdin, `hf:<id>[:split[:revision]]`, a third-party scheme; or rows in memory: a `datasets.Dataset` or
+            `DatasetDict`, a list of objects, columns, an Arrow table, a data frame.
         format: "auto", or one of `bp_data.FORMATS` and their aliases.
         mapping: field map: `question=prompt,answer=completion`, a dict, JSON, or a `FieldMap`.
         force: read with the best candidate even below a confidence of 0.80.
@@ -92,8 +93,9 @@ def read(
     if field_map is not None and field_map.format:
         chosen = format_named(field_map.format)
     plugin = mapper_named(mapper, mapper_modules) if isinstance(mapper, str) else mapper
+    limits = limits or Limits()
     return Reader(
-        expand(*sources), chosen, field_map, plugin, force, limits or Limits(), max_samples, note,
+        expand(*sources, text=limits.text_by != "auto"), chosen, field_map, plugin, force, limits, max_samples, note,
         parse_keys(drop_keys), check,
     )  # fmt: skip
 
@@ -182,7 +184,7 @@ class Reader(Iterator[Item]):
                         bad += 1
                     elif len(rows) < HEAD:
                         rows.append(item[1])  # pyright: ignore
-                if len(rows) >= HEAD:
+                if len(rows) >= HEAD or bad >= HEAD_BAD or source.counts.bytes > HEAD_BYTES:
                     break
             if not head:
                 raise BpError(
@@ -207,6 +209,9 @@ class Reader(Iterator[Item]):
                     example = convert(row, name, line, prefix + str(line))
                 except RowError as error:
                     yield Rejected(name, line, error.reason, error.field, error.hint, excerpt(row))
+                    continue
+                except RecursionError:
+                    yield Rejected(name, line, "nesting_too_deep", "", TOO_DEEP, "")
                     continue
                 if example.told:
                     if drop:

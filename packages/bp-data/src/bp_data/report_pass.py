@@ -23,7 +23,8 @@ from bp_data.example import Example, Rejected
 from bp_data.neardup import NearDuplicatePairs, NearDuplicateSearch, star_clusters
 from bp_data.report import Report, ReportSettings
 from bp_data.report_parts import Excerpts, Trace, advisories, beginning, find_outliers, turn_statistics
-from bp_data.texts import all_paths, compared_text, exact_key, row_text, text_key
+from bp_data.sources.objects import as_rows
+from bp_data.texts import compared_text, exact_key, row_text, text_key
 from bp_data.tokens import ESTIMATE, CountsAhead, TokenCounter, distribution, histogram
 
 _BATCH = 512
@@ -85,10 +86,7 @@ class Pass:
                 self.search.add(text)
             self.search.flush()
             self.held = len(self.index.items)
-        if isinstance(dataset, (str, Path)) or all_paths(dataset):
-            from bp_data.reader import read
-
-            dataset = read(*([dataset] if isinstance(dataset, (str, Path)) else dataset))
+        dataset = as_rows(dataset)
         self.reader = dataset if hasattr(dataset, "row_format") else None
         if self.reader is not None:
             self.reader.tells_account = False  # it is part of the report

@@ -24,21 +24,9 @@ Rows = Iterable[Example | Rejected]
 
 def rows_of(source: Rows | str | Path | Sequence[str | Path]) -> Iterator[Example | Rejected]:
     """Iterate rows whatever they were given as: rows themselves, one path, or several paths."""
-    if isinstance(source, (str, Path)):
-        source = [source]
-    if all_paths(source):
-        from bp_data.reader import read
+    from bp_data.sources.objects import as_rows
 
-        yield from read(*source)  # pyright: ignore
-        return
-    yield from source  # pyright: ignore
-
-
-def all_paths(source: Any) -> bool:
-    """Whether a source is a list of paths, and not of rows."""
-    return (
-        isinstance(source, (list, tuple)) and bool(source) and all(isinstance(i, (str, Path)) for i in source)
-    )
+    yield from as_rows(source)
 
 
 def _spoken(turns: Sequence[Turn], roles: tuple[str, ...]) -> Iterator[str]:

@@ -27,10 +27,11 @@ from bp_data.checks import Issue, check, severity
 from bp_data.common import knob
 from bp_data.errors import REFUSALS, BpError
 from bp_data.example import Example, Rejected
-from bp_data.excerpt import excerpt
+from bp_data.excerpt import excerpt, shown
 from bp_data.formats import FORMATS, format_named
 from bp_data.reader import Reader, read
 from bp_data.sources import Limits
+from bp_data.sources.objects import is_rows
 
 _CHUNK = 256
 _CAUSES = REFUSALS | set(
@@ -100,6 +101,9 @@ class Validation:
     notes: tuple[str, ...]
     keys: tuple[dict[str, Any], ...]
     seconds: float
+    units: dict[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # source → what its numbers count, line or row
 
     @property
     def errors(self) -> int:
@@ -113,7 +117,11 @@ class Validation:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-able data."""
-        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "issues"}
+        data = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in ("issues", "units")
+        }
         issues = [dataclasses.asdict(issue) for issue in self.issues]
         data["errors"] = [issue for issue in issues if issue["severity"] == "error"]
         data["warnings"] = [issue for issue in issues if issue["severity"] != "error"]
@@ -131,7 +139,7 @@ class Validation:
         ):
             lines += ["", f"{severity(code)} {code}: {count}"]
             for issue in [found for found in self.issues if found.code == code][:3]:
-                where = f"line {issue.line}" if issue.line else "the file"
+                where = f"{self.units.get(issue.source, 'line')} {issue.line}" if issue.line else "the file"
                 says = issue.expected if code in _CAUSES else f"expected {issue.expected}"
                 lines.append(f"  {issue.source}, {where}{f', {issue.path}' if issue.path else ''}: {says}")
                 if issue.excerpt:
@@ -188,9 +196,9 @@ def validate(
     started = time.perf_counter()
     reader: Reader | None = None
     paths = [data] if isinstance(data, str | PathLike) else data if isinstance(data, list | tuple) else []
-    if paths and all(isinstance(path, str | PathLike) for path in paths):
+    if is_rows(data) or (paths and all(isinstance(path, str | PathLike) for path in paths)):
         reader = read(
-            *map(str, paths),
+            *([data] if is_rows(data) else map(str, paths)),
             format=format,
             mapping=mapping,
             force=force,
@@ -237,7 +245,9 @@ def validate(
             expected = f"{detection.duplicate_key!r} once; the last one counts"
             state.add(Issue("duplicate_key", "warn", detection.source, 0, "", expected))
     return Validation(
-        dataset=", ".join(map(str, paths) if paths else (s.name for s in reader.sources))
+        dataset=", ".join(
+            map(shown, paths) if paths and not is_rows(data) else (s.name for s in reader.sources)
+        )
         if reader
         else "rows",
         format_detected=kinds.pop() if len(kinds) == 1 else "mixed",
@@ -251,6 +261,7 @@ def validate(
         notes=tuple(reader.notes) if reader else (),
         keys=tuple(account.to_list()),
         seconds=round(time.perf_counter() - started, 3),
+        units={source.name: source.counts.unit for source in reader.sources} if reader else {},
     )
 
 

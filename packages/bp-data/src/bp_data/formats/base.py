@@ -22,6 +22,7 @@ import orjson
 from bp_data.errors import RowError
 from bp_data.example import Example, Kind, Turn, new_example
 from bp_data.formats.keys import is_media, left_over
+from bp_data.sources.jsonl import check_depth
 
 Score = tuple[float, str]
 NO: Score = (0.0, "")
@@ -160,9 +161,11 @@ def from_json(value: Any, key: str, reason: str = "mistyped_field") -> Any:
     """A value that may have been written as JSON in a string (CSV cells, nested exports)."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
-            return orjson.loads(value)
+            found = orjson.loads(value)
         except orjson.JSONDecodeError:
             raise RowError(reason, key, f"{key} is a string that starts like JSON and is none") from None
+        check_depth(found)
+        return found
     return value
 
 

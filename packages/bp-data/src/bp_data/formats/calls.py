@@ -16,6 +16,7 @@ import orjson
 
 from bp_data.errors import RowError
 from bp_data.formats.base import Fields, from_json, kind_of, without_nulls
+from bp_data.sources.jsonl import check_depth
 
 Call = Mapping[str, Any]
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.S)
@@ -82,6 +83,7 @@ def _arguments(value: Any, path: str, fields: Fields, where: str) -> dict[str, A
                 value = orjson.loads(value) if value.strip() else {}
             except orjson.JSONDecodeError:
                 break
+            check_depth([value])
             kept = value
         elif isinstance(value, Mapping):
             kept = without_nulls(value)

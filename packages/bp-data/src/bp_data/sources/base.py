@@ -36,7 +36,10 @@ class Limits:
 
 @dataclasses.dataclass
 class Counts:
-    """What a source saw beside rows: blank lines and things worth telling."""
+    """What a source saw beside rows: blank lines, bytes of rows, things worth telling, and why reading ended early."""
 
     blank: int = 0
+    bytes: int = 0
+    failure: Exception | None = None
+    unit: str = "line"  # what a row's number counts: lines of text, or rows
     notes: list[str] = dataclasses.field(default_factory=list)

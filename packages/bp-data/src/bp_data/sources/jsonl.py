@@ -21,7 +21,10 @@ from bp_data.example import Rejected
 from bp_data.excerpt import excerpt
 from bp_data.sources.base import Batch, Counts, Limits
 
+BOM = b"\xef\xbb\xbf"
+DEPTH = 200  # levels of nesting; the writer of JSON stops at 254
 BLOCK = 1 << 16  # small enough that the rows of a block stay in the cache
+TOO_DEEP = f"at most {DEPTH} levels of nesting are read"
 _BIG = 9.2e18  # just under 2**63: floats of this size may be integers that lost digits
 _POSITION = re.compile(r"line (\d+) column (\d+)")
 
@@ -40,6 +43,7 @@ def batches(stream: BinaryIO, name: str, limits: Limits, counts: Counts) -> Iter
             if end < 0 and not last:
                 continue
             block, skipping = block[end + 1 :] if end >= 0 else b"", False
+        counts.bytes += len(block)
         held.append(block)
         held_bytes += len(block)
         if not last and b"\n" not in block:
@@ -54,8 +58,8 @@ def batches(stream: BinaryIO, name: str, limits: Limits, counts: Counts) -> Iter
         complete = len(lines)
         if last and tail:
             lines.append(tail)
-        if number == 0 and lines and lines[0].startswith(b"\xef\xbb\xbf"):
-            lines[0] = lines[0][3:]
+        if number == 0 and lines:
+            lines[0] = lines[0].removeprefix(BOM)
         out: Batch = []
         append = out.append
         for index, line in enumerate(lines):
@@ -69,19 +73,37 @@ def batches(stream: BinaryIO, name: str, limits: Limits, counts: Counts) -> Iter
                 if not line.strip():
                     counts.blank += 1
                     continue
-                append(refuse(name, number, line, error, truncated=index >= complete))
-                continue
+                if line.startswith(BOM):
+                    counts.notes.append(
+                        f"{name}: a byte-order mark before line {number} was left out (files joined?)"
+                    )
+                    lines[index] = line = line[len(BOM) :]
+                    if not line.strip():
+                        counts.blank += 1
+                        continue
+                    try:
+                        value = loads(line)
+                    except orjson.JSONDecodeError as second:
+                        append(refuse(name, number, line, second, truncated=index >= complete))
+                        continue
+                else:
+                    append(refuse(name, number, line, error, truncated=index >= complete))
+                    continue
             if type(value) is not dict:
                 hint = 'each line is one object, such as {"prompt": "…", "completion": "…"}'
                 append(Rejected(name, number, "not_an_object", "", hint, excerpt(line)))
                 continue
-            for item in value.values():
-                kind = type(item)
-                if kind is str:
-                    continue
-                if (kind is list or kind is dict or kind is float) and inexact(item):
-                    value = exactly(line, value)
-                    break
+            try:
+                for item in value.values():
+                    kind = type(item)
+                    if kind is str:
+                        continue
+                    if (kind is list or kind is dict or kind is float) and inexact(item):
+                        value = exactly(line, value)
+                        break
+            except RowError as deep:
+                append(Rejected(name, number, deep.reason, "", deep.hint, excerpt(line)))
+                continue
             append((number, value))
         if out:
             yield out
@@ -105,27 +127,60 @@ def parse(data: bytes) -> Any:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise diagnose(data, error) from None
-    return exactly(data, value) if type(value) in (dict, list, float) and inexact(value) else value
+    return exactly(data, value) if type(value) in (dict, list) and inexact(value) else value
 
 
-def inexact(value: Any) -> bool:
-    """Whether a value holds a float so large that it may be an integer that lost digits."""
+def inexact(value: Any, left: int = DEPTH) -> bool:
+    """Whether a value holds a float so large that it may be an integer that lost digits.
+
+    Raises:
+        RowError: `nesting_too_deep`.
+    """
     kind = type(value)
     if kind is float:
         return not -_BIG < value < _BIG
+    if not left:
+        raise RowError("nesting_too_deep", "", TOO_DEEP)
     for item in value.values() if kind is dict else value:
         inner = type(item)
-        if (inner is dict or inner is list or inner is float) and inexact(item):
+        if (inner is dict or inner is list or inner is float) and inexact(item, left - 1):
             return True
     return False
 
 
 def exactly(data: bytes, value: Any) -> Any:
-    """The value parsed again with exact integers; as it was where that parser is stricter about nesting."""
+    """The value parsed again with exact integers; as it was where that parser refuses it (4,300 digits and more).
+
+    Raises:
+        RowError: `nesting_too_deep`.
+    """
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return value
+        value = json.loads(data)
+    except RecursionError:
+        raise RowError("nesting_too_deep", "", TOO_DEEP) from None
+    except ValueError:
+        pass
+    check_depth(value)
+    return value
+
+
+def check_depth(value: Any) -> None:
+    """Refuse a value that nests too deep for what comes after reading.
+
+    Raises:
+        RowError: `nesting_too_deep`.
+    """
+    level = [value]
+    for _ in range(DEPTH + 1):
+        level = [
+            item
+            for outer in level
+            for item in (outer.values() if type(outer) is dict else outer)
+            if type(item) is dict or type(item) is list
+        ]
+        if not level:
+            return
+    raise RowError("nesting_too_deep", "", TOO_DEEP)
 
 
 def refuse(
@@ -161,7 +216,7 @@ def diagnose(line: bytes, error: orjson.JSONDecodeError) -> RowError:
     at = f"column {place.group(2)}" if place else "this line"
     what = message.split(":")[0]
     if "recursion" in what or "depth" in what:
-        return RowError("nesting_too_deep", "", "at most 1,024 levels of nesting are read")
+        return RowError("nesting_too_deep", "", TOO_DEEP)
     if "surrogate" in what:
         return RowError("lone_surrogate", "", f"{at}: write the character itself, or both halves of the pair")
     if "infinity" in what:
@@ -169,6 +224,9 @@ def diagnose(line: bytes, error: orjson.JSONDecodeError) -> RowError:
     if "control character" in what:
         return RowError("raw_control_character", "", f"{at}: escape it, for example a tab as \\t")
     if "after document" in what or "trailing" in what:
+        if b"\r" in line.strip():
+            hint = "rows are parted by bare carriage returns; write line ends: tr '\\r' '\\n' < in > out"
+            return RowError("trailing_data", "", hint)
         return RowError("trailing_data", "", f"{at}: one JSON object per line")
     if re.search(r"[:\[,]\s*-?(?:NaN|Infinity)\b", text):
         return RowError("not_finite", "", f"{at}: use null or a finite number")

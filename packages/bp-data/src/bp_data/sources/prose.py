@@ -8,6 +8,7 @@ from typing import BinaryIO
 from bp_data.example import Rejected
 from bp_data.excerpt import excerpt
 from bp_data.sources.base import Batch, Counts, Limits
+from bp_data.sources.jsonl import BOM
 
 
 def batches(stream: BinaryIO, name: str, limits: Limits, counts: Counts, *, by: str) -> Iterator[Batch]:
@@ -18,8 +19,8 @@ def batches(stream: BinaryIO, name: str, limits: Limits, counts: Counts, *, by: 
         while not more.endswith(b"\n") and len(more) > limits.max_row_bytes:  # the rest of an overlong line
             more = stream.readline(1 << 20)
         number += 1
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
+        line = line.removeprefix(BOM)
+        counts.bytes += len(line)
         blank = not line.strip()
         if blank and by != "document":
             counts.blank += 1
@@ -42,7 +43,14 @@ def _row(pieces: list[bytes], size: int, name: str, first: int, limits: Limits):
         return Rejected(name, first, "line_too_long", "", hint, excerpt(pieces[0]))
     data = b"".join(pieces).replace(b"\r\n", b"\n").strip(b"\n")
     if b"\x00" in data:
-        return Rejected(name, first, "nul_byte", "", "a NUL byte stands in the text", excerpt(data))
+        return Rejected(
+            name,
+            first,
+            "nul_byte",
+            "",
+            "text without NUL bytes; a crash or another encoding left one here",
+            excerpt(data),
+        )
     try:
         return (first, {"text": data.decode()})
     except UnicodeDecodeError as bad:

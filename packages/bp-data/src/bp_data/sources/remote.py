@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from bp_data.errors import BpError
@@ -15,6 +15,7 @@ from bp_data.example import Rejected
 from bp_data.excerpt import excerpt
 from bp_data.sources.base import Batch
 from bp_data.sources.columns import drop_nulls
+from bp_data.sources.jsonl import TOO_DEEP
 
 GROUP = "bp_data.sources"
 
@@ -80,7 +81,10 @@ def batches(rows: Iterable[Any], name: str) -> Iterator[Batch]:
         except Exception as error:  # noqa: BLE001 - a third party's code: told as the row it happened at
             yield [Rejected(name, number, "source_failed", "", f"{type(error).__name__}: {error}"[:300], "")]
             return
-        if isinstance(row, dict):
-            yield [(number, drop_nulls(row))]
+        if isinstance(row, Mapping):
+            try:
+                yield [(number, drop_nulls(row))]
+            except RecursionError:
+                yield [Rejected(name, number, "nesting_too_deep", "", TOO_DEEP, "")]
         else:
             yield [Rejected(name, number, "not_an_object", "", "a source yields objects", excerpt(row))]

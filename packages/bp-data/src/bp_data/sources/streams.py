@@ -1,39 +1,49 @@
 """From a path or stdin to plain UTF-8 bytes and the name of what they are.
 
-- Compression and UTF-16 are told by the first bytes, not by the suffix; the suffix decides between text formats.
-- UTF-16 with or without a byte-order mark is recoded while it streams; that is noted, never silent.
-- JSON or JSON lines is decided by the first bytes: `[` is an array; an object that closes on its first line while
-  more follows is JSON lines.
+- Compression, UTF-16, Parquet and Arrow are told by the first bytes, not by the suffix; the suffix decides between text
+  formats. Binary content of any other kind is refused.
+- What cannot be opened twice (a pipe) is read once. A named pipe waits for a writer, a device is refused.
+- UTF-16 and lines that end in a bare carriage return are recoded while they stream; that is noted, never silent.
+- Where a stream breaks off (a damaged archive, an unreadable disk), all rows before come out, then the cause is told.
+- JSON or JSON lines is decided by the first bytes: `layout` says how.
 """
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import contextlib
 import gzip
 import io
+import lzma
+import os
+import stat
 import sys
-from collections.abc import Iterator
+import threading
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
-
-import orjson
+from typing import Any, BinaryIO, cast
 
 from bp_data.errors import BpError
+from bp_data.excerpt import shown
 from bp_data.sources.base import Counts
+from bp_data.sources.content import binary_kind, encoding_of
+from bp_data.sources.layout import json_layout
 
 SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
-    ".parquet": "parquet", ".pq": "parquet", ".txt": "text", ".text": "text", ".md": "markdown", ".markdown": "markdown",
+    ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".arrows": "arrow", ".ipc": "arrow", ".feather": "arrow",
+    ".txt": "text", ".text": "text", ".md": "markdown", ".markdown": "markdown",
 }  # fmt: skip
-COMPRESSED = {".gz", ".zst", ".zstd"}
+COMPRESSED = {".gz", ".zst", ".zstd", ".bz2", ".xz"}
+PIPE_WAIT = 10.0  # seconds that a named pipe may stand without a writer
 _PEEK = 1 << 16
-_UTF16 = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"), (b"{\0", "utf-16-le"), (b"\0{", "utf-16-be"),
-          (b"[\0", "utf-16-le"), (b"\0[", "utf-16-be"))  # fmt: skip
+_LINES = ("jsonl", "csv", "tsv", "text", "markdown")
 
 
 def kind_by_name(name: str) -> str:
-    """The kind that a file name claims, looking through `.gz` and `.zst`; "" for an unknown suffix."""
+    """The kind that a file name claims, looking through compression; "" for an unknown suffix."""
     path = Path(name.lower())
     suffix = path.suffix
     if suffix in COMPRESSED:
@@ -46,7 +56,7 @@ def open_bytes(path: str, counts: Counts) -> Iterator[tuple[BinaryIO, str]]:
     """Open a file or stdin ("-"), decompressed and in UTF-8, with its kind; everything opened is closed again.
 
     Yields:
-        The stream, and one of jsonl, json, csv, tsv, parquet, text, markdown.
+        The stream, and one of jsonl, json, json-sequence, csv, tsv, parquet, arrow, text, markdown.
 
     Raises:
         BpError: `INPUT_DATASET_NOT_FOUND`, `INPUT_DATASET_UNREADABLE`, `DEP_ZSTANDARD_MISSING`.
@@ -55,97 +65,233 @@ def open_bytes(path: str, counts: Counts) -> Iterator[tuple[BinaryIO, str]]:
         yield _opened(sys.stdin.buffer, path, counts)
         return
     try:
-        raw = Path(path).open("rb")  # noqa: SIM115 - closed by the block below
+        mode = Path(path).stat().st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise BpError(
+                "INPUT_DATASET_UNREADABLE",
+                f"{shown(path)} is a device, no file",
+                "COMMAND | bp-data validate -",
+            )
+        descriptor = (
+            _pipe(path) if stat.S_ISFIFO(mode) else os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        )
+        raw = open(descriptor, "rb", buffering=_PEEK)  # noqa: SIM115, PTH123 - closed by the block below
     except FileNotFoundError:
-        raise BpError(
-            "INPUT_DATASET_NOT_FOUND", f"there is no file {path}", "check the path with ls"
-        ) from None
+        cause = (
+            f"{shown(path)} is a link that leads nowhere"
+            if Path(path).is_symlink()
+            else f"there is no file {shown(path)}"
+        )
+        raise BpError("INPUT_DATASET_NOT_FOUND", cause, f"ls -l {shown(Path(path).parent)}") from None
     except OSError as error:
-        raise BpError("INPUT_DATASET_UNREADABLE", f"{path}: {error.strerror}", f"ls -l {path}") from None
+        raise BpError(
+            "INPUT_DATASET_UNREADABLE", f"{shown(path)}: {error.strerror}", f"ls -ld {shown(path)}"
+        ) from None
     with raw:
         yield _opened(raw, path, counts)
 
 
-def _opened(raw: BinaryIO, path: str, counts: Counts) -> tuple[BinaryIO, str]:
-    stream = _buffered(raw)
-    head = stream.peek(4)[:4]
-    if head.startswith(b"\x1f\x8b"):
-        stream = _buffered(cast(BinaryIO, gzip.GzipFile(fileobj=stream)))
-    elif head == b"\x28\xb5\x2f\xfd":
+def _pipe(path: str) -> int:
+    """A descriptor of a pipe that somebody writes to.
+
+    Opening a named pipe blocks until it has a writer, so a thread opens it; where none comes, this end opens it for
+    writing for a moment, which lets the thread go.
+    """
+    opened: list[Any] = []
+
+    def wait() -> None:
         try:
-            import zstandard
-        except ImportError:
-            raise BpError(
-                "DEP_ZSTANDARD_MISSING", f"{path} is zstd-compressed", 'pip install "bp-data[zstd]"'
-            ) from None
-        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-        stream = _buffered(cast(BinaryIO, reader))
-    head = _peek(stream, path)
-    if head.startswith(b"PAR1"):
-        return stream, "parquet"
-    for mark, encoding in _UTF16:
-        if head.startswith(mark) and len(head) > 2:
-            counts.notes.append(f"{path}: recoded from {encoding.upper()} to UTF-8")
-            stream = _buffered(cast(BinaryIO, _Recoded(stream, encoding)))
-            head = _peek(stream, path)
-            break
-    return stream, _kind(path, head)
+            opened.append(os.open(path, os.O_RDONLY))
+        except OSError as error:
+            opened.append(error)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    thread.join(PIPE_WAIT)
+    if thread.is_alive():
+        with contextlib.suppress(OSError):
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        thread.join()
+        if isinstance(opened[0], int):
+            os.close(opened[0])
+        raise BpError(
+            "INPUT_DATASET_UNREADABLE",
+            f"{shown(path)} is a named pipe, and nobody has opened it to write within {PIPE_WAIT:g} s",
+            "start the writer first, or: COMMAND | bp-data validate -",
+            retryable=True,
+        )
+    if isinstance(opened[0], OSError):
+        raise opened[0]
+    return opened[0]
 
 
-def _buffered(raw: BinaryIO) -> io.BufferedReader:
-    return raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw, _PEEK)  # pyright: ignore
-
-
-def _peek(stream: io.BufferedReader, path: str) -> bytes:
-    try:
-        return stream.peek(_PEEK)
-    except (OSError, EOFError, ValueError) as error:
-        raise damaged(path, error) from None
-    except Exception as error:
-        if type(error).__module__.startswith("zstandard"):
-            raise damaged(path, error) from None
-        raise
-
-
-def damaged(path: str, error: Exception) -> BpError:
-    """The error for a compressed file that does not decompress."""
-    return BpError("INPUT_DATASET_UNREADABLE", f"{path} cannot be decompressed: {error}", f"gzip -t {path}")
-
-
-def _kind(path: str, head: bytes) -> str:
+def _opened(raw: BinaryIO, path: str, counts: Counts) -> tuple[BinaryIO, str]:
+    name = "stdin" if path == "-" else path
+    guarded = _Guarded(raw, counts)
+    stream, head = _ahead(raw, guarded)
+    if head.startswith(b"\x1f\x8b"):
+        packed = gzip.GzipFile(fileobj=stream)
+        stream, head = _unpacked(packed, "gzip", name, counts)
+    elif head.startswith(b"BZh"):
+        stream, head = _unpacked(bz2.BZ2File(stream), "bzip2", name, counts)
+    elif head.startswith(b"\xfd7zXZ"):
+        stream, head = _unpacked(lzma.LZMAFile(stream), "xz", name, counts)  # noqa: SIM115
+    elif head.startswith(b"\x28\xb5\x2f\xfd"):
+        stream, head = _unpacked(_Zstd(stream, name), "zstd", name, counts)
+    elif counts.failure is not None and not head:
+        raise BpError("INPUT_DATASET_UNREADABLE", f"{shown(name)}: {counts.failure}", f"ls -l {shown(name)}")
     named = kind_by_name(path)
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if named in ("csv", "tsv", "text", "markdown"):
-        return named
-    if start[:1] == b"[" and named != "jsonl":
-        return "json"
-    if start[:1] == b"{":
-        first, newline, more = start.partition(b"\n")
-        if named == "json" or (not named and newline and more.strip()):
-            try:
-                orjson.loads(first)
-            except orjson.JSONDecodeError:
-                return "json" if named == "json" or first.strip() in (b"{", b"") else "jsonl"
-            return "jsonl" if more.strip() else "json"
-        return "jsonl"
-    if named:
-        return named
-    return "jsonl" if path == "-" else "text"
+    if head.startswith(b"PAR1"):
+        return _columns(stream, "parquet", named, name, counts)
+    if head.startswith((b"ARROW1\0\0", b"\xff\xff\xff\xff")):
+        return _columns(stream, "arrow", named, name, counts)
+    if encoding := encoding_of(head):
+        counts.notes.append(f"{shown(name)}: recoded from {encoding.upper()} to UTF-8")
+        stream, head = _ahead(None, _Recoded(stream, encoding))
+    what, hint = binary_kind(head)
+    if what:
+        raise BpError("INPUT_DATASET_UNREADABLE", f"{shown(name)} is {what}", hint.format(shown(name)))
+    kind = _kind(path, named, head)
+    if kind in ("json", "json-sequence") and named == "jsonl":
+        shape = "a JSON array or object" if kind == "json" else "objects over several lines each"
+        counts.notes.append(f"{shown(name)}: read as {shape}, not as JSON lines")
+    if kind in _LINES and b"\r" in head[:-1] and b"\n" not in head:
+        counts.notes.append(f"{shown(name)}: its lines end in a bare carriage return; read as line ends")
+        stream, head = _ahead(None, _Returns(stream))
+    return stream, kind
 
 
-class _Recoded(io.RawIOBase):
-    """A byte stream in another encoding, read as UTF-8; what does not decode becomes U+FFFD."""
+def _columns(stream: BinaryIO, kind: str, named: str, name: str, counts: Counts) -> tuple[BinaryIO, str]:
+    if named != kind:
+        counts.notes.append(f"{shown(name)}: is {kind.capitalize()} by its content, whatever its name")
+    return stream, kind
 
-    def __init__(self, stream: BinaryIO, encoding: str) -> None:
-        self._stream = stream
-        self._decode = codecs.getincrementaldecoder(encoding)("replace").decode
-        self._left = b""
-        self._first = True
+
+def _unpacked(reader: Any, how: str, name: str, counts: Counts) -> tuple[BinaryIO, bytes]:
+    stream, head = _ahead(None, _Guarded(reader, counts))
+    if counts.failure is not None and not head:
+        cause = f"{shown(name)} cannot be decompressed: {counts.failure}"
+        raise BpError("INPUT_DATASET_UNREADABLE", cause, f"{how} -t {shown(name)}")
+    return stream, head
+
+
+def _ahead(seekable: BinaryIO | None, raw: Any) -> tuple[BinaryIO, bytes]:
+    """A stream and its first 64 KiB, which are still to be read from it."""
+    if seekable is not None and seekable.seekable():
+        start = seekable.tell()
+        try:
+            head = seekable.read(_PEEK)
+        except OSError as error:
+            raw.counts.failure, head = error, b""
+        seekable.seek(start)
+        return cast(BinaryIO, io.BufferedReader(raw, _PEEK)), head
+    head = b""
+    while len(head) < _PEEK and (more := raw.read(_PEEK - len(head))):
+        head += more
+    return cast(BinaryIO, io.BufferedReader(_After(head, raw), _PEEK)), head  # pyright: ignore
+
+
+class _Raw(io.RawIOBase):
+    """A readable stream made of another one."""
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore
+
+class _After(_Raw):
+    """Bytes that were read already, then the rest."""
+
+    def __init__(self, head: bytes, rest: io.RawIOBase) -> None:
+        self._head, self._rest = memoryview(head), rest
+
+    def readinto(self, buffer: Any) -> int:
+        if size := min(len(buffer), len(self._head)):
+            buffer[:size], self._head = self._head[:size], self._head[size:]
+            return size
+        return self._rest.readinto(buffer) or 0  # pyright: ignore
+
+
+class _Guarded(_Raw):
+    """A stream that ends where reading fails, and leaves the cause in `counts.failure`."""
+
+    def __init__(self, stream: Any, counts: Counts) -> None:
+        self._stream, self.counts = stream, counts
+
+    def seekable(self) -> bool:
+        return not isinstance(self._stream, _Zstd) and self._stream.seekable()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = (
+                self._stream.read1(len(buffer))
+                if hasattr(self._stream, "read1")
+                else self._stream.read(len(buffer))
+            )
+        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+            self.counts.failure = error
+            return 0
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Zstd:
+    """zstd frames, decompressed; a frame that is cut off raises EOFError."""
+
+    def __init__(self, stream: BinaryIO, path: str) -> None:
+        try:
+            import zstandard
+        except ImportError:
+            raise BpError(
+                "DEP_ZSTANDARD_MISSING", f"{shown(path)} is zstd-compressed", 'pip install "bp-data[zstd]"'
+            ) from None
+        self._stream, self._module = stream, zstandard
+        self._frame: Any = None
+        self._data = b""
+
+    def read(self, size: int) -> bytes:
+        while not self._data:
+            packed = self._stream.read(_PEEK)
+            if not packed:
+                if self._frame is not None and not self._frame.eof:
+                    raise EOFError("the zstd stream ended in the middle")
+                return b""
+            out = []
+            while packed:
+                if self._frame is None or self._frame.eof:
+                    self._frame = self._module.ZstdDecompressor().decompressobj()
+                try:
+                    out.append(self._frame.decompress(packed))
+                except self._module.ZstdError as error:
+                    raise OSError(str(error)) from None
+                packed = self._frame.unused_data if self._frame.eof else b""
+            self._data = b"".join(out)
+        data, self._data = self._data[:size], self._data[size:]
+        return data
+
+
+def _kind(path: str, named: str, head: bytes) -> str:
+    if named in ("csv", "tsv", "text", "markdown"):
+        return named
+    layout = json_layout(head, named)
+    return layout or named or ("jsonl" if path == "-" else "text")
+
+
+class _Recoded(_Raw):
+    """A byte stream in another encoding, read as UTF-8; what does not decode becomes U+FFFD."""
+
+    def __init__(self, stream: BinaryIO, encoding: str) -> None:
+        self._stream = stream
+        self._decode: Callable[[bytes, bool], str] = codecs.getincrementaldecoder(encoding)("replace").decode
+        self._left = b""
+        self._first = True
+
+    def readinto(self, buffer: Any) -> int:
         while not self._left:
             data = self._stream.read(_PEEK)
             text = self._decode(data, not data)
@@ -157,3 +303,15 @@ class _Recoded(io.RawIOBase):
         size = min(len(buffer), len(self._left))
         buffer[:size], self._left = self._left[:size], self._left[size:]
         return size
+
+
+class _Returns(_Raw):
+    r"""A byte stream whose carriage returns are read as ``\n``."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(data)] = data
+        return len(data)

@@ -3,6 +3,7 @@
 - The delimiter is the one of `, ; tab |` that the header holds most often outside quotes.
 - A record is the physical lines up to an even number of quotes. Where they never become even, the record's first line
   is refused and reading goes on with the next: one stray quote does not swallow the rest of the file.
+- The first column may be nameless (an index); `sep=;` on a first line of its own names the delimiter.
 - Nothing is guessed about types: `007` stays `007`, `null` stays a word.
 - `csv.field_size_limit` is raised for the process when it is below `max_row_bytes`.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import deque
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -19,8 +21,10 @@ from bp_data.errors import BpError
 from bp_data.example import Rejected
 from bp_data.excerpt import excerpt
 from bp_data.sources.base import Batch, Counts, Limits
+from bp_data.sources.jsonl import BOM
 
 DELIMITERS = ",;\t|"
+_SEP = re.compile(rb'"?sep=([,;|\t ])"?\s*', re.IGNORECASE)
 LOOKAHEAD = 10_000  # lines that one quoted cell may span
 
 
@@ -37,16 +41,26 @@ def batches(
     lines = _Lines(stream, limits.max_row_bytes)
     header: list[str] | None = None
     out: Batch = []
-    held = 0
+    held, start = 0, b""
     while (group := lines.record()) is not None:
         first, data, closed = group
+        data = data.removeprefix(BOM)
         if not data.strip():
             counts.blank += 1
             continue
         if header is None:
-            header, delimiter = _header(data, name, delimiter)
+            if said := _SEP.fullmatch(data):  # a first line for Excel alone
+                delimiter = said.group(1).decode("ascii", "replace")
+                continue
+            start = data
+            header, delimiter = _header(data, name, delimiter, counts)
             lines.delimiter = delimiter
             continue
+        if data.rstrip() == start.rstrip():
+            counts.blank += 1
+            counts.notes.append(f"{name}: line {first} repeats the header (files joined?) and was left out")
+            continue
+        counts.bytes += len(data)
         held += len(data)
         out.extend(_rows(data, first, closed, header, delimiter, name, limits))
         if held > 1 << 20:
@@ -56,17 +70,24 @@ def batches(
         yield out
 
 
-def _header(data: bytes, name: str, delimiter: str) -> tuple[list[str], str]:
+def _header(data: bytes, name: str, delimiter: str, counts: Counts) -> tuple[list[str], str]:
     text = data.decode("utf-8-sig", "replace")
     if not delimiter:
         bare = "".join(text.split('"')[::2])
         delimiter = max(DELIMITERS, key=bare.count)
     cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [""])
     columns = [column.strip() for column in cells]
+    if (
+        len(columns) > 1 and not columns[0] and all(columns[1:])
+    ):  # the index that pandas writes unless told not to
+        columns[0] = "Unnamed: 0"
+        counts.notes.append(f"{name}: the first column has no name and is called 'Unnamed: 0' (an index?)")
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice or not all(columns):
         what = f"names {twice[0]!r} twice" if twice and twice[0] else "has a column without a name"
-        raise BpError("INPUT_CSV_HEADER_INVALID", f"{name}: the header {what}", f"head -1 {name}")
+        raise BpError(
+            "INPUT_CSV_HEADER_INVALID", f"{name}: the header {what}", "rename it in line 1 of the file"
+        )
     return columns, delimiter
 
 
@@ -88,7 +109,14 @@ def _rows(
         yield Rejected(name, first, "unclosed_quote", "", hint, excerpt(data))
         return
     if b"\x00" in data:
-        yield Rejected(name, first, "nul_byte", "", "a NUL byte stands in the record", excerpt(data))
+        yield Rejected(
+            name,
+            first,
+            "nul_byte",
+            "",
+            "a record without NUL bytes; a crash or another encoding left one here",
+            excerpt(data),
+        )
         return
     try:
         text = data.decode()
@@ -98,7 +126,16 @@ def _rows(
         return
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     line = first
-    for cells in reader:
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Rejected(
+                name, line, "ragged_row", "", f"the record cannot be divided: {error}", excerpt(text)
+            )
+            return
         if cells:
             if len(cells) != len(header):
                 hint = f"{len(cells)} cells, the header has {len(header)}"
