@@ -22,7 +22,7 @@ from annotated_types import Ge, Gt, Le
 
 from bp_data import pii
 from bp_data.checks import check, severity
-from bp_data.common import knob
+from bp_data.common import checked, knob
 from bp_data.errors import REASONS, BpError
 from bp_data.every_text import map_texts, map_value
 from bp_data.example import Example, Rejected
@@ -211,6 +211,7 @@ def clean(
     from bp_data.conversion import input_files
     from bp_data.sources.objects import as_rows
 
+    checked(settings)
     filters = _Filters(settings)
     rows: list[Example] = []
     fate: dict[int, Dropped] = {}
@@ -260,11 +261,11 @@ def clean(
             if first != row:
                 drop(row, "duplicate_exact", rows[first].id)
         if settings.dedupe == "near":
-            left = sorted(keeper.values())
+            left = sorted(keeper.values(), key=lambda r: (ranks[r], r))  # who stays is searched first
             search = NearDuplicateSearch(settings.dup_threshold, settings.shingle)
             for row in left:
                 search.add(compared_text(rows[row]))
-            clusters = star_clusters(search.finish(), [ranks[row] for row in left])
+            clusters = star_clusters(search.finish())
             for centre, members in clusters.items():
                 for member in members:
                     drop(left[member], "duplicate_near", rows[left[centre]].id)
@@ -376,14 +377,14 @@ def _contaminated(rows: list[Example], settings: CleanSettings) -> list[tuple[in
             search.add(text)
         for tokens in tokenize(texts, range(low, low + len(texts))):
             index.scan(tokens)
-    pairs = search.finish()
+    like = search.like_items(search.search(), held)
+    search.close()
     found = {
         row: f"{index.items[item].id} (13-gram coverage {share:.2f})"
         for row, (item, share) in index.finish().contaminated.items()
     }
-    for a, b in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
-        if a < held <= b:
-            found[b - held] = f"{index.items[a].id} (near-duplicate)"
+    for row, item in like.items():
+        found[row - held] = f"{index.items[item].id} (near-duplicate)"
     for row, example in enumerate(rows):
         if (item := keys.get(text_key(compared_text(example)))) is not None:
             found[row] = f"{item} (equal)"

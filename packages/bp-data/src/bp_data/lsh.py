@@ -5,8 +5,8 @@
 - Short rows leave most bins empty, so they take the prefix filter (Chaudhuri et al., ICDE 2006): with every set in
   one global order, two sets with J >= t share an element among their first |x| - ceil(t|x|) + 1. Exact at any size;
   rarest shingles come first, so that shared phrases do not make everything a candidate.
-- A bucket of more than 32 rows (a template) is not squared: rows are compared with up to 8 pivots and their
-  neighbours, and the bucket is counted, so that the report can say so.
+- A bucket of more than 256 rows is not squared: rows are compared with up to 8 pivots, and those that form no part of
+  the largest star are handed back, to be compared with all.
 - Everything here yields candidates only. The caller verifies each by its true Jaccard similarity.
 """
 
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
 BINS = 128  # of the sketch; a power of two, by the top 7 bits of a shingle hash
 SMALL = 128  # rows with at most this many distinct shingles are compared by prefix
-BUCKET_CAP = 32
+BUCKET_CAP = 256
 PIVOTS = 8
-NEIGHBOURS = 4
 _DF_BITS = 22  # document frequencies are counted in 4 M hashed cells: only the order depends on them
 _PERMUTATION = [
     (37 * i + 11) % BINS for i in range(BINS)
@@ -71,14 +70,19 @@ def band_keys(values: np.ndarray, sizes: np.ndarray, bands: int, width: int) -> 
     return out
 
 
-def bucket_pairs(rows: np.ndarray, keys: np.ndarray, compare: Compare, emit: Callable[..., None]) -> int:
-    """Emit candidate pairs of rows with equal keys; returns how many buckets were too large to be squared.
+def bucket_pairs(
+    rows: np.ndarray, keys: np.ndarray, compare: Compare, emit: Callable[..., None]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Emit candidate pairs of rows with equal keys.
 
     Args:
         rows: (N,) int64 row of each entry.
         keys: (N,) uint64; entries with equal keys form a bucket.
-        compare: verifies pairs, used inside capped buckets to choose pivots.
+        compare: verifies pairs, used inside large buckets to choose pivots.
         emit: receives two arrays of rows, the smaller row first.
+
+    Returns:
+        Of each bucket too large to be squared, where its pivots left any: the rows outside the largest star, all rows.
     """
     import numpy as np
 
@@ -86,7 +90,7 @@ def bucket_pairs(rows: np.ndarray, keys: np.ndarray, compare: Compare, emit: Cal
     keys, rows = keys[order], rows[order]
     same = keys[1:] == keys[:-1]
     if not same.any():
-        return 0
+        return []
     start = np.flatnonzero(np.concatenate([[True], ~same]))
     length = np.diff(np.append(start, len(keys)))
     for size in np.unique(length[(length > 1) & (length <= BUCKET_CAP)]):
@@ -96,27 +100,28 @@ def bucket_pairs(rows: np.ndarray, keys: np.ndarray, compare: Compare, emit: Cal
             block = members[low : low + max(1, (1 << 20) // len(i))]
             emit(block[:, i].ravel(), block[:, j].ravel())
     large = np.flatnonzero(length > BUCKET_CAP)
-    capped = 0
-    for b in large:
-        capped += _pivot_pairs(np.unique(rows[start[b] : start[b] + length[b]]), compare, emit)
-    return capped
+    crowds = (
+        _pivot_pairs(np.unique(rows[start[b] : start[b] + length[b]]), compare, emit) for b in large.tolist()
+    )
+    return [crowd for crowd in crowds if len(crowd[0])]
 
 
-def _pivot_pairs(left: np.ndarray, compare: Compare, emit: Callable[..., None]) -> int:
-    """Compare a large bucket with pivots, each the first row that no earlier pivot resembles; 1 where rows remain."""
+def _pivot_pairs(
+    rows: np.ndarray, compare: Compare, emit: Callable[..., None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compare a large bucket with pivots, each the first row that no earlier pivot resembles."""
     import numpy as np
 
-    for gap in range(1, NEIGHBOURS + 1):
-        if len(left) > gap:
-            emit(left[:-gap], left[gap:])
+    left, largest = rows, np.zeros(0, np.int64)
     for _ in range(PIVOTS):
-        if len(left) < 2:
-            return 0
-        pivot, rest = np.full(len(left) - 1, left[0]), left[1:]
-        alike = compare(pivot, rest)
-        emit(pivot[alike], rest[alike])
-        left = rest[~alike]
-    return int(len(left) > 1)
+        if not len(left):
+            break
+        alike = compare(np.full(len(left), left[0]), left)
+        emit(np.full(int(alike.sum()), left[0]), left[alike])
+        if alike.sum() > len(largest):
+            largest = left[alike]
+        left = left[~alike]
+    return np.setdiff1d(rows, largest, assume_unique=True), rows
 
 
 def prefix_entries(

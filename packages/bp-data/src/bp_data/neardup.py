@@ -1,12 +1,16 @@
 """Near-duplicate search: every pair with Jaccard similarity at or above a threshold, each verified.
 
-- Similarity is the Jaccard index of two rows' sets of shingles (word trigrams by default). Candidates come from
-  `lsh`; each is checked on the full sets, so precision is 1 by construction and recall is the candidates'.
+- Similarity is the Jaccard index of two rows' sets of shingles (word trigrams by default), without the shingles of
+  templates (`templates` says which those are). Candidates come from `lsh`; each is checked on the full sets, so
+  precision is 1 by construction and recall is the candidates'. `across` joins two sides exactly, by other means.
 - Rows with the same token sequence are folded into the first before the search: copies would fill every bucket.
   Rows too short for a shingle (1 or 2 words) are compared by that alone.
 - Two notions of group, two names. `star_clusters` is for deletion: rows are visited in order of priority and each is
   dropped only where it resembles a row that stays, so no row is deleted through a chain. `components` is for
   splitting: a union-find, because no similar pair may end on two sides.
+- A bucket of more than 256 rows is not squared: 8 pivots gather what is like them, and each row outside the largest
+  such star is compared with all rows. Inside that star the pairs told are those with the pivot: edited copies of one
+  row are one star, not a square of pairs. Where that too would cost too much, the bucket is counted as capped.
 - Memory: 25 band keys of 8 bytes for each long row; shingle sets (4 bytes per distinct shingle) move to a temporary
   file when they pass 256 MB.
 """
@@ -18,7 +22,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from bp_data import lsh, shingles
+from bp_data import crossing, lsh, shingles, templates
 from bp_data.errors import BpError
 
 if TYPE_CHECKING:
@@ -34,6 +38,10 @@ _CHUNK_ROWS, _CHUNK_CHARS = 512, 1 << 19
 _SPILL_BYTES = 256 << 20
 _PENDING_PAIRS = 1 << 20
 _VERIFY_ELEMENTS = 1 << 18
+_LEFT_OVER_PRODUCTS = (
+    1 << 38
+)  # multiplications at most where buckets are too large to be squared: half a minute
+_GROUPS = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +60,8 @@ class NearDuplicatePairs:
         candidates: pairs that were verified.
         capped_buckets: buckets in which not every pair was compared (templates).
         short_rows: rows without a single shingle, compared by equality of tokens.
+        template_shingles: shingles that belong to templates and were left out.
+        templated_rows: rows that held any of them (a copy counts with its first).
         repeated: (rows,) float32 share of a row's shingles that repeat another of its own.
     """
 
@@ -66,6 +76,8 @@ class NearDuplicatePairs:
     capped_buckets: int
     short_rows: int
     repeated: np.ndarray
+    template_shingles: int = 0
+    templated_rows: int = 0
 
 
 class _Sets:
@@ -128,13 +140,10 @@ class NearDuplicateSearch:
         self._chars = 0
         self._sets = _Sets()
         self._filled = 0
-        self._frequency: np.ndarray | None = None
         self._owner: dict[int, int] = {}  # hash of the token sequence -> first row that has it
         self._same: list[tuple[int, int]] = []
-        self._kept: list[
-            tuple[np.ndarray, np.ndarray, np.ndarray]
-        ] = []  # rows, where their set begins, its size
-        self._band_keys: list[tuple[np.ndarray, np.ndarray]] = []
+        # rows, where their set begins, its size, the hash of their tokens; chunk after chunk as `_sets` holds them
+        self._kept: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
         self._repeated: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, text: str) -> list[shingles.Tokens]:
@@ -162,9 +171,8 @@ class NearDuplicateSearch:
 
         fresh = np.ones(len(tokens.rows), np.bool_)
         owner = self._owner
-        for i, (row, value) in enumerate(
-            zip(tokens.rows.tolist(), shingles.row_hashes(tokens).tolist(), strict=True)
-        ):
+        content = shingles.row_hashes(tokens)
+        for i, (row, value) in enumerate(zip(tokens.rows.tolist(), content.tolist(), strict=True)):
             known = owner.setdefault(value, row) if value else row
             if known != row:
                 self._same.append((known, row))
@@ -179,41 +187,47 @@ class NearDuplicateSearch:
         self._sets.append(values)
         self._filled += len(values)
         used = sizes > 0
-        self._kept.append((tokens.rows[used], begin[used], sizes[used]))
-        small = (sizes > 0) & (sizes <= lsh.largest_partner(self.threshold))
-        if small.any():
-            if self._frequency is None:
-                self._frequency = lsh.new_frequencies()
-            lsh.count_frequencies(self._frequency, values[np.repeat(small, sizes)])
-        large = sizes > lsh.SMALL
-        if large.any():
-            keys = lsh.band_keys(values[np.repeat(large, sizes)], sizes[large], *self.bands)
-            self._band_keys.append((tokens.rows[large], keys))
+        self._kept.append((tokens.rows[used], begin[used], sizes[used], content[used]))
 
     def finish(self) -> NearDuplicatePairs:
         """Search, verify, and return the pairs ordered by (first, second)."""
+        found = self.search()
+        self.close()
+        return found
+
+    def close(self) -> None:
+        """Drop the sets; neither `search` nor `across` is possible any more."""
+        self._values: Any = None
+        self._sets.close()
+
+    def search(self) -> NearDuplicatePairs:
+        """What `finish` does, with the sets kept for `across`."""
         import numpy as np
 
         self.flush()
         self._owner.clear()
-        self._begin, self._size = np.zeros(self.rows, np.int64), np.zeros(self.rows, np.int64)
         repeated = np.zeros(self.rows, np.float32)
-        for rows, begin, size in self._kept:
-            self._begin[rows], self._size[rows] = begin, size
         for rows, share in self._repeated:
             repeated[rows] = share
         self._values = self._sets.array()
+        stop = self._template()
+        templated = self._leave_out(stop) if len(stop) else 0
+        self._begin, self._size = np.zeros(self.rows, np.int64), np.zeros(self.rows, np.int64)
+        for rows, begin, size, _ in self._kept:
+            self._begin[rows], self._size[rows] = begin, size
+        self._bits = self._map_bits()
         self._pending: list[np.ndarray] = []
         self._waiting = 0
         self._edges: list[tuple[np.ndarray, np.ndarray]] = []
-        capped = self._search_small() + self._search_large()
+        self._crowds: list[tuple[np.ndarray, np.ndarray]] = []  # rows outside the largest star, all rows
+        self._search_small()
+        self._search_large()
         self._verify_pending()
+        capped = self._search_crowds()
         same = np.array(self._same, np.int64).reshape(-1, 2)
         pair = np.concatenate([e[0] for e in self._edges] + [_pack(same[:, 0], same[:, 1])])
         similarity = np.concatenate([e[1] for e in self._edges] + [np.ones(len(same), np.float32)])
         pair, place = np.unique(pair, return_index=True)
-        del self._values
-        self._sets.close()
         return NearDuplicatePairs(
             rows=self.rows,
             first=(pair >> np.uint64(32)).astype(np.int64),
@@ -226,36 +240,150 @@ class NearDuplicateSearch:
             capped_buckets=capped,
             short_rows=self.short_rows,
             repeated=repeated,
+            template_shingles=len(stop),
+            templated_rows=templated,
         )
 
-    def _search_small(self) -> int:
+    def across(self, side: Sequence[bool]) -> list[tuple[int, int]]:
+        """Every pair of similar rows of which one is on each side: an exact join that shares no code with the search.
+
+        Args:
+            side: of each row; rows with equal tokens count as their first, and `search` names those pairs.
+        """
         import numpy as np
 
-        if self._frequency is None:
-            return 0
+        a, b = crossing.similar_across(
+            self._values, self._begin, self._size, np.asarray(side, np.bool_), self.threshold, self._alike
+        )
+        return list(zip(a.tolist(), b.tolist(), strict=True))
+
+    def like_items(self, found: NearDuplicatePairs, items: int) -> dict[int, int]:
+        """Row -> item that it equals or resembles, where the first `items` rows are the items.
+
+        Args:
+            found: what `search` returned.
+            items: how many rows are items.
+        """
+        same = found.similarity >= 1
+        like = {row: item for item, row in self.across([row < items for row in range(self.rows)])[::-1]}
+        for first, row in zip(found.first[same].tolist(), found.second[same].tolist(), strict=True):
+            if first < items <= row:
+                like[row] = first
+            elif first in like:  # a copy stands for itself here
+                like[row] = like[first]
+        return like
+
+    def _template(self) -> np.ndarray:
+        """The shingles of templates, from the rows with the smallest hashes."""
+        import numpy as np
+
+        if not self._kept:
+            return np.zeros(0, np.uint32)
+        _, begin, size, content = (np.concatenate(part) for part in zip(*self._kept, strict=True))
+        order = np.argsort(content)[: templates.SAMPLE_ROWS]
+        order = order[np.cumsum(size[order]) <= templates.SAMPLE_SHINGLES]
+        values = np.concatenate(
+            [
+                np.zeros(0, np.uint32),
+                *(self._values[low : low + n] for low, n in zip(begin[order], size[order], strict=True)),
+            ]
+        )
+        return templates.template_shingles(values, size[order], "char" if self.unit == "char" else "word")
+
+    def _leave_out(self, stop: np.ndarray) -> int:
+        """Take some shingles out of all sets; returns how many rows held any."""
+        import numpy as np
+
+        old, new, filled, touched = self._sets, _Sets(), 0, 0
+        stops = np.zeros(1 << 22, np.bool_)
+        stops[stop >> np.uint32(10)] = True
+        kept = []
+        for rows, begin, size, content in self._kept:
+            if not len(rows):
+                continue
+            mine = np.array(self._values[begin[0] : begin[-1] + size[-1]])
+            out = stops[mine >> np.uint32(10)]
+            place = np.flatnonzero(out)
+            out[place] = np.isin(mine[place], stop)
+            left = size - np.add.reduceat(out, begin - begin[0], dtype=np.int64)
+            touched += int((left < size).sum())
+            new.append(mine[~out])
+            kept.append((rows, filled + np.cumsum(left) - left, left, content))
+            filled += int(left.sum())
+        old.close()
+        self._sets, self._kept, self._values = new, kept, new.array()
+        return touched
+
+    def _search_small(self) -> None:
+        import numpy as np
+
         limit = lsh.largest_partner(self.threshold)
         rows = np.flatnonzero((self._size > 0) & (self._size <= limit))
+        if not len(rows):
+            return
+        blocks = [rows[low : low + (1 << 14)] for low in range(0, len(rows), 1 << 14)]
+        frequency = lsh.new_frequencies()
+        for block in blocks:
+            lsh.count_frequencies(frequency, self._gather(block))
         hashes, owners = [], []
-        for low in range(0, len(rows), 1 << 14):
-            block = rows[low : low + (1 << 14)]
+        for block in blocks:
             sizes = self._size[block]
             local = np.repeat(np.arange(len(block), dtype=np.uint64), sizes) << np.uint64(32)
             key = local | self._gather(block).astype(np.uint64)
-            h, o = lsh.prefix_entries(key, block, sizes, self._frequency, self.threshold)
+            h, o = lsh.prefix_entries(key, block, sizes, frequency, self.threshold)
             hashes.append(h)
             owners.append(o)
-        return lsh.bucket_pairs(np.concatenate(owners), np.concatenate(hashes), self._alike, self._emit)
+        self._crowds += lsh.bucket_pairs(
+            np.concatenate(owners), np.concatenate(hashes), self._alike, self._emit
+        )
 
-    def _search_large(self) -> int:
+    def _search_large(self) -> None:
         import numpy as np
 
-        if not self._band_keys:
-            return 0
-        rows = np.concatenate([r for r, _ in self._band_keys])
-        capped = 0
+        owners, keys = [], []
+        for rows, begin, size, _ in self._kept:
+            large = size > lsh.SMALL
+            if not large.any():
+                continue
+            values = self._values[begin[0] : begin[-1] + size[-1]]
+            keys.append(lsh.band_keys(values[np.repeat(large, size)], size[large], *self.bands))
+            owners.append(rows[large])
+        if not keys:
+            return
+        rows = np.concatenate(owners)
         for band in range(self.bands[0]):
-            keys = np.concatenate([k[:, band] for _, k in self._band_keys])
-            capped += lsh.bucket_pairs(rows, keys, self._alike, self._emit)
+            self._crowds += lsh.bucket_pairs(
+                rows, np.concatenate([k[:, band] for k in keys]), self._alike, self._emit
+            )
+
+    def _search_crowds(self) -> int:
+        """Compare the rows that the pivots of large buckets left over; how many buckets were left unsearched.
+
+        Buckets of one family hold nearly the same rows: they are put together first.
+        """
+        import numpy as np
+
+        groups: list[list[Any]] = []  # mask of the left-over rows, mask of all rows, buckets
+        for some, every in sorted(self._crowds, key=lambda crowd: -len(crowd[1])):
+            group = next((g for g in groups if 2 * np.count_nonzero(g[1][every]) > len(every)), None)
+            if group is None:
+                group = [np.zeros(self.rows, np.bool_), np.zeros(self.rows, np.bool_), 0]
+                if len(groups) < _GROUPS:
+                    groups.append(group)
+                else:
+                    group = groups[-1]
+            group[0][some] = group[1][every] = True
+            group[2] += 1
+        self._crowds, capped, budget = [], 0, _LEFT_OVER_PRODUCTS
+        for left, every, buckets in groups:
+            a, b = np.flatnonzero(left), np.flatnonzero(every)
+            cost = len(a) * len(b) * crossing.width_for(int(self._size[b].max()))
+            if cost > budget:
+                capped += buckets
+                continue
+            budget -= cost
+            crossing.compare_dense(self._values, self._begin, self._size, a, b, self.threshold, self._emit)
+            self._verify_pending()
         return capped
 
     def _emit(self, a: np.ndarray, b: np.ndarray) -> None:
@@ -265,10 +393,38 @@ class NearDuplicateSearch:
         keep = (low >= self.threshold * high - 1e-9) & (a != b)
         if keep.any():
             a, b = a[keep], b[keep]
+            keep = self._possible(a, b)
+            a, b = a[keep], b[keep]
             self._pending.append(_pack(np.minimum(a, b), np.maximum(a, b)))
             self._waiting += len(a)
             if self._waiting > _PENDING_PAIRS:
                 self._verify_pending()
+
+    def _possible(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """(P,) bool: what the rows' bit maps do not rule out; a bit of one row alone is a shingle of it alone."""
+        import numpy as np
+
+        need = self.threshold / (1 + self.threshold) * (self._size[a] + self._size[b]) - 1e-6
+        possible = np.ones(len(a), np.bool_)
+        for x, y in ((a, b), (b, a)):
+            alone = np.bitwise_count(self._bits[x] & ~self._bits[y]).sum(1, dtype=np.int64)
+            possible &= self._size[x] - alone >= need
+        return possible | (np.maximum(self._size[a], self._size[b]) > lsh.largest_partner(self.threshold))
+
+    def _map_bits(self) -> np.ndarray:
+        """(rows, 4) uint64: 256 bits of each short row, set where one of its shingles falls."""
+        import numpy as np
+
+        bits = np.zeros((self.rows, 4), np.uint64)
+        rows = np.flatnonzero((self._size > 0) & (self._size <= lsh.largest_partner(self.threshold)))
+        for low in range(0, len(rows), 4096):
+            block = rows[low : low + 4096]
+            dense = np.zeros((len(block), 256), np.bool_)
+            dense[
+                np.repeat(np.arange(len(block)), self._size[block]), self._gather(block) >> np.uint32(24)
+            ] = True
+            bits[block] = np.packbits(dense, axis=1).view(np.uint64)
+        return bits
 
     def _verify_pending(self) -> None:
         import numpy as np

@@ -180,5 +180,5 @@ def advisories(
     if reasoning["unbalanced"]:
         out.append(f"{reasoning['unbalanced']} answers with unbalanced think tags")
     if capped:
-        out.append(f"{capped} groups of rows share a template too large to compare every pair")
+        out.append(f"{capped} groups of rows are too large and too alike to compare every pair")
     return out

@@ -106,7 +106,10 @@ class Pass:
                 break
         self._work_off()
         self._scan(self.search.flush())
-        return self._sum_up(dataset, self.search.finish())
+        found = self.search.search()
+        self.like = self.search.like_items(found, self.held) if self.held else {}
+        self.search.close()
+        return self._sum_up(dataset, found)
 
     def close(self) -> None:
         """Drop the temporary file and the tokenizer's thread."""
@@ -212,7 +215,7 @@ class Pass:
         near = {c: [m for m in members if m not in removed] for c, members in clusters.items()}
         near = {c: members for c, members in near.items() if members}
         near_rows = sum(map(len, near.values()))
-        contamination = self._contamination(pairs)
+        contamination = self._contamination()
         outliers = find_outliers(counts, pairs.repeated[held:], self.row_formats, self._where)
         rate = (len(self.exact) + near_rows) / rows if rows else 0.0
         failed = []
@@ -231,6 +234,7 @@ class Pass:
             "rate": round(rate, 6), "threshold": settings.dup_threshold, "shingle": mine.shingle,
             "rule": "star clusters: each member is similar to its centre", "pairs": len(mine.first),
             "candidates_verified": mine.candidates, "capped_buckets": mine.capped_buckets,
+            "template_shingles": mine.template_shingles, "templated_rows": mine.templated_rows,
             "rows_without_shingle": mine.short_rows,
             "clusters": [self._cluster(c, near[c]) for c in largest],
         }  # fmt: skip
@@ -301,13 +305,12 @@ class Pass:
             similarity=np.concatenate([mine.similarity, np.ones(len(extra), np.float32)]),
         )
 
-    def _contamination(self, pairs: NearDuplicatePairs) -> dict[str, Any]:
+    def _contamination(self) -> dict[str, Any]:
         if self.index is None:
             return {"rows": 0, "rate": 0.0, "against": [], "checked": False}
         held, rows = self.held, self.accepted
         overlap = self.index.finish()
-        across = (pairs.first < held) & (pairs.second >= held)
-        near = dict(zip((pairs.second[across] - held).tolist(), pairs.first[across].tolist(), strict=True))
+        near = {row - held: item for row, item in self.like.items()}
         why: dict[int, tuple[int, str]] = {
             r: (i, f"13-gram coverage {c:.2f}") for r, (i, c) in overlap.contaminated.items()
         }

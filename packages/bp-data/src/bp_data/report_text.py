@@ -23,7 +23,8 @@ def to_text(report: Report) -> str:
         f"formats          {_mix(r.formats)}",
         f"exact duplicates {r.exact_duplicates:,}",
         f"near duplicates  {r.near_duplicate_rows:,} rows in {r.near_duplicate_clusters:,} clusters "
-        f"(Jaccard >= {d['threshold']} of {d['shingle']}, every pair verified)",
+        f"(Jaccard >= {d['threshold']} of {d['shingle']}, every pair verified)"
+        + (f"; {d['templated_rows']:,} rows without the template they share" if d["templated_rows"] else ""),
         f"tokens           {mark}{t['count']:,}; per row p50 {mark}{t['p50']:,}, p95 {mark}{t['p95']:,}, "
         f"max {mark}{t['max']:,} ({t['how']})",
         f"turns            mean {r.turns['mean']}, max {r.turns['max']}; {_mix(r.turns['roles'])}",

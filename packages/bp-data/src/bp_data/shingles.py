@@ -205,6 +205,12 @@ def _hash_chars(codes: np.ndarray, classes: np.ndarray, ends: np.ndarray) -> tup
     keep = word.copy()
     keep[1:] |= word[:-1]  # the first separator after a word
     keep[ends] = False
+    kept, before = (
+        np.flatnonzero(keep),
+        np.cumsum(keep)[ends],
+    )  # a row's last may be the separator of a full stop
+    last = kept[before[np.diff(before, prepend=0) > 0] - 1]
+    keep[last[~word[last]]] = False
     values = np.where(word, codes, 32).astype(np.uint64)
     counts = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])
     offsets = np.zeros(len(ends) + 1, np.int64)

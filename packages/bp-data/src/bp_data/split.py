@@ -6,6 +6,8 @@
   any order give the same sides, and rows added later move few of the old ones.
 - Sizes are exact where groups are small: each stratum (source, kind, label) has a quota by largest remainder; groups
   are taken in hash order while they fit. What strata could not take is filled from the rest, and told in `strata`.
+- Similarity is that of `neardup`. After each division an exact join looks for similar pairs across the sides, whatever
+  the search did; what it finds is joined, and the rows are divided again until nothing is found.
 - A group larger than the held-out side goes to train. At least one row stands on each side, or the call is refused.
 - The result is proved, not assumed: equal keys and similar pairs across the sides are counted, both must be 0.
 """
@@ -13,6 +15,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,12 +25,13 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Lt
 
-from bp_data.common import knob
+from bp_data.common import checked, knob
 from bp_data.errors import BpError
 from bp_data.example import Example, Rejected
 from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, components
 from bp_data.texts import compared_text, exact_key, prompt_key, rows_of
 
+_FIELDS = ("id", "source", "kind", "task", "label", "reference")
 _PIECE = re.compile(r"^(.{3,})[_-]\d{1,3}$")
 
 
@@ -126,7 +130,8 @@ def split(
 
     Raises:
         BpError: `INPUT_VALIDATION_FAILED` for a ratio outside (0, 1), `INPUT_DATASET_TOO_SMALL` for fewer than two
-            rows, `INPUT_SPLIT_IMPOSSIBLE` where all rows belong to one group.
+            rows, `INPUT_SPLIT_IMPOSSIBLE` where all rows belong to one group, `INPUT_VALIDATION_FAILED` for a field
+            that no row has.
 
     Example:
         >>> from bp_data.example import Example
@@ -144,6 +149,7 @@ def split(
         raise BpError(
             "INPUT_VALIDATION_FAILED", f"ratio must be in (0, 1), not {settings.ratio}", "--heldout-ratio 0.1"
         )
+    checked(settings)
     rows: list[Example] = []
     rejected = 0
     for row in rows_of(examples):
@@ -157,57 +163,95 @@ def split(
             f"a split needs at least 2 rows, there {'is' if len(rows) == 1 else 'are'} {len(rows)}",
             "bp-data report FILE shows what was read and what was rejected",
         )
+    for field in (settings.group_by, settings.stratify):
+        _check_field(rows, field)
     keys = [exact_key(example) for example in rows]
-    edges, near, ungrouped = _edges(rows, keys, settings)
-    leader = components(len(rows), edges)
-    groups: dict[int, list[int]] = {}
-    for row, first in enumerate(leader):
-        groups.setdefault(first, []).append(row)
-    largest = max(map(len, groups.values()))
-    if len(groups) < 2:
-        raise BpError(
-            "INPUT_SPLIT_IMPOSSIBLE",
-            f"all {len(rows)} rows belong together (duplicates, shared prompts or one value of the group key)",
-            "bp-data split FILE --dup-threshold 0.95, or bp-data clean FILE --dedupe near first",
-            details={"largest_group": largest},
-        )
+    search = near = None
+    if settings.dup_threshold is not None:
+        search = NearDuplicateSearch(settings.dup_threshold, settings.shingle)
+        for example in rows:
+            search.add(compared_text(example))
+        found = search.search()
+        near = list(zip(found.first.tolist(), found.second.tolist(), strict=True))
+    others, ungrouped = _edges(rows, keys, settings)
+    edges = others + (near or [])
     strata = _strata(rows, settings)
     seeded = b"%d|heldout|" % settings.seed
-    order = sorted(
-        groups.values(), key=lambda g: blake2b(seeded + min(keys[row] for row in g), digest_size=16).digest()
-    )
-    chosen, table = _choose(order, strata, settings.ratio, len(rows))
-    side = [False] * len(rows)
-    for group in chosen:
-        for row in group:
-            side[row] = True
+    while True:
+        leader = components(len(rows), edges)
+        groups: dict[int, list[int]] = {}
+        for row, first in enumerate(leader):
+            groups.setdefault(first, []).append(row)
+        if len(groups) < 2:
+            raise _impossible(len(rows), others, settings)
+        order = sorted(
+            groups.values(),
+            key=lambda g: blake2b(seeded + min(keys[row] for row in g), digest_size=16).digest(),
+        )
+        chosen, table = _choose(order, strata, settings.ratio, len(rows))
+        side = [False] * len(rows)
+        for group in chosen:
+            for row in group:
+                side[row] = True
+        missed = search.across(side) if search is not None else []
+        if not missed:
+            break
+        edges += missed
+    if search is not None:
+        search.close()
     train_keys = {key for key, held in zip(keys, side, strict=True) if not held}
     return Split(
         train=[row for row, held in zip(rows, side, strict=True) if not held],
         heldout=[row for row, held in zip(rows, side, strict=True) if held],
         rejected=rejected,
         groups=len(groups),
-        largest_group=largest,
+        largest_group=max(map(len, groups.values())),
         strata=table,
         exact_across=sum(key in train_keys for key, held in zip(keys, side, strict=True) if held),
-        near_across=sum(side[a] != side[b] for a, b in near),
+        near_across=len(missed) + sum(side[a] != side[b] for a, b in near or ()),
         ungrouped=ungrouped,
         settings=settings,
     )
 
 
+def _impossible(rows: int, others: list[tuple[int, int]], settings: SplitSettings) -> BpError:
+    """Why all rows are one group, and what leads on."""
+    apart = len(set(components(rows, others))) > 1
+    if apart:
+        why, how = "similar", "bp-data split FILE --dup-threshold 1 lets similar rows part"
+    elif settings.group_by:
+        why = f"of one {settings.group_by} (--group-by), equal or answers to one prompt"
+        how = "bp-data split FILE without --group-by"
+    else:
+        why, how = "equal, answers to one prompt or about one context", "add rows with other content"
+    return BpError(
+        "INPUT_SPLIT_IMPOSSIBLE",
+        f"all {rows} rows belong together: they are {why}",
+        f"{how}; when training, --heldout-ratio 0 holds out nothing and --heldout FILE evaluates on rows of your own",
+        details={"largest_group": rows},
+    )
+
+
+def _check_field(rows: list[Example], field: str) -> None:
+    if field in ("", "none", "auto", "id-prefix") or any(
+        _group_value(row, field) is not None for row in rows
+    ):
+        return
+    known = sorted({*_FIELDS, *(name for row in rows for name in row.meta)})
+    close = difflib.get_close_matches(field, known, 1)
+    raise BpError(
+        "INPUT_VALIDATION_FAILED",
+        f"no row has a field {field!r}",
+        f"did you mean {close[0]}?" if close else f"fields are {', '.join(known[:20])}",
+    )
+
+
 def _edges(
     rows: list[Example], keys: list[bytes], settings: SplitSettings
-) -> tuple[list[tuple[int, int]], list[tuple[int, int]], int]:
-    """Pairs that must stay together, those of them that are similar, and the rows without the asked-for key."""
-    near: list[tuple[int, int]] = []
-    if settings.dup_threshold is not None:
-        search = NearDuplicateSearch(settings.dup_threshold, settings.shingle)
-        for example in rows:
-            search.add(compared_text(example))
-        found = search.finish()
-        near = list(zip(found.first.tolist(), found.second.tolist(), strict=True))
-    edges, ungrouped = list(near), 0
+) -> tuple[list[tuple[int, int]], int]:
+    """Pairs that must stay together whatever their similarity, and the rows without the asked-for key."""
+    edges: list[tuple[int, int]] = []
+    ungrouped = 0
     owners: dict[Any, int] = {}
 
     def join(kind: str, value: Any, row: int) -> None:
@@ -227,15 +271,21 @@ def _edges(
                 ungrouped += 1
             else:
                 join("key", value, row)
-    return edges, near, ungrouped
+    return edges, ungrouped
 
 
 def _group_value(example: Example, field: str) -> Any:
-    if field == "id-prefix":
-        piece = _PIECE.match(example.id)
-        return piece.group(1) if piece else example.id
-    value = getattr(example, field) if field in ("id", "source", "kind", "task") else example.meta.get(field)
-    return None if value is None else repr(value)
+    if field in ("id", "id-prefix"):
+        own = str(example.meta.get("id") or example.id)  # the row's own, else its place in the file
+        piece = _PIECE.match(own) if field == "id-prefix" else None
+        return piece.group(1) if piece else own
+    if field in example.meta:
+        value = example.meta[field]
+    elif field == "label" and example.label is None and example.task == "classification":
+        value = example.reference
+    else:
+        value = getattr(example, field) if field in _FIELDS else None
+    return None if value is None or value == "" else repr(value)
 
 
 def _strata(rows: list[Example], settings: SplitSettings) -> list[str]:
