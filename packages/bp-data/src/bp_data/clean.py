@@ -22,7 +22,7 @@ from annotated_types import Ge, Gt, Le
 
 from bp_data import pii
 from bp_data.checks import check, severity
-from bp_data.common import checked, knob
+from bp_data.common import knob
 from bp_data.errors import REASONS, BpError
 from bp_data.every_text import map_texts, map_value
 from bp_data.example import Example, Rejected
@@ -30,6 +30,7 @@ from bp_data.language import language, languages
 from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, star_clusters
 from bp_data.output import STDOUT
 from bp_data.report_parts import Trace
+from bp_data.settings import checked
 from bp_data.texts import compared_text, exact_key, row_text, text_key
 from bp_data.tokens import TokenCounter
 
