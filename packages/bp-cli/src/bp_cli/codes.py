@@ -16,6 +16,7 @@ TABLES = (
     ("bp-ui", "bp_ui.errors"),
 )
 ANYWHERE = {
+    "INPUT_USAGE": "an option or argument of the command line is unknown, missing or malformed",
     "RUNTIME_UNEXPECTED": "an error that no code stands for; --verbose shows where, and it is worth a report",
     "RUNTIME_OUT_OF_MEMORY": "the process, or the card, ran out of memory",
 }

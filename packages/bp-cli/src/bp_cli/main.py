@@ -87,6 +87,13 @@ def cli(
 ) -> None:
     """From a dataset to a fine-tuned model that runs in Ollama, on one consumer GPU."""
     ctx.obj = {"verbose": verbose, "log_level": log_level, "log_format": log_format, "log_file": log_file}
+    named = any(
+        k.upper().startswith(("BACKPROPAGATE_LOG_", "BACKPROPAGATE_TRACKING__LOG_")) for k in os.environ
+    )
+    if named or log_level or log_format or log_file:  # else a command that logs sets it up itself
+        from bp_cli.shared import set_up_logs
+
+        set_up_logs(ctx.obj)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,11 +6,20 @@ from pathlib import Path
 
 import click
 
+
+def _resolved(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """As given, else where `train` would write: [tracking] output of backprop.toml, the environment, `output`."""
+    if value is not None or ctx.resilient_parsing:
+        return value
+    from bp_core.settings import resolve
+
+    return resolve().tracking.output
+
+
 output_option = click.option(
     "--output",
     "-o",
     type=click.Path(path_type=Path),
-    default=Path("output"),
-    show_default=True,
-    help="Folder that holds runs.db.",
+    callback=_resolved,
+    help="Folder that holds runs.db.  [default: as `train` writes, output]",
 )

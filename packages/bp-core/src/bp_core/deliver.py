@@ -122,7 +122,7 @@ def write_adapter(job: Job, model: Any, watch: Watch, step: int) -> Path:
         raise BpError(
             "RUNTIME_LOSS_NOT_FINITE",
             "the adapter holds values that are not finite; it was not saved",
-            f"backprop resume {run.run_id}",
+            f"backprop resume {run.run_id}{run.store.flag}",
         )
     _swap(staging, final)
     run.artifact("adapter", final, step=step)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from bp_merge.common import BpError, Exit
+from bp_merge.common import BpError
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -153,7 +153,6 @@ class StepTrainer(transformers.Trainer):
             f"out of memory at step {self.state.global_step + 1} with {self.micro} example(s) per pass"
             + ("" if self.oom_recovery else " (recovery is off)"),
             "shorten the examples: backprop train --max-seq-length 1024 …, or add --gradient-checkpointing",
-            exit_code=Exit.OUT_OF_MEMORY,
             details={
                 "step": self.state.global_step,
                 "micro_batch": self.micro,

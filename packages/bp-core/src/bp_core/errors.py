@@ -42,6 +42,7 @@ def as_ours() -> Iterator[None]:
 CODES: dict[str, str] = {
     # the run store
     "INPUT_RUN_NOT_FOUND": "no recorded run has an id that starts like the one given",
+    "INPUT_RUN_EXISTS": "a run of the id chosen is there already",
     "INPUT_RUN_AMBIGUOUS": "several recorded runs have an id that starts like the one given",
     "INPUT_MANIFEST_INVALID": "a run's manifest.json cannot be read, or was written by a newer version",
     "INPUT_DATASET_NOT_FOUND": "the dataset that is named, or that a replay needs, is not there",

@@ -38,6 +38,7 @@ from bp_core.models import (
 )
 from bp_core.run_writer import Run
 from bp_core.settings import explain
+from bp_core.sources import named
 from bp_core.templates import choose_template
 
 
@@ -133,6 +134,7 @@ def make_ready(
         now: the moment that dated templates see; this one unless given.
     """
     check(settings)
+    settings = named(settings, tell) if sources is None else settings
     if settings.model.init_adapter is not None:
         AdapterInfo.read(settings.model.init_adapter)  # refuses what is none
     trackers.check(settings.tracking.trackers)

@@ -17,8 +17,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import math
+import re
 import secrets
 import shlex
 import shutil
@@ -82,6 +84,7 @@ class RunStore:
         seed: int | None = None,
         name: str = "",
         parent: str | None = None,
+        run_id: str | None = None,
     ) -> Run:
         """Begin a run: its directory, its `manifest.json`, its row. All of it or, on an error, none.
 
@@ -95,9 +98,10 @@ class RunStore:
             seed: of the run.
             name: a label of the user's.
             parent: the run that this one replays or continues from.
+            run_id: its name; made from the time unless given.
 
         Raises:
-            BpError: `STATE_RUNS_CORRUPT`, `STATE_RUNS_LOCKED`, `STATE_RUNS_UNWRITABLE`, `RUNTIME_DISK_FULL`.
+            BpError: `CONFIG_INVALID_SETTING`, `INPUT_RUN_EXISTS` for a bad or taken id; `STATE_RUNS_CORRUPT`, `STATE_RUNS_LOCKED`, `STATE_RUNS_UNWRITABLE`, `RUNTIME_DISK_FULL`.
         """
         from bp_core.run_writer import Run
 
@@ -110,8 +114,12 @@ class RunStore:
             "base_model": base_model or {},
         }
         facts = {k: plain(v) if k == "sources" else redact(plain(v), needed=True) for k, v in facts.items()}
+        if run_id is not None:
+            self.check_new(run_id)
         try:
-            run_id, folder = self._new_directory(now)
+            run_id, folder = self._new_directory(now, run_id)
+        except FileExistsError:
+            raise self._taken(run_id or "") from None
         except OSError as error:
             raise unwritable(error, self.output) from error
         try:
@@ -133,11 +141,45 @@ class RunStore:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         run = Run(self, run_id, folder)
-        run.event("RUN_STARTED", f"{kind} run started", seed=seed, parent=parent)
+        run.event("RUN_STARTED", f"{kind} run started", run_id=run_id, seed=seed, parent=parent)
         return run
 
-    def _new_directory(self, now: float) -> tuple[str, Path]:
+    def check_new(self, run_id: str) -> None:
+        """Refuse a chosen id that is no safe folder name, or that is taken.
+
+        Raises:
+            BpError: `CONFIG_INVALID_SETTING`, `INPUT_RUN_EXISTS`.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", run_id):
+            raise BpError(
+                "CONFIG_INVALID_SETTING",
+                f"a run id is up to 64 letters, digits, - and _, not {run_id!r}",
+                "backprop train --run-id my-run-1 …",
+            )
+        if (self.output / run_id).exists():
+            raise self._taken(run_id)
+        with self._open() as db:
+            if db is not None and db.execute("SELECT 1 FROM runs WHERE run_id=?", (run_id,)).fetchone():
+                raise self._taken(run_id)
+
+    def _taken(self, run_id: str) -> BpError:
+        return BpError(
+            "INPUT_RUN_EXISTS",
+            f"{self.output} has a run {run_id} already",
+            f"backprop show-run {run_id}{self.flag}",
+            details={"run_id": run_id},
+        )
+
+    @property
+    def flag(self) -> str:
+        """` --output FOLDER` for a hint, "" where it is the default."""
+        return "" if self.output == Path("output") else f" --output {shlex.quote(str(self.output))}"
+
+    def _new_directory(self, now: float, chosen: str | None = None) -> tuple[str, Path]:
         self.output.mkdir(parents=True, exist_ok=True)
+        if chosen is not None:
+            (self.output / chosen).mkdir()
+            return chosen, self.output / chosen
         while True:
             run_id = f"{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
             folder = self.output / run_id
@@ -372,6 +414,14 @@ class RunStore:
         return (exact or rows)[0]
 
     def _missing(self, run_id: str) -> BpError:
+        whole = sorted(self.output.glob(f"{glob.escape(run_id)}*/manifest.json")) if run_id else []
+        if whole:
+            return BpError(
+                "INPUT_RUN_NOT_FOUND",
+                f"{self.path} does not know run {whole[0].parent.name}, whose folder is there",
+                f"python -m bp_core.rebuild {shlex.quote(str(self.output))}",
+                details={"run_id_prefix": run_id, "folder": str(whole[0].parent)},
+            )
         return BpError(
             "INPUT_RUN_NOT_FOUND",
             f"no run in {self.path} has an id that begins with {run_id!r}",

@@ -80,6 +80,7 @@ def run_training(
     parent: str | None = None,
     now: dt.datetime | None = None,
     after: After | None = None,
+    run_id: str | None = None,
 ) -> Session:
     """Train from the start.
 
@@ -90,15 +91,18 @@ def run_training(
         tell: shown to the user.
         parent: the run that this one replays.
         now: the moment that dated templates see; this one unless given.
+        run_id: its name; made from the time unless given.
         after: called with the trained model before the run ends; what it returns joins the recorded result.
 
     Raises:
         BpError: with the run's id in its details once there is one.
     """
+    store = RunStore(settings.tracking.output)
+    if run_id is not None:
+        store.check_new(run_id)
     ready = make_ready(settings, sources=sources, tell=tell, now=now)
     settings, device, encoder, prepared = ready.settings, ready.device, ready.encoder, ready.prepared
     base = resolve_base(settings.model.model, revision=settings.model.revision)
-    store = RunStore(settings.tracking.output)
     run = store.create(
         "train",
         config=settings.to_dict(),
@@ -117,7 +121,9 @@ def run_training(
         },
         seed=settings.training.seed,
         parent=parent,
+        run_id=run_id,
     )
+    tell(f"run {run.run_id} in {run.path}")
     with _ended(run):
         save(prepared, run.path / "tokens")
         return _train(Job(run, settings, device, base, encoder, prepared, tell), callbacks, after)
@@ -148,7 +154,7 @@ def resume_training(
         raise BpError(
             "INPUT_WRONG_BASE",
             f"{base.ref} is not the model that run {record.run_id} began with",
-            f"backprop show-run {record.run_id}",
+            f"backprop show-run {record.run_id}{store.flag}",
         )
     encoder = make_encoder(base.path, settings, dt.datetime.fromisoformat(record.dataset["now"]))
     encoder.stops |= set(prepared.stops)

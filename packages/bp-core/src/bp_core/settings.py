@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ from bp_core.config import (
 
 PREFIX = "BACKPROPAGATE_"
 CONFIG_FILE = "backprop.toml"
+# Variables under our prefix that are no knobs: of the program itself, of the web UI, and of older versions.
+_FOREIGN = tuple(
+    (PREFIX + name).lower()
+    for name in ("DEBUG", "UI_", "SECURITY_", "CLOUDFLARED_", "DEFER_FEATURE_DETECTION", "VERSION")
+)
 
 
 class _Tree(BaseSettings):
@@ -187,6 +193,18 @@ def _from_environment(
         if group in GROUPS and isinstance(values, Mapping):
             kept = {k: v for k, v in values.items() if f"{PREFIX}{group}__{k}".lower() not in aliases}
             nested[group] = kept
+    known = {
+        f"{PREFIX}{g}__{alias}".lower()
+        for g, c in GROUPS.items()
+        for k in knobs(c)
+        for alias in (k.name, *k.keywords)
+    } | set(aliases)
+    for variable in variables:
+        name = variable.lower()
+        own = name.startswith(PREFIX.lower()) and not name.startswith(_FOREIGN)
+        # what stands under a known group is told with that group, below
+        if own and name not in known and name.removeprefix(PREFIX.lower()).split("__")[0] not in GROUPS:
+            raise _unknown(variable.upper(), sorted(n.upper() for n in known), "the environment")
     for group, values in _checked(nested, "the environment").items():
         out.setdefault(group, {}).update(values)
     for variable, value in variables.items():
@@ -212,6 +230,10 @@ def _from_keywords(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _listed(name: str, value: Any) -> Any:
     """Text as a tuple where the knob holds several: a JSON list, or items between commas."""
+    if name == "log_json" and value == "auto":
+        return not sys.stderr.isatty()
+    if (choices := knob_of(name).choices) and isinstance(value, str) and value not in choices:
+        return next((c for c in choices if c.lower() == value.lower()), value)
     if not knob_of(name).many or not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
     if value.lstrip().startswith("["):

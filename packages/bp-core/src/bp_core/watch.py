@@ -263,7 +263,7 @@ class Watch:
             if heat == "stop":
                 self.save_now(trainer)
                 raise self.monitor.verdict.error(
-                    f"let the card cool, then: backprop resume {self.run.run_id}"
+                    f"let the card cool, then: backprop resume {self.run.run_id}{self.run.store.flag}"
                 )
             if not paused and heat != "pause":
                 break
@@ -284,7 +284,9 @@ class Watch:
                 self._tell(verdict.code, verdict.message, **verdict.details)
             if verdict.action == "stop":
                 self.save_now(trainer)
-                raise verdict.error(f"make room, then: backprop resume {self.run.run_id}")
+                raise verdict.error(
+                    f"make room, then: backprop resume {self.run.run_id}{self.run.store.flag}"
+                )
         return False
 
     def _end(self, status: str, code: str) -> None:

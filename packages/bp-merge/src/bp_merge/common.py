@@ -44,6 +44,16 @@ class Exit(enum.IntEnum):
     OUT_OF_MEMORY = 137
 
 
+# Codes whose exit code is not that of their prefix.
+_EXIT_BY_CODE = {
+    "RUNTIME_OUT_OF_MEMORY": Exit.OUT_OF_MEMORY,
+    "RUNTIME_GPU_OOM": Exit.OUT_OF_MEMORY,
+    "OLLAMA_MODEL_EXISTS": Exit.USER,
+    "OLLAMA_MODEL_NOT_FOUND": Exit.USER,
+    "DEP_OLLAMA_UNREACHABLE": Exit.SERVICE,
+    "DEP_OLLAMA_REGISTRATION_FAILED": Exit.SERVICE,
+    "DEP_OLLAMA_TOO_OLD": Exit.SERVICE,
+}
 _EXIT_BY_PREFIX = {
     "RUNTIME": Exit.RUNTIME,
     "STATE": Exit.RUNTIME,
@@ -61,7 +71,8 @@ class BpError(Exception):
         hint: what to do next, as a command that can be run where there is one.
         retryable: whether the same call may succeed later.
         details: facts for programs (JSON-able).
-        exit_code: the process exit code; by the code's prefix unless given (user error 1, runtime 2, service 69).
+        exit_code: the process exit code; by the code, else its prefix, unless given (user error 1, runtime 2,
+            service 69).
     """
 
     def __init__(
@@ -81,7 +92,8 @@ class BpError(Exception):
         self.retryable = retryable
         self.details: dict[str, Any] = dict(details or {})
         prefix = code.split("_", 1)[0]
-        self.exit_code = int(_EXIT_BY_PREFIX.get(prefix, Exit.USER) if exit_code is None else exit_code)
+        by_code = _EXIT_BY_CODE.get(code, _EXIT_BY_PREFIX.get(prefix, Exit.USER))
+        self.exit_code = int(by_code if exit_code is None else exit_code)
 
     def __str__(self) -> str:
         return f"[{self.code}] {self.message}"
@@ -374,6 +386,34 @@ def finite(value: Any) -> Any:
     return [finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
+_SECRETS = (
+    (r"(?i)\b([a-z][a-z0-9+.-]+:/{1,2})[^/\s\"']*@", r"\1***@"),  # credentials of a URL
+    (r"(?i)([?&](?:[a-z_-]*token|api_?key|key|sig|signature|secret|password)=)[^&\s\"']+", r"\1***"),
+    (r"\b(hf_|api_org_|sk-(?:proj-|ant-|or-)?|gh[pousr]_|github_pat_|glpat-)[A-Za-z0-9_-]{16,}", r"\1***"),
+    (r"\b(AKIA|ASIA)[0-9A-Z]{16}\b", r"\1***"),
+    (r"\b(AIza)[0-9A-Za-z_-]{30,}", r"\1***"),
+    (r"\b(xox[abprs]-)[0-9A-Za-z-]{10,}", r"\1***"),
+    (r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*", "***"),  # a JSON web token
+)
+
+
+def hidden(value: Any) -> Any:
+    """A text, or nested plain data, without URL credentials and tokens of a known shape.
+
+    >>> hidden("no file https://me:pw@host/x")
+    'no file https://***@host/x'
+    """
+    if isinstance(value, str):
+        for pattern, shown in _SECRETS:
+            value = re.sub(pattern, shown, value)
+        return value
+    if isinstance(value, Mapping):
+        return {k: hidden(v) for k, v in value.items()}
+    if isinstance(value, os.PathLike):
+        return hidden(str(value))
+    return [hidden(v) for v in value] if isinstance(value, list | tuple) else value
+
+
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--json` and `-q/--quiet` to a command, which then receives `sink: Sink`."""
     import functools
@@ -401,7 +441,9 @@ def render_error(error: Any, *, as_json: bool = False, run_id: str = "") -> str:
     """An error as the user reads it: `[CODE] cause`, a blank line, `hint: command`, the run id."""
     if as_json:
         return json.dumps(
-            {"schema_version": SCHEMA_VERSION, "error": error.to_dict()}, ensure_ascii=False, default=str
+            {"schema_version": SCHEMA_VERSION, "error": hidden(finite(error.to_dict()))},
+            ensure_ascii=False,
+            default=lambda v: hidden(str(v)),
         )
     lines = [f"[{error.code}] {printable(error.message)}"]
     if error.hint:
@@ -409,15 +451,16 @@ def render_error(error: Any, *, as_json: bool = False, run_id: str = "") -> str:
     run_id = run_id or str(getattr(error, "details", {}).get("run_id", ""))
     if run_id:
         lines += [f"run: {run_id}"]
-    return "\n".join(lines)
+    return hidden("\n".join(lines))
 
 
 def run_command(command: Any, argv: Sequence[str] | None = None, *, prog_name: str | None = None) -> int:
     """Run a Click command as a program and return its exit code; no error reaches the user as a traceback.
 
     With `--verbose` or `-v` among the arguments, or BACKPROPAGATE_DEBUG=1, the traceback is printed too. Usage
-    errors exit 1, an interrupt 130, out of memory 137. Where the arguments ask for `--json`, a coded error goes to
-    stdout as one JSON object with the key `error`, and its rendering to stderr.
+    errors exit 1, an interrupt 130, out of memory 137. Where the arguments ask for `--json`, an error goes to
+    stdout as one JSON object with the key `error` (`INPUT_USAGE` for a usage error), and its rendering to stderr.
+    URL credentials and tokens of a known shape are shown as `***`.
     """
     import click
 
@@ -430,7 +473,16 @@ def run_command(command: Any, argv: Sequence[str] | None = None, *, prog_name: s
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        error.show(file=sys.stderr)
+        import io
+
+        shown = io.StringIO()
+        error.show(file=shown)
+        context = getattr(error, "ctx", None)
+        if as_json:
+            path = context.command_path if context else prog_name or "backprop"
+            coded = BpError("INPUT_USAGE", error.format_message(), f"{path} --help")
+            sys.stdout.write(render_error(coded, as_json=True) + "\n")
+        sys.stderr.write(hidden(shown.getvalue()))
         return Exit.USER
     except (KeyboardInterrupt, click.Abort):
         clear_status()
@@ -440,14 +492,17 @@ def run_command(command: Any, argv: Sequence[str] | None = None, *, prog_name: s
         sys.stderr.close()  # the reader of stdout went away: nothing more to say
         return Exit.OK
     except MemoryError:
-        sys.stderr.write("[RUNTIME_OUT_OF_MEMORY] the process ran out of memory\n")
-        return Exit.OUT_OF_MEMORY
+        lost = BpError("RUNTIME_OUT_OF_MEMORY", "the process ran out of memory")
+        if as_json:
+            sys.stdout.write(render_error(lost, as_json=True) + "\n")
+        sys.stderr.write(render_error(lost) + "\n")
+        return lost.exit_code
     except Exception as error:  # noqa: BLE001 - the last line: every error is told, with its exit code
         clear_status()
         if verbose:
             import traceback
 
-            traceback.print_exc()
+            sys.stderr.write(hidden(traceback.format_exc()))
         if not is_coded(error):
             error = BpError(
                 "RUNTIME_UNEXPECTED",

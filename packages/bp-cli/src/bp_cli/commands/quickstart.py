@@ -26,7 +26,8 @@ def quickstart(ctx: click.Context, sink: Sink, output: Path) -> None:
     """Tune the embedded model on 36 made-up facts, merge it, write a GGUF, and show what changed."""
     from bp_core.quickstart.run import quickstart as run
 
-    from bp_cli.shared import Progress, set_up_logs
+    from bp_cli.progress import Progress
+    from bp_cli.shared import set_up_logs
 
     set_up_logs(ctx.obj or {})
     made = run(output, callbacks=[Progress(sink)], tell=sink.note)

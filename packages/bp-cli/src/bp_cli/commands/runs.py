@@ -28,9 +28,12 @@ def _when(seconds: float) -> str:
 @output_options
 def runs(sink: Sink, output: Path, status: str | None, limit: int) -> None:
     """List recorded runs, newest first."""
-    found = RunStore(output).list(status=status, limit=limit)  # type: ignore[arg-type]
+    store = RunStore(output)
+    found = store.list(status=status, limit=limit)  # type: ignore[arg-type]
 
     def human() -> str:
+        if not found and status and store.list(limit=1):
+            return f"no runs in {output} are {status}; all of them: backprop runs --output {output}"
         if not found:
             return f"no runs in {output}; the first one: backprop quickstart --output {output}"
         rows = [

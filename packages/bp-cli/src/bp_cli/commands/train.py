@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 from bp_core.config import GROUPS
-from bp_merge.common import Sink, options, output_options
+from bp_core.runs import RunStore
+from bp_merge.common import Exit, Sink, knobs, options, output_options
 
 from bp_cli.options import output_option
 
@@ -20,7 +22,23 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG)
+class Grouped(click.Command):
+    """A command whose help lists the knobs under the headings of their groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One section a group, then what is left."""
+        heading = {k.name: k.group for cls in GROUPS.values() for k in knobs(cls)}
+        found: dict[str, list[tuple[str, str]]] = {h: [] for h in [*heading.values(), "Command"]}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None:
+                found[heading.get(param.name or "", "Command")].append(record)
+        for name, records in found.items():
+            if records:
+                with formatter.section(f"{name} options"):
+                    formatter.write_dl(records)
+
+
+@click.command(cls=Grouped, epilog=EPILOG)
 @options(*GROUPS.values())
 @click.option(
     "--config",
@@ -28,12 +46,19 @@ Examples:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Settings file instead of backprop.toml.",
 )
+@click.option("--run-id", metavar="NAME", help="Name of the run. Default: the time, and six random digits.")
 @click.option("--dry-run", is_flag=True, help="Read the data and show what would be done; train nothing.")
 @click.option("--show-config", is_flag=True, help="Print every setting with where it comes from, and stop.")
 @output_options
 @click.pass_context
 def train(
-    ctx: click.Context, sink: Sink, config_file: Path | None, dry_run: bool, show_config: bool, **given: Any
+    ctx: click.Context,
+    sink: Sink,
+    config_file: Path | None,
+    run_id: str | None,
+    dry_run: bool,
+    show_config: bool,
+    **given: Any,
 ) -> None:
     """Fine-tune a model on a dataset (LoRA).
 
@@ -42,7 +67,7 @@ def train(
     from bp_core.settings import explain, resolve
 
     settings = resolve(given, config_file=config_file)
-    from bp_cli.shared import Progress, set_up_logs
+    from bp_cli.shared import set_up_logs
     from bp_cli.text import table
 
     set_up_logs(ctx.obj or {}, settings)
@@ -53,15 +78,22 @@ def train(
             lambda: table(rows, ("setting", "value", "source")),
         )
         return
+    from bp_core.sources import named
+
+    settings = named(settings, sink.note)  # refuses what is not there before torch is loaded
+    if run_id is not None:
+        RunStore(settings.tracking.output).check_new(run_id)
     from bp_core.ready import make_ready
     from bp_core.session import run_training
+
+    from bp_cli.progress import Progress
 
     if dry_run:
         plan = make_ready(settings, tell=sink.note).plan()
         sink.result({"dry_run": True, **plan}, lambda: _plan_text(plan))
         return
-    session = run_training(settings, callbacks=[Progress(sink)], tell=sink.note)
-    _print(sink, session)
+    session = run_training(settings, callbacks=[Progress(sink)], tell=sink.note, run_id=run_id)
+    _print(ctx, sink, session)
 
 
 @click.command(
@@ -73,12 +105,15 @@ def train(
 @click.pass_context
 def resume(ctx: click.Context, sink: Sink, run_id: str, output: Path) -> None:
     """Continue a stopped or killed run from its newest complete checkpoint."""
-    from bp_core.session import resume_training
-
-    from bp_cli.shared import Progress, set_up_logs
+    from bp_cli.shared import set_up_logs
 
     set_up_logs(ctx.obj or {})
-    _print(sink, resume_training(output, run_id, callbacks=[Progress(sink)], tell=sink.note))
+    RunStore(output).resumable(run_id)  # refused before torch is loaded
+    from bp_core.session import resume_training
+
+    from bp_cli.progress import Progress
+
+    _print(ctx, sink, resume_training(output, run_id, callbacks=[Progress(sink)], tell=sink.note))
 
 
 @click.command(
@@ -95,7 +130,8 @@ def replay(ctx: click.Context, sink: Sink, run: str, output: Path, override: tup
     from bp_core.replay import replay as plan_replay
     from bp_core.session import run_training
 
-    from bp_cli.shared import Progress, set_up_logs
+    from bp_cli.progress import Progress
+    from bp_cli.shared import set_up_logs
 
     set_up_logs(ctx.obj or {})
     plan = plan_replay(run, output=output, overrides=parse_overrides(override))
@@ -106,11 +142,12 @@ def replay(ctx: click.Context, sink: Sink, run: str, output: Path, override: tup
     session = run_training(
         plan.settings, callbacks=[Progress(sink)], tell=sink.note, parent=plan.parent, now=plan.now
     )
-    _print(sink, session, replay_of=plan.parent, overrides=plan.overrides)
+    _print(ctx, sink, session, replay_of=plan.parent, overrides=plan.overrides)
 
 
-def _print(sink: Sink, session: Any, **more: Any) -> None:
+def _print(ctx: click.Context, sink: Sink, session: Any, **more: Any) -> None:
     result = session.result
+    resume = f"backprop resume {result.run_id}{RunStore(result.path.parent).flag}"
 
     def human() -> str:
         from bp_cli.text import table
@@ -131,13 +168,16 @@ def _print(sink: Sink, session: Any, **more: Any) -> None:
             ("adapter", str(result.adapter_path)),
             ("report", str(result.path / "report.html")),
         ]
-        return table(rows) + f'\n\nnext: backprop generate {result.adapter_path} "your question"'
+        question = f'backprop generate {shlex.quote(str(result.adapter_path))} "your question"'
+        return f"{table(rows)}\n\nnext: {question if result.status == 'completed' else resume}"
 
     sink.result(
         {**result.to_dict(), **more, "report_path": (result.path / "report.html").as_posix()},
         human,
         quiet=str(result.adapter_path),
     )
+    if result.status == "interrupted":
+        ctx.exit(Exit.INTERRUPTED)
 
 
 def _plan_text(plan: dict[str, Any]) -> str:
