@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from bp_core import checkpoint
+from bp_core.training import checkpoint
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ def rss() -> float:
 
 def one(way: str) -> None:
     import torch
-    from bp_core.loss import chunked_cross_entropy, full_cross_entropy
+    from bp_core.training.cross_entropy import chunked_cross_entropy, full_cross_entropy
 
     torch.manual_seed(0)
     hidden = torch.randn(POSITIONS, WIDTH, requires_grad=True)

@@ -32,14 +32,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 import transformers
 from bp_core import Callback, Trainer
-from bp_core.batches import collate
-from bp_core.dataset import prepare
-from bp_core.decide import plan_of
-from bp_core.encode import Encoder
-from bp_core.environment import peak_memory
-from bp_core.models import add_adapter, choose_device, load_model, load_tokenizer
-from bp_core.settings import resolve
+from bp_core.encoding.batches import collate
+from bp_core.encoding.dataset import prepare
+from bp_core.encoding.encode import Encoder
+from bp_core.models.load import add_adapter, choose_device, load_model, load_tokenizer
+from bp_core.settings.resolve import resolve
+from bp_core.support.environment import peak_memory
 from bp_core.tiny import path as tiny
+from bp_core.training.decide import plan_of
 from bp_data.example import Example, Turn
 
 WARM_UP = 2  # steps before the clock starts

@@ -83,7 +83,7 @@ def train(args: argparse.Namespace) -> None:
 def llama(args: argparse.Namespace) -> None:
     """The job of a child: the GGUF's answer in llama.cpp to the same prompt."""
     import transformers
-    from bp_export.runtime import open_runtime
+    from bp_export.verify.runtime import open_runtime
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(args.folder)
     prompt = tokenizer.apply_chat_template(
@@ -106,12 +106,12 @@ def hand_loop(args: argparse.Namespace) -> None:
     """The job of a child: seconds per step of a loop without logging, guards or checkpoints."""
     import torch
     import torch.nn.functional as F
-    from bp_core.batches import collate
-    from bp_core.decide import plan_of
-    from bp_core.loss import full_cross_entropy
-    from bp_core.models import add_adapter, load_model
-    from bp_core.ready import make_ready
-    from bp_core.settings import resolve
+    from bp_core.encoding.batches import collate
+    from bp_core.models.load import add_adapter, load_model
+    from bp_core.settings.resolve import resolve
+    from bp_core.training.cross_entropy import full_cross_entropy
+    from bp_core.training.decide import plan_of
+    from bp_core.training.prepare import make_ready
 
     given = resolve({"model": model_of(args), "output": args.folder, **settings(args)})
     ready = make_ready(given, tell=lambda _: None)

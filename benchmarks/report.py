@@ -169,7 +169,7 @@ def stage(name: str, path: Path, held: Path, out: Path, tokenizer: str) -> None:
         found = report(path, against=(str(held),), tokenizer=Path(tokenizer) if "+" in name else None)
         extra = {"near": found.near_duplicate_rows, "exact": found.exact_duplicates, "verdict": found.verdict}
     elif name in ("near", "truth"):
-        from bp_data import lsh, neardup
+        from bp_data.similarity import lsh, neardup
 
         if name == "truth":
             lsh.bands_for = lambda *_: (42, 3)

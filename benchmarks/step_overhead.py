@@ -29,15 +29,15 @@ import torch
 import torch.nn.functional as F
 import transformers
 from bp_core import Trainer
-from bp_core.batches import collate
-from bp_core.config import Settings
-from bp_core.dataset import prepare
-from bp_core.decide import plan_of
-from bp_core.encode import Encoder
-from bp_core.loss import full_cross_entropy
-from bp_core.models import add_adapter, choose_device, load_model, load_tokenizer
-from bp_core.settings import resolve
+from bp_core.encoding.batches import collate
+from bp_core.encoding.dataset import prepare
+from bp_core.encoding.encode import Encoder
+from bp_core.models.load import add_adapter, choose_device, load_model, load_tokenizer
+from bp_core.settings.knobs import Settings
+from bp_core.settings.resolve import resolve
 from bp_core.tiny import path as tiny
+from bp_core.training.cross_entropy import full_cross_entropy
+from bp_core.training.decide import plan_of
 from bp_data.example import Example, Turn
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from bp_export.delta import rounded
+from bp_export.verify.delta import rounded
 
 TYPES = ("bf16", "f16", "q8_0", "q6_k", "q4_k")
 

@@ -65,7 +65,7 @@ def exit_codes() -> str:
 
 def settings() -> str:
     """The table of knobs."""
-    from bp_core.config import GROUPS
+    from bp_core.settings.knobs import GROUPS
     from bp_merge.common import knobs
 
     parts = [

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from bp_cli.main import COMMANDS, cli, main
-from bp_core.runs import RunStore
+from bp_core.runs.store import RunStore
 from click.shell_completion import BashComplete
 
 

@@ -16,7 +16,7 @@ import bp_merge
 import pytest
 from bp_cli.codes import codes
 from bp_cli.main import main
-from bp_core.runs import RunStore
+from bp_core.runs.store import RunStore
 
 LEAKS = {
     "validate https://user:hunter2pass@host/x": "hunter2pass",
@@ -36,7 +36,7 @@ def here(tmp_path, monkeypatch):
         if name.startswith("BACKPROPAGATE_"):
             monkeypatch.delenv(name)
     yield tmp_path
-    from bp_core import logs
+    from bp_core.support import logs
 
     logs.reset()
 
@@ -103,8 +103,8 @@ def test_a_lost_store_names_the_rebuild(capsys, here, how):
         code, out, _ = run(capsys, [command, made.run_id, "--json"])
         error = json.loads(out)["error"]
         assert code == 1
-        assert error["hint"] == "python -m bp_core.rebuild output"
-    from bp_core.rebuild import main as rebuild
+        assert error["hint"] == "python -m bp_core.runs.rebuild output"
+    from bp_core.runs.rebuild import main as rebuild
 
     assert rebuild(["output"]) == 0
     assert run(capsys, f"show-run {made.run_id} --quiet")[0] == 0
@@ -145,7 +145,7 @@ def test_logging_variables_act_on_every_command(capsys, monkeypatch, here):
     monkeypatch.setenv("BACKPROPAGATE_LOG_LEVEL", "debug")
     monkeypatch.setenv("BACKPROPAGATE_LOG_JSON", "auto")
     monkeypatch.setenv("BACKPROPAGATE_LOG_FILE", "log.jsonl")
-    from bp_core import logs
+    from bp_core.support import logs
 
     assert run(capsys, "runs")[0] == 0
     assert logs.settings()["level"] == "DEBUG"
@@ -154,8 +154,8 @@ def test_logging_variables_act_on_every_command(capsys, monkeypatch, here):
 
 
 def test_a_bare_hub_name_is_taken_as_one(here):
-    from bp_core.settings import resolve
-    from bp_core.sources import named
+    from bp_core.encoding.sources import named
+    from bp_core.settings.resolve import resolve
 
     told: list[str] = []
     asked = resolve({"data": ("tatsu-lab/alpaca", "hf:a/b")})

@@ -6,8 +6,8 @@ import pickle
 
 import numpy as np
 import pytest
-from bp_core.batches import StepData, StepPlan, Tokens, collate, label_count, micro_batches
-from bp_core.encode import Encoded
+from bp_core.encoding.batches import StepData, StepPlan, Tokens, collate, label_count, micro_batches
+from bp_core.encoding.encode import Encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from bp_core import checkpoint
+from bp_core.training import checkpoint
 from bp_merge.common import BpError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bp_core import Trainer
-from bp_core.tuned import Tuned
+from bp_core.generation.load import Tuned
 from bp_export import export
 from bp_merge import Adapter
 from stones import quiet, stones

@@ -6,9 +6,9 @@ import json
 
 import bp_data
 import pytest
-from bp_core.config import Settings
-from bp_core.dataset import prepare
-from bp_core.encode import Encoder
+from bp_core.encoding.dataset import prepare
+from bp_core.encoding.encode import Encoder
+from bp_core.settings.knobs import Settings
 from bp_core.tiny import path
 from transformers import AutoTokenizer
 

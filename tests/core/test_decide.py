@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from bp_core.batches import Tokens
-from bp_core.dataset import Prepared
-from bp_core.decide import decide
-from bp_core.encode import Encoded
-from bp_core.models import choose_device
-from bp_core.settings import resolve
+from bp_core.encoding.batches import Tokens
+from bp_core.encoding.dataset import Prepared
+from bp_core.encoding.encode import Encoded
+from bp_core.models.load import choose_device
+from bp_core.settings.resolve import resolve
+from bp_core.training.decide import decide
 
 
 def decided(vocabulary, **given):

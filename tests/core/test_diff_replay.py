@@ -8,13 +8,13 @@ import subprocess
 import sys
 
 import pytest
-from bp_core import environment
-from bp_core.diff import diff
 from bp_core.errors import CODES, BpError
-from bp_core.replay import parse_overrides, replay
-from bp_core.runs import RunStore
-from bp_core.settings import resolve
-from bp_core.trackers import LocalFile
+from bp_core.runs.diff import diff
+from bp_core.runs.replay import parse_overrides, replay
+from bp_core.runs.store import RunStore
+from bp_core.runs.trackers import LocalFile
+from bp_core.settings.resolve import resolve
+from bp_core.support import environment
 
 
 def decided(settings):

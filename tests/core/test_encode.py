@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from bp_core.encode import Encoded, Encoder, preview, segments
-from bp_core.templates import CHATML, NAMED, choose_template
+from bp_core.encoding.encode import Encoded, Encoder, preview, segments
+from bp_core.encoding.templates import CHATML, NAMED, choose_template
 from bp_core.tiny import path
 from bp_data.example import Example, Rejected, Turn
 from bp_merge.common import BpError

@@ -6,9 +6,9 @@ import datetime as dt
 import re
 
 import pytest
-from bp_core.encode import Encoded, Encoder, segments
-from bp_core.fidelity import lost_answer, lost_context, lost_tool
-from bp_core.templates import CHATML, NAMED
+from bp_core.encoding.encode import Encoded, Encoder, segments
+from bp_core.encoding.fidelity import lost_answer, lost_context, lost_tool
+from bp_core.encoding.templates import CHATML, NAMED
 from bp_core.tiny import path
 from bp_data.example import Example, Rejected, Turn
 from bp_merge.common import BpError

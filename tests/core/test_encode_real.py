@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 import real
-from bp_core.encode import Encoder, segments
+from bp_core.encoding.encode import Encoder, segments
 from bp_data.example import Example, Turn
 from hypothesis import HealthCheck, given, settings
 from transformers import AutoTokenizer

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import psutil
-from bp_core import environment
-from bp_core.plain import dumps
+from bp_core.support import environment
+from bp_core.support.files import dumps
 from fakes.fake_nvml import FakeNvml, card
 
 
@@ -37,7 +37,7 @@ def test_no_driver_is_no_card():
 def test_it_imports_nothing_heavy_and_hides_secrets():
     code = (
         "import sys; sys.argv = ['/home/me/bin/backprop', 'train', '--hub-token', 'short', '--auth=me:pw', '--steps', '3'];"
-        "from bp_core import environment; f = environment.collect(); assert 'torch' not in sys.modules; print(f['command'])"
+        "from bp_core.support import environment; f = environment.collect(); assert 'torch' not in sys.modules; print(f['command'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "backprop train --hub-token *** --auth=*** --steps 3"
@@ -46,7 +46,7 @@ def test_it_imports_nothing_heavy_and_hides_secrets():
 def test_torch_tells_its_part_where_it_is_loaded():
     code = (
         "import torch; torch.set_num_threads(1);"
-        "from bp_core import environment; print(environment.collect()['torch']['threads'])"
+        "from bp_core.support import environment; print(environment.collect()['torch']['threads'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"

@@ -6,7 +6,7 @@ import math
 
 import pytest
 from bp_core.errors import CODES, BpError
-from bp_core.guards import DiskGuard, HeatGuard, HeatState, LossGuard, LossState
+from bp_core.safety.guards import DiskGuard, HeatGuard, HeatState, LossGuard, LossState
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -9,9 +9,9 @@ import threading
 import warnings
 
 import pytest
-from bp_core import logs
 from bp_core.errors import CODES, BpError
-from bp_core.runs import RunStore
+from bp_core.runs.store import RunStore
+from bp_core.support import logs
 
 SECRET = "hf_" + "AbCdEfGhIj" * 3
 
@@ -67,7 +67,7 @@ def test_colour_only_on_a_terminal_and_never_with_no_color():
         def isatty(self):
             return True
 
-    code = "import sys; from bp_core import logs; sys.stderr.isatty = lambda: True; logs.configure(); logs.get().error('x')"
+    code = "import sys; from bp_core.support import logs; sys.stderr.isatty = lambda: True; logs.configure(); logs.get().error('x')"
     env = {"PATH": "", "NO_COLOR": "1"}
     plain = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
@@ -152,9 +152,7 @@ def test_the_log_of_a_run_has_its_events_also_where_the_console_is_quiet(tmp_pat
 
 
 def test_as_a_library_nothing_is_taken_over():
-    code = (
-        "import logging; from bp_core import logs; logs.get().info('x'); print(logging.getLogger().handlers)"
-    )
+    code = "import logging; from bp_core.support import logs; logs.get().info('x'); print(logging.getLogger().handlers)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
@@ -162,7 +160,7 @@ def test_as_a_library_nothing_is_taken_over():
 def test_a_program_with_its_own_logging_reads_our_lines():
     code = (
         "import logging; logging.basicConfig(format='%(name)s|%(message)s');"
-        "from bp_core import logs; logs.get().warning('odd %s', 'row', name='x', msg=1, hub_token='abc')"
+        "from bp_core.support import logs; logs.get().warning('odd %s', 'row', name='x', msg=1, hub_token='abc')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "bp_core|odd row name=x msg=1 hub_token=***\n"
@@ -192,7 +190,7 @@ def test_an_unwritable_file_is_refused_and_leaves_the_old_setup(tmp_path):
 def test_a_full_disk_under_the_log_is_told_once_and_stops_nothing(tmp_path):
     code = """
 import resource, signal, sys
-from bp_core import logs
+from bp_core.support import logs
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 logs.configure("INFO", "json", sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

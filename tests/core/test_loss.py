@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from bp_core.loss import chunked_cross_entropy, full_cross_entropy
+from bp_core.training.cross_entropy import chunked_cross_entropy, full_cross_entropy
 
 
 @pytest.mark.parametrize("softcap", [None, 5.0])

@@ -8,9 +8,9 @@ import time
 
 import pytest
 from bp_core.errors import CODES, BpError
-from bp_core.guards import HeatGuard
-from bp_core.monitor import Monitor
-from bp_core.sensors import NvmlSensor, SmiSensor, open_sensor
+from bp_core.safety.guards import HeatGuard
+from bp_core.safety.monitor import Monitor
+from bp_core.safety.sensors import NvmlSensor, SmiSensor, open_sensor
 from fakes.fake_nvml import FakeNvml, card
 
 posix = pytest.mark.skipif(os.name == "nt", reason="a shell script stands for nvidia-smi")
@@ -200,7 +200,7 @@ def test_no_driver_and_no_program_is_no_sensor():
 
 def test_the_real_library_answers_with_a_sensor_or_none():
     """Where there is a card this reads it; where there is none, pynvml's own error must be understood."""
-    code = "from bp_core.sensors import open_sensor; s = open_sensor(); print(s.read() if s else None)"
+    code = "from bp_core.safety.sensors import open_sensor; s = open_sensor(); print(s.read() if s else None)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from bp_core import Callback, RunStore, Trainer
-from bp_core.config import GROUPS
-from bp_core.tuned import Tuned
+from bp_core.generation.load import Tuned
+from bp_core.settings.knobs import GROUPS
 from bp_data.example import Example, Turn
 from bp_merge.common import BpError, knobs
 from safetensors.torch import load_file

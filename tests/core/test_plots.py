@@ -7,8 +7,20 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from bp_core.plots import HEIGHT, WIDTH, Chart, Series, charts, number, png, smooth, svg, ticks, write_plots
-from bp_core.runs import RunStore
+from bp_core.runs.plots import (
+    HEIGHT,
+    WIDTH,
+    Chart,
+    Series,
+    charts,
+    number,
+    png,
+    smooth,
+    svg,
+    ticks,
+    write_plots,
+)
+from bp_core.runs.store import RunStore
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image

@@ -10,11 +10,11 @@ from typing import Any
 import bp_core
 import pytest
 from bp_core import RunStore, Trainer
-from bp_core.config import GROUPS
-from bp_core.ready import make_ready
-from bp_core.redact import environment_secrets
-from bp_core.replay import replay
-from bp_core.settings import resolve
+from bp_core.runs.replay import replay
+from bp_core.settings.knobs import GROUPS
+from bp_core.settings.resolve import resolve
+from bp_core.support.redact import environment_secrets
+from bp_core.training.prepare import make_ready
 from bp_merge.common import BpError, knobs
 from stones import quiet, stones
 

@@ -1,7 +1,7 @@
 """Secrets are hidden wherever they stand; the words of training are not."""
 
 import pytest
-from bp_core.redact import HIDDEN, environment_secrets, is_secret_name, redact, redact_text
+from bp_core.support.redact import HIDDEN, environment_secrets, is_secret_name, redact, redact_text
 from hypothesis import given
 from hypothesis import strategies as st
 

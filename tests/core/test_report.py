@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 from bp_core.errors import BpError
-from bp_core.report import write_report
-from bp_core.runs import RunStore
+from bp_core.runs.report import write_report
+from bp_core.runs.store import RunStore
 
 EVIL = "<script>alert(1)</script>&\"'"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from bp_core.errors import CODES, BpError
-from bp_core.runs import RunStore, export_jsonl
+from bp_core.runs.store import RunStore, export_jsonl
 
 FACTS = {
     "config": {"lora": {"rank": 16}, "hub_token": "hf_" + "a" * 30},
@@ -45,7 +45,7 @@ def refused(code, call):
 
 def script(path, body):
     """A program of its own that has bp_core and the output directory as `store`."""
-    source = "import sys, time, os\nfrom pathlib import Path\nfrom bp_core.runs import RunStore\n"
+    source = "import sys, time, os\nfrom pathlib import Path\nfrom bp_core.runs.store import RunStore\n"
     path.write_text(source + "store = RunStore(Path(sys.argv[1]))\n" + textwrap.dedent(body))
     return path
 
@@ -395,7 +395,7 @@ def test_a_store_that_vanishes_under_a_run_is_made_again(tmp_path):
 
 
 def test_the_heart_beats_while_nothing_is_recorded(tmp_path, request):
-    from bp_core import run_writer
+    from bp_core.runs import writer as run_writer
 
     every = run_writer.FLUSH_EVERY, run_writer.HEARTBEAT_EVERY
     run_writer.FLUSH_EVERY, run_writer.HEARTBEAT_EVERY = 0.02, 0.05
@@ -441,6 +441,6 @@ def test_export_is_one_json_object_a_line(tmp_path):
 
 
 def test_a_reader_needs_no_torch():
-    code = "import sys, bp_core.runs, bp_core.run_writer; print([m for m in ('torch','transformers','click','pydantic') if m in sys.modules])"
+    code = "import sys, bp_core.runs.store, bp_core.runs.writer; print([m for m in ('torch','transformers','click','pydantic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

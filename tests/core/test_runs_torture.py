@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from bp_core.runs import RunStore
+from bp_core.runs.store import RunStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 KILLS = 50
@@ -15,8 +15,8 @@ KILLS = 50
 WRITER = """
 import sys
 from pathlib import Path
-from bp_core.runs import RunStore
-from bp_core.run_writer import Run
+from bp_core.runs.store import RunStore
+from bp_core.runs.writer import Run
 store = RunStore(Path(sys.argv[1]))
 run = store.open(sys.argv[2], step=int(sys.argv[3])) if len(sys.argv) > 3 else store.create(seed=1)
 print(run.run_id, flush=True)
@@ -78,7 +78,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from bp_core.errors import BpError
-from bp_core.runs import RunStore
+from bp_core.runs.store import RunStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = RunStore(Path(sys.argv[1]), timeout=1.0)
 free = resource.getrlimit(resource.RLIMIT_FSIZE)

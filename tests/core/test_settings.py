@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from bp_core.config import GROUPS, KEYWORDS, Settings, knob_of
-from bp_core.settings import explain, from_record, resolve
+from bp_core.settings.knobs import GROUPS, KEYWORDS, Settings, knob_of
+from bp_core.settings.resolve import explain, from_record, resolve
 from bp_merge.common import BpError, knobs
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from bp_core import tiny
 from bp_core.tiny import build, corpus
-from bp_export.base import resolve_base
+from bp_export.adapter.base import resolve_base
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from bp_core import trackers
 from bp_core.errors import CODES, BpError
-from bp_core.trackers import LocalFile, Trackers, check, read_metrics
+from bp_core.runs import trackers
+from bp_core.runs.trackers import LocalFile, Trackers, check, read_metrics
 
 RUN = "20261121-073455-a1b2c3"
 
@@ -107,7 +107,7 @@ def test_what_a_tracker_prints_stays_off_stdout(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from bp_core import trackers
+from bp_core.runs import trackers
 class Loud:
     def __init__(self, *_): print("loud")
     def log(self, *_): print("loud")
@@ -152,7 +152,7 @@ def test_wandb_offline(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from bp_core.trackers import Trackers
+from bp_core.runs.trackers import Trackers
 t = Trackers(("wandb",), "20261121-073455-a1b2c3", Path(sys.argv[1]), {"lora": {"rank": 4}}, on_event=print)
 t.log(1, {"loss": 2.0}); t.finish("completed", {"loss": 2.0})
 """
@@ -194,7 +194,7 @@ def test_trackio_local(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from bp_core.trackers import Trackers
+from bp_core.runs.trackers import Trackers
 t = Trackers(("trackio",), "20261121-073455-a1b2c3", Path(sys.argv[1]), {"lora": {"rank": 4}}, on_event=print)
 t.log(1, {"loss": 2.0}); print(t.names, file=sys.stderr); t.finish("completed")
 """

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from bp_core import BpError, Callback, RunStore, Trainer
-from bp_core.sensors import NvmlSensor
+from bp_core.safety.sensors import NvmlSensor
 from fakes.fake_nvml import FakeNvml, card
 from stones import quiet, stones
 
@@ -30,7 +30,7 @@ class Heating(Callback):
 @pytest.fixture
 def hot(monkeypatch):
     nvml = FakeNvml(card(temperature=60))
-    monkeypatch.setattr("bp_core.session.card_of", lambda device: NvmlSensor(0, nvml=nvml))
+    monkeypatch.setattr("bp_core.training.run.card_of", lambda device: NvmlSensor(0, nvml=nvml))
     return nvml
 
 

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from bp_core import Trainer
-from bp_core.tuned import Tuned
+from bp_core.generation.load import Tuned
 from bp_data.example import Example, Turn
 
 PROMPTS = (

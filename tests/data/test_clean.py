@@ -9,7 +9,7 @@ import pytest
 from bp_data.clean import CleanSettings, clean
 from bp_data.common import BpError
 from bp_data.example import Example, Rejected, Turn
-from bp_data.report import report
+from bp_data.report.report import report
 
 LONG = " ".join(f"word{i}" for i in range(60))
 

@@ -6,11 +6,11 @@ import re
 import unicodedata
 
 import pytest
-from bp_data.contamination import COVERAGE, ContaminationIndex
 from bp_data.example import Example, Turn
-from bp_data.report import report
-from bp_data.shingles import tokenize
-from bp_data.texts import answer_text, prompt_text, row_text
+from bp_data.report.report import report
+from bp_data.similarity.contamination import COVERAGE, ContaminationIndex
+from bp_data.similarity.shingles import tokenize
+from bp_data.similarity.texts import answer_text, prompt_text, row_text
 
 WORDS = [a + b for a in "bdfgklmnprstvz" for b in ("a", "en", "ir", "ost", "u")]
 

@@ -5,9 +5,9 @@ import random
 
 import numpy as np
 import pytest
-from bp_data import shingles
 from bp_data.common import BpError
-from bp_data.neardup import NearDuplicateSearch, components, near_duplicates, star_clusters
+from bp_data.similarity import shingles
+from bp_data.similarity.neardup import NearDuplicateSearch, components, near_duplicates, star_clusters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -187,7 +187,7 @@ def test_star_clusters_by_priority():
 
 
 def test_sets_move_to_a_file(monkeypatch):
-    import bp_data.neardup as module
+    import bp_data.similarity.neardup as module
 
     rng = random.Random(8)
     texts = corpus(rng, [300] * 40)

@@ -3,8 +3,9 @@
 import time
 
 import pytest
-from bp_data import Example, Turn, clean, pii, report
-from bp_data.every_text import every_text, map_texts
+from bp_data import Example, Turn, clean, report
+from bp_data.privacy import pii
+from bp_data.privacy.every_text import every_text, map_texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -245,7 +246,7 @@ def test_every_field_of_a_row_is_walked():
     """A field that is added to Example or Turn is walked, or named here as one that holds no text of the row's."""
     import dataclasses
 
-    from bp_data import every_text as module
+    from bp_data.privacy import every_text as module
 
     assert {f.name for f in dataclasses.fields(Example)} - set(module._EXAMPLE) == {
         "source", "line", "kind", "label", "task", "told",

@@ -9,8 +9,8 @@ import pytest
 from bp_data import clean, report, split
 from bp_data.common import BpError
 from bp_data.example import Example, Turn
-from bp_data.neardup import components, near_duplicates, star_clusters
-from bp_data.texts import compared_text
+from bp_data.similarity.neardup import components, near_duplicates, star_clusters
+from bp_data.similarity.texts import compared_text
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in ("", "n", "rt", "sk", "mp")]
 INSTRUCTION = (
@@ -143,7 +143,7 @@ def test_no_similar_pair_across_the_split_of_many_rows(make, rows):
 @pytest.mark.parametrize("make", [sums, twenty_words, instructions])
 def test_the_pairs_are_those_of_the_definition_where_buckets_are_large(make, monkeypatch):
     """With buckets of 8 rows taken for large, the pivots and what they leave over find what joins the rows."""
-    from bp_data import lsh
+    from bp_data.similarity import lsh
 
     monkeypatch.setattr(lsh, "BUCKET_CAP", 8)
     texts = make(random.Random(5), 300)
@@ -156,7 +156,7 @@ def test_the_pairs_are_those_of_the_definition_where_buckets_are_large(make, mon
 
 
 def test_the_join_across_finds_what_the_search_left_out(monkeypatch):
-    from bp_data import lsh
+    from bp_data.similarity import lsh
 
     monkeypatch.setattr(lsh, "bucket_pairs", lambda *_: [])
     assert untold_across(twenty_words(random.Random(6), 400)) == (0, 0)
@@ -165,8 +165,8 @@ def test_the_join_across_finds_what_the_search_left_out(monkeypatch):
 @pytest.mark.parametrize("dense", [False, True], ids=["by prefix", "by product"])
 def test_the_join_across_is_exact(dense, monkeypatch):
     import numpy as np
-    from bp_data import crossing
-    from bp_data.neardup import NearDuplicateSearch
+    from bp_data.similarity import crossing
+    from bp_data.similarity.neardup import NearDuplicateSearch
 
     if dense:
         monkeypatch.setattr(crossing, "_DENSE_LEAST", -1)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from bp_data.common import BpError
 from bp_data.example import Example, Rejected, Turn
+from bp_data.similarity.texts import normalised
 from bp_data.split import SplitSettings, split
-from bp_data.texts import normalised
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

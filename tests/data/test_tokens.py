@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from bp_data.common import BpError
 from bp_data.example import Example
-from bp_data.report import report
+from bp_data.report.report import report
 from bp_data.tokens import CountsAhead, TokenCounter, distribution, histogram
 from bp_data.validation import validate
 from hypothesis import given

@@ -14,7 +14,7 @@ import torch
 from bp_cli.main import main
 from bp_core import tiny
 from bp_core.quickstart import facts
-from bp_core.runs import RunStore
+from bp_core.runs.store import RunStore
 from bp_export import export
 from gguf import GGUFReader
 from gguf.quants import dequantize

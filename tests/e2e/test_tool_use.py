@@ -8,8 +8,8 @@ import re
 import httpx
 import pytest
 from bp_core import Trainer
-from bp_core.encode import Encoder
-from bp_core.tuned import Tuned
+from bp_core.encoding.encode import Encoder
+from bp_core.generation.load import Tuned
 from bp_data.example import Turn
 
 TOOL = {

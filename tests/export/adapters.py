@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from bp_export import adapter_dir
+from bp_export.adapter import directory as adapter_dir
 from safetensors.numpy import save_file
 
 CONFIG = {

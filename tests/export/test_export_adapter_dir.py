@@ -6,8 +6,8 @@ import json
 
 import pytest
 from adapters import write_adapter
-from bp_export.adapter_dir import AdapterInfo, config_sha256, write, write_json
-from bp_export.licences import licence_of
+from bp_export.adapter.directory import AdapterInfo, config_sha256, write, write_json
+from bp_export.adapter.licences import licence_of
 from bp_merge.common import BpError
 from hypothesis import given
 from hypothesis import strategies as st

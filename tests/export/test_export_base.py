@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from bp_export.base import resolve_base
+from bp_export.adapter.base import resolve_base
 from bp_merge.common import BpError
 
 

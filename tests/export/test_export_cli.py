@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import bp_export
 import pytest
 from adapters import write_adapter
-from bp_export.cli import cli, main
+from bp_export.cli.main import cli, main
 from bp_merge.common import run_command
 from fakes.fake_ollama import fake_ollama
 from test_export_ollama import write_gguf
@@ -20,7 +20,7 @@ from test_export_ollama import write_gguf
 
 @pytest.fixture
 def base(tmp_path):
-    from bp_export.base import resolve_base
+    from bp_export.adapter.base import resolve_base
 
     return Path(shutil.copytree(resolve_base("tiny").path, tmp_path / "tiny"))
 
@@ -181,9 +181,9 @@ def test_verify_checks_an_adapter_file_on_its_base(capsys, tmp_path, square):
 
 
 def test_an_adapter_file_that_is_not_the_bases_is_named(tmp_path, square):
-    from bp_export.export import export
+    from bp_export.formats.job import export
     from bp_export.gguf.lora import write_gguf_lora
-    from bp_export.verify_lora import verify_lora
+    from bp_export.verify.gguf_lora import verify_lora
     from bp_merge.adapter import Adapter
     from tiny_models import build
 
@@ -223,7 +223,7 @@ def test_a_token_on_the_command_line_reaches_the_hub(capsys, adapter, monkeypatc
 
 
 def test_commands_are_where_they_are_mounted():
-    from bp_export import cli_ollama
+    from bp_export.cli import ollama as cli_ollama
 
     assert set(cli.commands) == {"export", "ollama", "push", "pull"}
     assert set(cli_ollama.ollama_group.commands) == {"register", "list", "ps", "show", "rm", "shelf"}
@@ -232,13 +232,13 @@ def test_commands_are_where_they_are_mounted():
 
 _IMPORTS = """
 import sys
-import bp_export, bp_export.cli, bp_export.base, bp_export.adapter_dir, bp_export.export, bp_export.hub
-import bp_export.ollama_register, bp_export.card, bp_export.checks, bp_export.merged, bp_export.templates
+import bp_export, bp_export.cli.main, bp_export.adapter.base, bp_export.adapter.directory, bp_export.formats.job, bp_export.hub.transfer
+import bp_export.ollama.register, bp_export.adapter.card, bp_export.verify.readback, bp_export.formats.merged, bp_export.ollama.template
 heavy = {"torch", "transformers", "peft", "huggingface_hub", "jinja2", "tokenizers"} & set(sys.modules)
 assert not heavy, heavy
 sockets = []
 sys.addaudithook(lambda name, args: sockets.append(args) if name == "socket.connect" else None)
-from bp_export.cli import main
+from bp_export.cli.main import main
 assert main(["export", sys.argv[1], "--json"]) == 0
 assert main(["push", sys.argv[1], "--repo", "a/b", "--dry-run"]) == 0
 assert main(["export", sys.argv[1], "-f", "merged", "--dry-run"]) == 0

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from adapters import write_adapter
-from bp_export.delta import rounded, survival
-from bp_export.export import export
+from bp_export.formats.job import export
 from bp_export.gguf.read import GgufFile
+from bp_export.verify.delta import rounded, survival
 from safetensors.numpy import load_file, save_file
 from tiny_models import build
 
@@ -85,7 +85,7 @@ def test_an_export_whose_change_would_drown_says_so(tmp_path, base, quantization
 
 def test_the_sample_says_what_all_of_it_says(tmp_path, base):
     """The estimate over sampled rows is near the share over all values, whatever the type."""
-    from bp_export.sources import open_inputs
+    from bp_export.adapter.inputs import open_inputs
 
     adapter = weak(tmp_path / "law", base, 3e-3)
     with open_inputs(adapter).weights() as source:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from adapters import write_adapter
-from bp_export import adapter_dir
-from bp_export.export import ExportResult, export
+from bp_export.adapter import directory as adapter_dir
+from bp_export.formats.job import ExportResult, export
 from bp_export.gguf.read import GgufFile
 from bp_merge.common import BpError
 from fakes.fake_ollama import fake_ollama
@@ -182,7 +182,7 @@ def test_one_pass_writes_what_merge_and_convert_write(adapter):
 
 
 def test_the_adapter_as_gguf_gives_the_merged_models_logits(adapter, base):
-    from bp_export.verify import verify
+    from bp_export.verify.gguf import verify
 
     lora = export(adapter, format="gguf-lora").path
     whole = export(base, format="gguf", quantization="f32", output=adapter / "base").path
@@ -202,8 +202,8 @@ def test_verify_runs_the_adapter_on_its_base_beside_the_merged_model(adapter):
 
 
 def test_verify_compares_every_merged_value(adapter):
-    from bp_export.merged import compare
-    from bp_export.sources import open_inputs
+    from bp_export.adapter.inputs import open_inputs
+    from bp_export.formats.merged import compare
 
     folder = export(adapter, format="merged", verify=True).path
     tensors = {k: v.copy() for k, v in load_file(folder / "model.safetensors").items()}

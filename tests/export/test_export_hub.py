@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import yaml
 from adapters import write_adapter
-from bp_export.adapter_dir import AdapterInfo
-from bp_export.base import resolve_base
-from bp_export.card import make_card
-from bp_export.hub import pull, push
-from bp_export.licences import licence_of
+from bp_export.adapter.base import resolve_base
+from bp_export.adapter.card import make_card
+from bp_export.adapter.directory import AdapterInfo
+from bp_export.adapter.licences import licence_of
+from bp_export.hub.transfer import pull, push
 from bp_merge.common import BpError
 from fakes.fake_hub import READ, WRITE, Fault, fake_hub
 from huggingface_hub import constants

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL and fork are PO
 _HARNESS = """
 import json, os, signal, sys
 from pathlib import Path
-import bp_export.checks, bp_export.export, bp_export.formats, bp_export.gguf.lora, bp_export.gguf.write
-import bp_export.merged, bp_export.modelfile, bp_export.ollama_register, bp_export.verify, bp_merge.bake, jinja2
+import bp_export.verify.readback, bp_export.formats.job, bp_export.formats.targets, bp_export.gguf.lora, bp_export.gguf.write
+import bp_export.formats.merged, bp_export.ollama.modelfile, bp_export.ollama.register, bp_export.verify.gguf, bp_merge.bake, jinja2
 
 adapter, format, quantization, moments = Path(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
 out = adapter / format
@@ -54,7 +54,7 @@ def attempt(kill_at=0):
     if child == 0:
         left, counting = kill_at or -1, True
         try:
-            bp_export.export.export(adapter, format=format, quantization=quantization, progress=lambda *_: step())
+            bp_export.formats.job.export(adapter, format=format, quantization=quantization, progress=lambda *_: step())
             os.write(write, str(seen).encode())
             os._exit(0)
         except BaseException:
@@ -148,7 +148,7 @@ def test_a_kill_at_every_step(tmp_path, made, format, quantization):
 
 _LIMITED = """
 import resource, signal, sys
-from bp_export.cli import main
+from bp_export.cli.main import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 sys.exit(main(sys.argv[2:]))
@@ -175,7 +175,7 @@ def test_a_disk_that_runs_full_is_told_and_the_next_call_finishes(tmp_path, made
 
 
 def test_an_output_that_cannot_be_made_is_coded(tmp_path, made):
-    from bp_export.export import export
+    from bp_export.formats.job import export
     from bp_merge.common import BpError
 
     (tmp_path / "file").write_text("in the way")

@@ -8,8 +8,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from bp_export.export import export
-from bp_export.layouts import commands_for, line, lm_studio
+from bp_export.formats.job import export
+from bp_export.formats.layouts import commands_for, line, lm_studio
 from bp_merge.common import BpError
 from tiny_models import build
 

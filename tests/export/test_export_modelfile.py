@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bp_export.modelfile import Modelfile, parse
+from bp_export.ollama.modelfile import Modelfile, parse
 from bp_merge.common import BpError
 from hypothesis import given
 from hypothesis import strategies as st

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import gguf
 import pytest
-from bp_export.ollama import Ollama, version_tuple
-from bp_export.ollama_names import adapter_name, base_url, parse_name, sanitize
-from bp_export.ollama_register import register, shelf
+from bp_export.ollama.client import Ollama, version_tuple
+from bp_export.ollama.names import adapter_name, base_url, parse_name, sanitize
+from bp_export.ollama.register import register, shelf
 from bp_merge.common import BpError
 from fakes.fake_ollama import Fault, fake_ollama
 from test_export_templates import CHATML

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 import resized
-from bp_export.export import export
+from bp_export.formats.job import export
 from bp_export.gguf.lora import check_expressible
 from bp_export.gguf.read import GgufFile
-from bp_export.runtime import open_runtime
-from bp_export.verify import log_softmax
+from bp_export.verify.gguf import log_softmax
+from bp_export.verify.runtime import open_runtime
 from bp_merge.adapter import Adapter
 from bp_merge.bake import bake
 from bp_merge.common import BpError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from bp_export.ollama_register import compose
-from bp_export.templates import probe, render_jinja, renders_tools
+from bp_export.ollama.register import compose
+from bp_export.ollama.template import probe, render_jinja, renders_tools
 from go_template import render as render_go
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -155,7 +155,7 @@ def test_a_hostile_template_reaches_nothing():
 @pytest.mark.parametrize("name", ["qwen3", "llama31"])
 def test_real_templates_are_written_as_go(name):
     import real
-    from bp_export.tokenizer_files import chat_template, special_tokens
+    from bp_export.adapter.tokenizer_files import chat_template, special_tokens
 
     folder = {"qwen3": real.qwen3_tokenizer_dir, "llama31": real.llama31_tokenizer_dir}[name]()
     jinja, special = chat_template(folder), special_tokens(folder)

@@ -9,7 +9,7 @@ import tiny_models
 import torch
 import transformers
 from bp_export.gguf import GgufFile, write_gguf
-from bp_export.verify import verify
+from bp_export.verify.gguf import verify
 from bp_merge.adapter import Adapter
 from bp_merge.baked import Baked
 from bp_merge.checkpoint import Checkpoint

@@ -9,7 +9,7 @@ from bp_export.gguf import write_gguf
 from bp_export.gguf.computes import check_computes, told, window_context
 from bp_export.gguf.hparams import Hparams
 from bp_export.gguf.read import GgufFile
-from bp_export.verify import verify
+from bp_export.verify.gguf import verify
 from bp_merge.common import BpError
 
 CONFIG = {

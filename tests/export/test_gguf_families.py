@@ -9,7 +9,7 @@ import pytest
 import tiny_models
 from bp_export.gguf import GgufFile, write_gguf
 from bp_export.gguf.arch import ARCHITECTURES, FAMILIES, rename
-from bp_export.verify import verify
+from bp_export.verify.gguf import verify
 from bp_merge.common import BpError
 
 # Mean KL in nats and top-1 agreement against transformers in f32, on random weights (far flatter than a trained
@@ -70,8 +70,8 @@ def test_names_agree_with_the_gguf_library():
 
 def test_long_factors_of_phi_apply_beyond_the_original_context(tmp_path):
     import numpy as np
-    from bp_export.runtime import open_runtime
-    from bp_export.verify import log_softmax
+    from bp_export.verify.gguf import log_softmax
+    from bp_export.verify.runtime import open_runtime
     from bp_merge.checkpoint import Checkpoint
 
     folder = tiny_models.build("phi4", tmp_path / "phi4")

@@ -13,8 +13,8 @@ import torch
 import transformers
 from bp_export.gguf import GgufFile, write_gguf
 from bp_export.gguf.lora import write_gguf_lora
-from bp_export.runtime import open_runtime
-from bp_export.verify import log_softmax
+from bp_export.verify.gguf import log_softmax
+from bp_export.verify.runtime import open_runtime
 from bp_merge.checkpoint import Checkpoint
 from bp_merge.common import BpError
 from safetensors.numpy import load_file

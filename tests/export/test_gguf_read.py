@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 from bp_export.gguf import GgufFile, write_gguf
-from bp_export.verify import verify
+from bp_export.verify.gguf import verify
 from bp_merge.checkpoint import Checkpoint
 from bp_merge.common import BpError
 from hypothesis import HealthCheck, given, settings
@@ -152,7 +152,7 @@ def test_a_gguf_file_as_reference_and_what_was_not_checked(written, tmp_path):
 
 
 def test_what_llama_cpp_refuses_is_coded(written, tmp_path):
-    from bp_export.runtime import open_runtime
+    from bp_export.verify.runtime import open_runtime
 
     data = (
         written[1]
@@ -171,7 +171,7 @@ def test_what_llama_cpp_refuses_is_coded(written, tmp_path):
 def test_greedy_text_is_that_of_transformers(written):
     import torch
     import transformers
-    from bp_export.runtime import open_runtime
+    from bp_export.verify.runtime import open_runtime
 
     folder, _ = written
     path = folder / "f32.gguf"

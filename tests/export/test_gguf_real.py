@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import real
 import tiny_models
-from bp_export import adapter_dir
+from bp_export.adapter import directory as adapter_dir
 from bp_export.gguf import GgufFile, write_gguf
-from bp_export.nasty import PROMPTS
-from bp_export.verify import verify
+from bp_export.verify.gguf import verify
+from bp_export.verify.probe_texts import PROMPTS
 from bp_merge.checkpoint import Checkpoint
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
@@ -71,7 +71,7 @@ def test_gemma_3_with_a_trained_adapter(tmp_path, record_property):
     import peft
     import torch
     import transformers
-    from bp_export.runtime import open_runtime
+    from bp_export.verify.runtime import open_runtime
 
     folder, adapter = real.gemma3_model_dir(), tmp_path / "fox"
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)

@@ -16,7 +16,7 @@ import tiny_models
 from bp_export.gguf import QUANTIZATIONS, GgufFile, blocks, plan_gguf, write_gguf
 from bp_export.gguf.arch import Mapped
 from bp_export.gguf.recipe import tensor_types
-from bp_export.verify import verify
+from bp_export.verify.gguf import verify
 from bp_merge.checkpoint import Checkpoint
 from bp_merge.common import BpError
 from safetensors.numpy import load_file, save_file

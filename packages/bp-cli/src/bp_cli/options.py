@@ -11,7 +11,7 @@ def _resolved(ctx: click.Context, param: click.Parameter, value: Path | None) ->
     """As given, else where `train` would write: [tracking] output of backprop.toml, the environment, `output`."""
     if value is not None or ctx.resilient_parsing:
         return value
-    from bp_core.settings import resolve
+    from bp_core.settings.resolve import resolve
 
     return resolve().tracking.output
 

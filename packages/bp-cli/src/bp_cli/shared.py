@@ -8,12 +8,12 @@ from typing import Any
 
 def set_up_logs(given: Mapping[str, Any], settings: Any = None) -> None:
     """Logging as the root flags say, else as the resolved settings do, else warnings on stderr."""
-    from bp_core import logs
+    from bp_core.support import logs
 
     level = given.get("log_level") or ("DEBUG" if given.get("verbose") else None)
     form, file = given.get("log_format"), given.get("log_file")
     if settings is None:
-        from bp_core.settings import resolve
+        from bp_core.settings.resolve import resolve
 
         settings = resolve()
     if settings.given("log_level"):

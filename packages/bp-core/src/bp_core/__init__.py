@@ -11,14 +11,14 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 _EXPORTS = {
     "BpError": "bp_merge.common",
-    "Callback": "bp_core.watch",
-    "RunResult": "bp_core.results",
-    "RunStore": "bp_core.runs",
-    "Settings": "bp_core.config",
-    "StepInfo": "bp_core.watch",
+    "Callback": "bp_core.training.watch",
+    "RunResult": "bp_core.runs.results",
+    "RunStore": "bp_core.runs.store",
+    "Settings": "bp_core.settings.knobs",
+    "StepInfo": "bp_core.training.watch",
     "Trainer": "bp_core.trainer",
     "register_with_ollama": "bp_core.trainer",
-    "resolve": "bp_core.settings",
+    "resolve": "bp_core.settings.resolve",
 }
 __all__ = list(_EXPORTS)
 

@@ -5,7 +5,7 @@
     t.train("data.jsonl")
     t.export("gguf")
 
-- Every keyword is a knob of `bp_core.config`, by its name or one of its aliases; an unknown one is refused with the
+- Every keyword is a knob of `bp_core.settings.knobs`, by its name or one of its aliases; an unknown one is refused with the
   nearest. `Trainer(...)` sets what all its runs share, `train(...)` what one run has.
 - `save`, `export`, `generate`, `push_to_hub` and `register_with_ollama` work on the last run, or on an adapter
   directory that is named.
@@ -21,12 +21,12 @@ from typing import Any
 from bp_data.example import Example, Turn
 from bp_merge.common import BpError
 
-from bp_core.config import Settings
-from bp_core.ready import to_stderr
-from bp_core.results import RunResult
-from bp_core.session import Session, resume_training, run_training
-from bp_core.settings import resolve
-from bp_core.watch import Callback
+from bp_core.runs.results import RunResult
+from bp_core.settings.knobs import Settings
+from bp_core.settings.resolve import resolve
+from bp_core.training.prepare import to_stderr
+from bp_core.training.run import Session, resume_training, run_training
+from bp_core.training.watch import Callback
 
 
 class Trainer:
@@ -118,7 +118,7 @@ class Trainer:
         seed: int = 0,
     ) -> str:
         """The tuned model's answer to one user message, or to the turns of a conversation, with tools that it may call."""
-        from bp_core.generate import answers
+        from bp_core.generation.answers import answers
 
         session = self._trained()
         return answers(
@@ -160,7 +160,7 @@ class Trainer:
         """
         from bp_export import export
 
-        from bp_core.generate import logits_of
+        from bp_core.generation.answers import logits_of
 
         session = self._trained()
         if format == "gguf" and options.get("verify"):

@@ -20,18 +20,18 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 
-from bp_data import pii
 from bp_data.checks import check, severity
 from bp_data.common import knob
 from bp_data.errors import REASONS, BpError
-from bp_data.every_text import map_texts, map_value
 from bp_data.example import Example, Rejected
 from bp_data.language import language, languages
-from bp_data.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, star_clusters
 from bp_data.output import STDOUT
-from bp_data.report_parts import Trace
+from bp_data.privacy import pii
+from bp_data.privacy.every_text import map_texts, map_value
+from bp_data.report.parts import Trace
 from bp_data.settings import checked
-from bp_data.texts import compared_text, exact_key, row_text, text_key
+from bp_data.similarity.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, star_clusters
+from bp_data.similarity.texts import compared_text, exact_key, row_text, text_key
 from bp_data.tokens import TokenCounter
 
 _DEFECT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd]")
@@ -363,8 +363,8 @@ def _ranks(rows: list[Example], left: list[int], keep: str) -> dict[int, Any]:
 
 
 def _contaminated(rows: list[Example], settings: CleanSettings) -> list[tuple[int, str]]:
-    from bp_data.contamination import ContaminationIndex
-    from bp_data.shingles import tokenize
+    from bp_data.similarity.contamination import ContaminationIndex
+    from bp_data.similarity.shingles import tokenize
 
     index = ContaminationIndex(settings.against)
     held = len(index.items)

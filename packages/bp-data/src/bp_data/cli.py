@@ -20,7 +20,7 @@ from bp_data.common import Exit, Sink, collect, options, output_options, run_com
 from bp_data.errors import BpError
 from bp_data.excerpt import shown
 from bp_data.output import STDOUT, check_outputs, whole_files
-from bp_data.report import ReportSettings
+from bp_data.report.report import ReportSettings
 from bp_data.sources.base import Limits
 from bp_data.split import SplitSettings
 from bp_data.validation import ValidateSettings
@@ -164,7 +164,7 @@ def report(
     """Say what DATASET is made of: duplicates, lengths, languages, secrets, contamination, and a verdict."""
     from bp_data.conversion import input_files
     from bp_data.reader import read
-    from bp_data.report import report as run
+    from bp_data.report.report import report as run
 
     settings = collect(ReportSettings, given)
     reader = read(

@@ -13,7 +13,7 @@ import re
 
 from bp_merge.common import BpError, Exit
 
-from .gguf.errors import CODES as _GGUF_CODES
+from bp_export.gguf.errors import CODES as _GGUF_CODES
 
 __all__ = ["CODES", "EXIT_CODES", "BpError", "Exit", "redact"]
 

@@ -41,13 +41,13 @@ def generate(
     seed: int,
 ) -> None:
     """Ask a tuned model one question."""
-    from bp_export.adapter_dir import AdapterInfo
+    from bp_export.adapter.directory import AdapterInfo
 
     from bp_cli.shared import set_up_logs
 
     set_up_logs(ctx.obj or {})
     AdapterInfo.read(adapter_path)  # refused before torch is loaded
-    from bp_core.tuned import Tuned
+    from bp_core.generation.load import Tuned
 
     model = Tuned.load(adapter_path, base=base)
     texts = [

@@ -54,7 +54,7 @@ def info(ctx: click.Context, sink: Sink, model: str | None, error_codes: bool, e
         )
         return
     if env_vars:
-        from bp_core.redact import redact
+        from bp_core.support.redact import redact
 
         ours = redact({k: v for k, v in sorted(os.environ.items()) if k.startswith("BACKPROPAGATE_")})
         sink.result(
@@ -71,8 +71,8 @@ def info(ctx: click.Context, sink: Sink, model: str | None, error_codes: bool, e
             quiet=facts["path"],
         )
         return
-    from bp_core import logs
-    from bp_core.environment import collect
+    from bp_core.support import logs
+    from bp_core.support.environment import collect
 
     set_up_logs(ctx.obj or {})
     here = collect(Path.cwd())
@@ -85,7 +85,7 @@ def info(ctx: click.Context, sink: Sink, model: str | None, error_codes: bool, e
 
 
 def _model(ref: str) -> dict[str, Any]:
-    from bp_export.base import resolve_base
+    from bp_export.adapter.base import resolve_base
 
     base = resolve_base(ref, weights=False)
     weights = sorted(base.path.glob("*.safetensors"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from bp_core.runs import RunStore, export_jsonl
+from bp_core.runs.store import RunStore, export_jsonl
 from bp_merge.common import Sink, output_options
 
 from bp_cli.options import output_option
@@ -117,7 +117,7 @@ def show_run(sink: Sink, run_id: str, output: Path) -> None:
 @output_options
 def diff_runs(sink: Sink, run_id_a: str, run_id_b: str, output: Path, form: str) -> None:
     """Compare two runs: what was set, what went in, what came out."""
-    from bp_core.diff import diff
+    from bp_core.runs.diff import diff
 
     sink = Sink("json") if form == "json" else sink
 
@@ -172,7 +172,7 @@ def export_runs(output: Path, status: str | None, to: Path | None) -> None:
         for line in lines:
             sys.stdout.write(line + "\n")
         return
-    from bp_core.plain import write_atomic
+    from bp_core.support.files import write_atomic
 
     to.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(to, "".join(line + "\n" for line in lines))

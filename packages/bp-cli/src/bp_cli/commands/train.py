@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from bp_core.config import GROUPS
-from bp_core.runs import RunStore
+from bp_core.runs.store import RunStore
+from bp_core.settings.knobs import GROUPS
 from bp_merge.common import Exit, Sink, knobs, options, output_options
 
 from bp_cli.options import output_option
@@ -64,7 +64,7 @@ def train(
 
     Settings come from backprop.toml, .env, BACKPROPAGATE_… variables and these flags, the later the stronger.
     """
-    from bp_core.settings import explain, resolve
+    from bp_core.settings.resolve import explain, resolve
 
     settings = resolve(given, config_file=config_file)
     from bp_cli.shared import set_up_logs
@@ -78,13 +78,13 @@ def train(
             lambda: table(rows, ("setting", "value", "source")),
         )
         return
-    from bp_core.sources import named
+    from bp_core.encoding.sources import named
 
     settings = named(settings, sink.note)  # refuses what is not there before torch is loaded
     if run_id is not None:
         RunStore(settings.tracking.output).check_new(run_id)
-    from bp_core.ready import make_ready
-    from bp_core.session import run_training
+    from bp_core.training.prepare import make_ready
+    from bp_core.training.run import run_training
 
     from bp_cli.progress import Progress
 
@@ -109,7 +109,7 @@ def resume(ctx: click.Context, sink: Sink, run_id: str, output: Path) -> None:
 
     set_up_logs(ctx.obj or {})
     RunStore(output).resumable(run_id)  # refused before torch is loaded
-    from bp_core.session import resume_training
+    from bp_core.training.run import resume_training
 
     from bp_cli.progress import Progress
 
@@ -126,9 +126,9 @@ def resume(ctx: click.Context, sink: Sink, run_id: str, output: Path) -> None:
 @click.pass_context
 def replay(ctx: click.Context, sink: Sink, run: str, output: Path, override: tuple[str, ...]) -> None:
     """Train again with the settings of a run (an id, or its manifest.json from another machine)."""
-    from bp_core.replay import parse_overrides
-    from bp_core.replay import replay as plan_replay
-    from bp_core.session import run_training
+    from bp_core.runs.replay import parse_overrides
+    from bp_core.runs.replay import replay as plan_replay
+    from bp_core.training.run import run_training
 
     from bp_cli.progress import Progress
     from bp_cli.shared import set_up_logs

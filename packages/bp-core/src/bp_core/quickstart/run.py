@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from bp_data import report
 
-from bp_core.encode import Encoder
-from bp_core.generate import answers, logits_of
+from bp_core.encoding.encode import Encoder
+from bp_core.generation.answers import answers, logits_of
 from bp_core.quickstart import facts
-from bp_core.ready import to_stderr
-from bp_core.session import run_training
-from bp_core.settings import resolve
-from bp_core.watch import Callback
+from bp_core.settings.resolve import resolve
+from bp_core.training.prepare import to_stderr
+from bp_core.training.run import run_training
+from bp_core.training.watch import Callback
 
 QUESTION = "Which river flows through Kestrel Bay?"
 Pairs = list[tuple[str, str]]
@@ -151,8 +151,8 @@ def _match(given: list[str], pairs: Pairs) -> float:
 
 
 def _record(folder: Path, run_id: str, kind: str, path: Path) -> None:
-    from bp_core.report import write_report
-    from bp_core.runs import RunStore
+    from bp_core.runs.report import write_report
+    from bp_core.runs.store import RunStore
 
     store = RunStore(folder)
     store.add_artifact(run_id, kind, path)

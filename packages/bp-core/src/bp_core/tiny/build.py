@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from bp_core.templates import CHATML
+from bp_core.encoding.templates import CHATML
 from bp_core.tiny import corpus, path
 
 VOCABULARY, CONTEXT, WINDOW, BATCH, STEPS, PEAK = 1024, 2048, 128, 16, 900, 3e-3

@@ -167,6 +167,6 @@ def told(config: Mapping[str, Any], family: str) -> tuple[str, ...]:
         notes.append(
             f"config.json has fields that are not known here and not in the file: {listed(unknown)}; if one of them"
             " changes what the model computes, llama.cpp answers differently: compare with a reference"
-            " (bp_export.verify)"
+            " (bp_export.verify.gguf)"
         )
     return tuple(notes)

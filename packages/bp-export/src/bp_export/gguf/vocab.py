@@ -20,8 +20,8 @@ from typing import Any
 
 from bp_merge.common import BpError
 
+from bp_export.adapter.tokenizer_files import chat_template, special_tokens
 from bp_export.gguf.pretokenizer import pretokenizer
-from bp_export.tokenizer_files import chat_template, special_tokens
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _MARKER = re.compile(r"<\|.*\|>|<(start|end)_of_turn>|<(start|end)_of_image>")

@@ -1,0 +1,41 @@
+"""The datasets that a user named, looked for before anything is loaded. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from bp_core.errors import as_ours
+from bp_core.settings.knobs import Settings
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def named(settings: Settings, tell: Callable[[str], None]) -> Settings:
+    """Settings whose datasets are there, or are on the Hub: a bare `owner/name` that is no path becomes `hf:owner/name`.
+
+    Args:
+        settings: as resolved.
+        tell: hears which name was taken as a Hub dataset.
+
+    Raises:
+        BpError: `INPUT_DATASET_NOT_FOUND`, `INPUT_DATASET_EMPTY`.
+    """
+    from bp_data.sources import SUFFIXES, expand
+
+    found = []
+    for item in settings.data.data:
+        name, sign, weight = item.rpartition("=")
+        if not sign or Path(item).exists():
+            name, sign, weight = item, "", ""
+        known = Path(name).suffix in SUFFIXES or Path(name).exists() or Path(name).parent.exists()
+        if _HUB_ID.fullmatch(name) and not known:
+            tell(f"{name} is no path here: taken as the Hub dataset hf:{name}")
+            name = f"hf:{name}"
+        with as_ours():
+            expand(name)
+        found.append(name + sign + weight)
+    if tuple(found) == settings.data.data:
+        return settings
+    return settings.replace(settings.sources.get("data.data", "given"), data=tuple(found))

@@ -1,0 +1,1 @@
+"""Answers of a model, through the same encoder as training."""

@@ -1,0 +1,1 @@
+"""The record of runs: store, writer, results, comparison, replay, report. No torch."""

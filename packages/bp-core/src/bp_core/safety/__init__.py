@@ -1,0 +1,1 @@
+"""What looks after loss, disk and card: pure guards, sensors, the monitor. No torch."""

@@ -1,0 +1,1 @@
+"""Settings: every knob declared once, and resolved from its sources. No torch."""

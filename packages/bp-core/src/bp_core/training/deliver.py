@@ -1,0 +1,148 @@
+"""The end of a run: the weights to keep, the adapter directory, the record and its report.
+
+- The adapter appears under its name only when it is whole, and is read back before that is said.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from bp_export.adapter import directory as adapter_dir
+from bp_merge.common import BpError
+from safetensors.torch import load_file
+
+from bp_core.encoding.encode import Encoder
+from bp_core.generation.answers import end_ids
+from bp_core.runs.plots import write_plots
+from bp_core.runs.report import write_report
+from bp_core.runs.results import RunResult
+from bp_core.support.environment import peak_memory
+from bp_core.training import checkpoint
+from bp_core.training.decide import plan_of
+from bp_core.training.prepare import Job
+from bp_core.training.step import WEIGHTS, StepTrainer, load_weights, save_weights
+from bp_core.training.watch import Watch
+
+After = Callable[[Any, Encoder], dict[str, Any]]
+
+
+def deliver(job: Job, trainer: StepTrainer, watch: Watch, after: After | None) -> RunResult:
+    """Choose the weights to keep, write the adapter, end the record and draw its report."""
+    run, settings, prepared = job.run, job.settings, job.prepared
+    step = trainer.state.global_step
+    best = watch.best[1] if watch.best else None
+    used = step
+    if settings.training.keep == "best" and best and best != step:
+        source = run.path / "checkpoints" / f"step-{best:08d}"
+        load_weights(trainer.model, checkpoint.read(source).path)  # type: ignore[arg-type]
+        used = best
+    adapter = write_adapter(job, trainer.model, watch, used)
+    result = RunResult(
+        run_id=run.run_id,
+        status=watch.status,
+        reason=watch.stop_code,
+        path=run.path,
+        adapter_path=adapter,
+        base_model=job.base.ref,
+        steps=step,
+        steps_requested=watch.steps,
+        epochs=round(step / plan_of(settings, prepared).steps_per_epoch, 3),
+        train_loss=watch.last_loss,
+        heldout_loss_before=watch.losses.get(0),
+        heldout_loss_after=watch.losses.get(used),
+        best_step=best,
+        tokens=watch.tokens,
+        seconds=round(watch.seconds, 3),
+        tokens_per_second=round(watch.tokens / watch.seconds, 1) if watch.seconds else 0.0,
+        peak_memory=peak_memory(cuda=job.device.device.type == "cuda"),
+        micro_batch=trainer.micro,
+        rows_accepted=prepared.record["accepted"],
+        rows_rejected=prepared.record["rejected"],
+        rejections=prepared.record["rejections"],
+    )
+    more = after(trainer.model, job.encoder) if after is not None else {}
+    if watch.trackers is not None:
+        watch.trackers.finish(watch.status, result.to_dict())
+    run.finish(watch.status, {**result.to_dict(), **more})
+    for path in (*write_plots(run.store, run.run_id), write_report(run.store, run.run_id)):
+        run.store.add_artifact(run.run_id, "report", path)
+    watch.finished(watch.status)
+    return result
+
+
+def write_adapter(job: Job, model: Any, watch: Watch, step: int) -> Path:
+    """Write the adapter directory of a run (see the architecture page for what it holds), whole or not at all.
+
+    Raises:
+        BpError: `RUNTIME_LOSS_NOT_FINITE` where a written value is not finite; the adapter is not delivered.
+    """
+    run, settings, base, encoder, prepared = job.run, job.settings, job.base, job.encoder, job.prepared
+    final, staging = run.path / "adapter", run.path / ".adapter.partial"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    config = model.peft_config[model.active_adapter]
+    config.base_model_name_or_path = base.ref if base.source == "hub" else str(base.path)
+    config.revision = base.revision
+    save_weights(model, staging)
+    encoder.tokenizer.save_pretrained(staging)
+    generation = transformers.GenerationConfig.from_model_config(model.config)
+    generation.eos_token_id = sorted(set(end_ids(model)) | set(prepared.stops) | encoder.stops)
+    generation.pad_token_id = encoder.tokenizer.pad_token_id
+    generation.save_pretrained(staging)
+    losses = sorted(watch.losses.items())
+    adapter_dir.write(
+        staging,
+        base_ref=base.ref,
+        base_path=base.path,
+        base_revision=base.revision,
+        method="sft",
+        run_id=run.run_id,
+        training={**settings.to_dict()["training"], **settings.to_dict()["lora"], "step": step},
+        datasets=[
+            {
+                "name": Path(str(s.get("source", ""))).name or "in memory",
+                "fingerprint": s.get("sha256") or prepared.record["fingerprint"],
+            }
+            for s in prepared.record["sources"]
+        ],
+        evaluation=[
+            {"task": "text-generation", "dataset": "held-out split", "metric": "loss", "value": loss}
+            for s, loss in losses
+            if s == step
+        ],
+        loss_curve=losses,
+    )
+    written = load_file(staging / WEIGHTS)
+    if any(not torch.isfinite(tensor).all() for tensor in written.values()):
+        raise BpError(
+            "RUNTIME_LOSS_NOT_FINITE",
+            "the adapter holds values that are not finite; it was not saved",
+            f"backprop resume {run.run_id}{run.store.flag}",
+        )
+    _swap(staging, final)
+    run.artifact("adapter", final, step=step)
+    return final
+
+
+def _swap(staging: Path, final: Path) -> None:
+    """Put the new adapter in place of the old; what else lies there (an export, notes) moves over to it."""
+    before = final.with_name(".adapter.before")
+    if final.exists() and before.exists():  # an earlier swap was cut short: take up what it left
+        _take_over(before, final)
+    if final.exists():
+        final.replace(before)
+    staging.replace(final)
+    if before.exists():
+        _take_over(before, final)
+
+
+def _take_over(before: Path, final: Path) -> None:
+    for entry in before.iterdir():
+        if not (final / entry.name).exists():
+            entry.replace(final / entry.name)
+    shutil.rmtree(before)

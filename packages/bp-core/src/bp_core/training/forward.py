@@ -1,0 +1,139 @@
+"""From a micro-batch to the summed loss, through the cheapest way that is seen to give the model's own loss.
+
+- The decoder gives hidden states; only positions with a label reach the output head (`bp_core.training.cross_entropy`).
+- Compute dtype: the base's own on a card (autocast, adapter weights stay fp32), fp32 on the CPU.
+- Nothing is assumed of an architecture: `probe` holds the short cut against the model's own logits, and `isolates`
+  holds a packed row against its pieces; what does not agree is not used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bp_core.encoding.batches import MicroBatch, Piece, collate
+from bp_core.training.cross_entropy import (
+    chunked_cross_entropy,
+    full_cross_entropy,
+    liger_available,
+    liger_cross_entropy,
+)
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 3e-2}  # relative, of a mean loss
+
+
+def base_of(model: nn.Module) -> Any:
+    """The transformers model inside a PEFT wrapper, with its adapter layers in place."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+
+
+class LanguageLoss:
+    """Summed next-token loss of a causal language model.
+
+    Args:
+        model: a transformers causal LM, or PEFT around one.
+        chunk: positions whose logits exist at a time; 0 forms all at once.
+        device: where the model is.
+        autocast: dtype of the matrix products, or None for the weights' own.
+
+    Attributes:
+        how: `chunked`, `liger`, `full` (all logits of labelled positions) or `model` (the model's own forward).
+    """
+
+    def __init__(
+        self, model: nn.Module, *, chunk: int, device: torch.device, autocast: torch.dtype | None
+    ) -> None:
+        self.model, self.chunk, self.device, self.autocast_dtype = model, chunk, device, autocast
+        base = base_of(model)
+        self.decoder = base.get_decoder()
+        self.head = base.get_output_embeddings()
+        text_config = base.config.get_text_config()
+        self.softcap = getattr(text_config, "final_logit_softcapping", None)
+        plain_head = isinstance(self.head, nn.Linear) and type(self.head) is nn.Linear
+        if not plain_head or self.decoder is None or self.decoder is base:
+            self.how = "model"
+        elif not chunk:
+            self.how = "full"
+        else:
+            self.how = "liger" if liger_available(device) else "chunked"
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The number format of the forward pass."""
+        if self.autocast_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+    def __call__(self, batch: MicroBatch) -> torch.Tensor:
+        """fp32 scalar: cross-entropy summed over the labels of `batch`."""
+        with self.autocast():
+            if self.how == "model":
+                return self._by_model(batch)
+            out = self.decoder(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
+            hidden = out.last_hidden_state  # (B, T, d)
+            picked = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.where)  # (labels, d)
+            weight, bias = self.head.weight, self.head.bias
+            if self.how == "liger":
+                return liger_cross_entropy(picked, weight, batch.targets, bias=bias, softcap=self.softcap)
+            if self.how == "full":
+                return full_cross_entropy(picked, weight, batch.targets, bias=bias, softcap=self.softcap)
+            return chunked_cross_entropy(
+                picked, weight, batch.targets, bias=bias, chunk=self.chunk, softcap=self.softcap
+            )
+
+    def _by_model(self, batch: MicroBatch) -> torch.Tensor:
+        logits = self.model(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
+        ).logits
+        picked = logits.reshape(-1, logits.shape[-1]).index_select(0, batch.where).float()
+        return F.cross_entropy(picked, batch.targets, reduction="sum")
+
+    @torch.no_grad()
+    def probe(self, pieces: Sequence[Piece], pad_id: int) -> str:
+        """Compare with the model's own logits on up to two pieces; falls back to them where the two disagree.
+
+        Returns:
+            What was seen, in one sentence, or "" where the short cut holds.
+        """
+        if self.how == "model":
+            return "the output head is no plain linear layer: the model's own logits are used"
+        batch = collate([_shortened(p) for p in pieces[:2]], pad_id).to(self.device)
+        if not len(batch.where):
+            return ""
+        was_training = self.model.training
+        self.model.eval()
+        mine = float(self(batch)) / len(batch.where)
+        with self.autocast():
+            own = float(self._by_model(batch)) / len(batch.where)
+        self.model.train(was_training)
+        limit = TOLERANCE.get(self.autocast_dtype or self.head.weight.dtype, 1e-4)
+        if abs(mine - own) <= limit * max(1.0, abs(own)):
+            return ""
+        self.how = "model"
+        return f"the chunked loss gives {mine:.5f} where the model's own logits give {own:.5f}: the latter are used"
+
+    @torch.no_grad()
+    def isolates(self, pieces: Sequence[Piece], pad_id: int) -> tuple[bool, float]:
+        """Whether attention keeps packed pieces apart: the loss of a packed row against the padded batch.
+
+        Returns:
+            (isolated, relative difference of the loss).
+        """
+        short = [_shortened(p) for p in pieces[:4]]
+        was_training = self.model.training
+        self.model.eval()
+        apart = float(self(collate(short, pad_id).to(self.device)))
+        packed = float(self(collate(short, pad_id, packed=True).to(self.device)))
+        self.model.train(was_training)
+        difference = abs(packed - apart) / max(abs(apart), 1e-9)
+        return difference <= TOLERANCE.get(self.autocast_dtype or self.head.weight.dtype, 1e-4), difference
+
+
+def _shortened(piece: Piece, limit: int = 256) -> Piece:
+    """The last tokens of a piece, where labels are."""
+    ids, mask = piece
+    return ids[-limit:], mask[-limit:]

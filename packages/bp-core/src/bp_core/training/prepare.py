@@ -1,0 +1,210 @@
+"""What is known before weights are loaded: device, tokenizer, data, every knob decided.
+
+- Cheap refusals first: settings, device, data, then the size of the model. Nothing but the configuration and the
+  tokenizer is fetched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from bp_export.adapter.base import ResolvedBase, resolve_base
+from bp_export.adapter.directory import AdapterInfo
+from bp_merge.common import BpError
+
+from bp_core.encoding.dataset import Prepared, prepare
+from bp_core.encoding.encode import Encoded, Encoder, preview
+from bp_core.encoding.sources import named
+from bp_core.encoding.templates import choose_template
+from bp_core.errors import as_ours
+from bp_core.generation.answers import end_ids
+from bp_core.models.load import (
+    Device,
+    choose_device,
+    load_tokenizer,
+    parameter_count,
+    recommended,
+    vocabulary_size,
+)
+from bp_core.runs import trackers
+from bp_core.runs.writer import Run
+from bp_core.settings.knobs import Settings
+from bp_core.settings.resolve import explain
+from bp_core.training.checkpoint import Checkpoint
+from bp_core.training.decide import check, cpu_hours, decide, plan_of, warnings_for
+
+
+def to_stderr(text: str) -> None:
+    """Tell the user a line that is no result."""
+    sys.stderr.write(text + "\n")
+
+
+@dataclasses.dataclass
+class Ready:
+    """All that is known before weights are loaded: what `--dry-run` shows.
+
+    Args:
+        settings: decided to the last knob.
+        device: in use.
+        folder: of the base model's configuration and tokenizer.
+        encoder: of its tokenizer.
+        prepared: the data.
+    """
+
+    settings: Settings
+    device: Device
+    folder: Path
+    encoder: Encoder
+    prepared: Prepared
+
+    def plan(self) -> dict[str, Any]:
+        """The run that these settings make, as JSON-able data."""
+        plan = plan_of(self.settings, self.prepared)
+        steps = self.settings.training.steps or 0
+        parameters = parameter_count(self.folder)
+        tokens = float(self.prepared.train.lengths.mean()) * plan.step_size * steps
+        weight_bytes = parameters * (4 if self.device.weights is torch.float32 else 2)
+        return {
+            "base_model": self.settings.model.model,
+            "parameters": parameters,
+            "device": self.device.name,
+            "steps": steps,
+            "epochs": round(steps / plan.steps_per_epoch, 2),
+            "examples_per_step": plan.step_size,
+            "tokens": round(tokens),
+            "base_weights_bytes": weight_bytes,
+            "cpu_seconds": round(cpu_hours(parameters, tokens) * 3600, 1)
+            if self.device.device.type == "cpu"
+            else None,
+            "data": self.prepared.record,
+            "settings": {
+                name: {"value": value, "source": source} for name, value, source in explain(self.settings)
+            },
+        }
+
+
+@dataclasses.dataclass
+class Job:
+    """A recorded run with all that it trains with.
+
+    Args:
+        run: its record.
+        settings: decided to the last knob.
+        device: in use.
+        base: the base model.
+        encoder: of its tokenizer.
+        prepared: the data.
+        tell: shows a line to the user.
+        resumed: whether it began before.
+        found: the checkpoint to go on from.
+    """
+
+    run: Run
+    settings: Settings
+    device: Device
+    base: ResolvedBase
+    encoder: Encoder
+    prepared: Prepared
+    tell: Callable[[str], None]
+    resumed: bool = False
+    found: Checkpoint | None = None
+
+
+def make_ready(
+    settings: Settings,
+    *,
+    sources: Any = None,
+    tell: Callable[[str], None] = to_stderr,
+    now: dt.datetime | None = None,
+) -> Ready:
+    """Check, read, split, encode and decide; refuse what cannot work. No weights are fetched or loaded.
+
+    Args:
+        settings: as resolved.
+        sources: an iterable of `Example` instead of `settings.data.data`.
+        tell: shown to the user.
+        now: the moment that dated templates see; this one unless given.
+    """
+    check(settings)
+    settings = named(settings, tell) if sources is None else settings
+    if settings.model.init_adapter is not None:
+        AdapterInfo.read(settings.model.init_adapter)  # refuses what is none
+    trackers.check(settings.tracking.trackers)
+    device = choose_device(settings)
+    folder = resolve_base(settings.model.model, revision=settings.model.revision, weights=False).path
+    encoder = make_encoder(folder, settings, now or dt.datetime.now(dt.UTC))
+    with as_ours():
+        prepared = prepare(settings, encoder, sources=sources, tell=tell)
+    settings = decide(settings, recommended(folder), device, prepared, vocabulary=vocabulary_size(folder))
+    for line in warnings_for(settings, prepared):
+        tell(f"warning: {line}")
+    _refuse_slow(settings, device, folder, prepared, tell)
+    _show(encoder, prepared, settings, tell)
+    return Ready(settings, device, folder, encoder, prepared)
+
+
+def make_encoder(folder: Path, settings: Settings, now: dt.datetime) -> Encoder:
+    """The encoder of a base model's tokenizer, or of the adapter's that training goes on from; `now` dates its templates."""
+    source = (
+        settings.model.init_adapter
+        if settings.model.init_adapter and (settings.model.init_adapter / "tokenizer.json").is_file()
+        else folder
+    )
+    tokenizer = load_tokenizer(source, settings)
+    choose_template(tokenizer, settings.model.chat_template)
+    ends: set[int] = set()
+    with contextlib.suppress(OSError):
+        ends = set(end_ids(_Holder(transformers.GenerationConfig.from_pretrained(folder))))
+    return Encoder(
+        tokenizer,
+        max_length=settings.model.max_seq_length,
+        truncate=settings.data.truncate,
+        now=now,
+        end_ids=ends,
+    )
+
+
+@dataclasses.dataclass
+class _Holder:
+    generation_config: Any
+
+
+def _refuse_slow(
+    settings: Settings, device: Device, folder: Path, prepared: Prepared, tell: Callable[[str], None]
+) -> None:
+    if device.device.type != "cpu":
+        return
+    plan = plan_of(settings, prepared)
+    tokens = float(prepared.train.lengths.mean()) * plan.step_size * (settings.training.steps or 0)
+    hours = cpu_hours(parameter_count(folder), tokens)
+    tell(f"no CUDA card: CPU mode, about {_duration(hours * 3600)} for {settings.training.steps} steps")
+    if hours > settings.safety.max_cpu_hours and not settings.safety.allow_cpu:
+        raise BpError(
+            "DEP_GPU_NOT_AVAILABLE",
+            f"training {settings.model.model} on this CPU would take about {_duration(hours * 3600)}",
+            f"backprop train --model {settings.model.model} --allow-cpu …  (insists), or choose a smaller model",
+            details={"hours": round(hours, 1), "limit": settings.safety.max_cpu_hours},
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _show(encoder: Encoder, prepared: Prepared, settings: Settings, tell: Callable[[str], None]) -> None:
+    colour = sys.stderr.isatty()
+    for i in range(min(settings.data.preview, len(prepared.train))):
+        ids, mask = prepared.train.piece(i)
+        piece = Encoded(tuple(int(t) for t in ids), mask.tobytes(), prepared.train.names[i])
+        tell(f"example {piece.example_id}: {piece.labels} of {len(piece.ids)} tokens are learnt (marked)")
+        tell(preview(encoder.tokenizer, piece, colour=colour))

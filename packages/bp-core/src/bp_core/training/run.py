@@ -1,0 +1,369 @@
+"""One training run from settings to adapter directory, new or resumed.
+
+- `bp_core.training.prepare` refuses and decides before this fetches weights; `bp_core.training.deliver` ends the run after it.
+- The run's folder holds all that resume needs: settings, tokens, checkpoints. Nothing is asked again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from bp_export.adapter import directory as adapter_dir
+from bp_export.adapter.base import ResolvedBase, resolve_base
+from bp_merge.common import BpError
+
+from bp_core.encoding.batches import Piece, StepData
+from bp_core.encoding.dataset import load, save
+from bp_core.encoding.encode import Encoder
+from bp_core.generation.answers import answers
+from bp_core.models.load import (
+    Device,
+    add_adapter,
+    beside_experts,
+    choose_device,
+    load_model,
+)
+from bp_core.runs import trackers
+from bp_core.runs.results import RunResult
+from bp_core.runs.rows import refusal
+from bp_core.runs.store import RunStore
+from bp_core.runs.writer import Run
+from bp_core.safety.guards import HeatGuard
+from bp_core.safety.monitor import Monitor
+from bp_core.safety.sensors import card_of
+from bp_core.settings.knobs import Settings
+from bp_core.settings.resolve import from_record
+from bp_core.support import environment, logs
+from bp_core.training import checkpoint
+from bp_core.training.decide import plan_of
+from bp_core.training.deliver import After, deliver
+from bp_core.training.forward import LanguageLoss
+from bp_core.training.prepare import Job, make_encoder, make_ready, to_stderr
+from bp_core.training.step import StepTrainer, load_weights
+from bp_core.training.watch import Callback, Watch
+
+SCHEDULES = {"constant": "constant_with_warmup"}  # field's name → transformers' name, where they differ
+OPTIMIZERS = {"adamw_8bit": "adamw_bnb_8bit"}
+
+
+@dataclasses.dataclass
+class Session:
+    """A trained model in memory, with what is needed to use and export it.
+
+    Args:
+        settings: as resolved and decided.
+        result: figures.
+        base: the base model.
+        model: PEFT model.
+        encoder: of its tokenizer.
+    """
+
+    settings: Settings
+    result: RunResult
+    base: ResolvedBase
+    model: Any
+    encoder: Encoder
+
+
+def run_training(
+    settings: Settings,
+    *,
+    sources: Any = None,
+    callbacks: Iterable[Callback] = (),
+    tell: Callable[[str], None] = to_stderr,
+    parent: str | None = None,
+    now: dt.datetime | None = None,
+    after: After | None = None,
+    run_id: str | None = None,
+) -> Session:
+    """Train from the start.
+
+    Args:
+        settings: as resolved.
+        sources: an iterable of `Example` instead of `settings.data.data`.
+        callbacks: called between steps.
+        tell: shown to the user.
+        parent: the run that this one replays.
+        now: the moment that dated templates see; this one unless given.
+        run_id: its name; made from the time unless given.
+        after: called with the trained model before the run ends; what it returns joins the recorded result.
+
+    Raises:
+        BpError: with the run's id in its details once there is one.
+    """
+    store = RunStore(settings.tracking.output)
+    if run_id is not None:
+        store.check_new(run_id)
+    ready = make_ready(settings, sources=sources, tell=tell, now=now)
+    settings, device, encoder, prepared = ready.settings, ready.device, ready.encoder, ready.prepared
+    base = resolve_base(settings.model.model, revision=settings.model.revision)
+    run = store.create(
+        "train",
+        config=settings.to_dict(),
+        sources=settings.sources,
+        environment=environment.collect(settings.tracking.output),
+        dataset={
+            **prepared.record,
+            "now": encoder.now.isoformat(),
+            "heldout_ids": list(prepared.heldout_ids),
+        },
+        base_model={
+            "ref": base.ref,
+            "revision": base.revision,
+            "source": base.source,
+            "config_sha256": adapter_dir.config_sha256(base.path),
+        },
+        seed=settings.training.seed,
+        parent=parent,
+        run_id=run_id,
+    )
+    tell(f"run {run.run_id} in {run.path}")
+    with _ended(run):
+        save(prepared, run.path / "tokens")
+        return _train(Job(run, settings, device, base, encoder, prepared, tell), callbacks, after)
+
+
+def resume_training(
+    output: Path, run_id: str, *, callbacks: Iterable[Callback] = (), tell: Callable[[str], None] = to_stderr
+) -> Session:
+    """Continue a run from its newest complete checkpoint, bit for bit as if it had not stopped.
+
+    Raises:
+        BpError: `INPUT_RUN_NOT_FOUND`, `STATE_RUN_FINISHED`, `STATE_RUN_ACTIVE`, `STATE_TOKENS_MISSING`, `INPUT_WRONG_BASE`.
+    """
+    store = RunStore(output)
+    record = store.resumable(run_id)
+    settings = from_record(record.config)
+    settings = dataclasses.replace(settings, sources={**settings.sources, **record.sources})
+    folder = output / record.run_id
+    prepared = load(folder / "tokens")
+    found, skipped = checkpoint.newest(folder / "checkpoints")
+    for why in skipped:
+        tell(f"checkpoint passed over: {why}")
+    device = choose_device(settings)
+    base = resolve_base(
+        settings.model.model, revision=record.base_model.get("revision") or settings.model.revision
+    )
+    if adapter_dir.config_sha256(base.path) != record.base_model.get("config_sha256"):
+        raise BpError(
+            "INPUT_WRONG_BASE",
+            f"{base.ref} is not the model that run {record.run_id} began with",
+            f"backprop show-run {record.run_id}{store.flag}",
+        )
+    encoder = make_encoder(base.path, settings, dt.datetime.fromisoformat(record.dataset["now"]))
+    encoder.stops |= set(prepared.stops)
+    run = store.open(record.run_id, step=found.step if found else 0)
+    with _ended(run):
+        tell(
+            f"resuming {record.run_id} at step {found.step}"
+            if found
+            else f"{record.run_id} has no checkpoint: starting it over"
+        )
+        job = Job(run, settings, device, base, encoder, prepared, tell, resumed=True, found=found)
+        return _train(job, callbacks, None)
+
+
+# ------------------------------------------------------------------------------------------------- parts
+
+
+@contextlib.contextmanager
+def _ended(run: Run) -> Iterator[None]:
+    """End the record whatever happens, and name the run in a coded error."""
+    with run, logs.run_log(run.run_id, run.path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # transformers and peft warn of each other's old names
+        try:
+            yield
+        except BpError as error:
+            error.details.setdefault("run_id", run.run_id)
+            raise
+        except Exception as error:
+            if (refused := refusal(error, run.path)) is None:
+                raise
+            refused.details["run_id"] = run.run_id
+            raise refused from error
+
+
+def _arguments(settings: Settings, device: Device, run: Run) -> transformers.TrainingArguments:
+    t = settings.training
+    return transformers.TrainingArguments(
+        output_dir=str(run.path),
+        per_device_train_batch_size=1,
+        max_steps=t.steps or 1,
+        learning_rate=t.learning_rate or 0.0,
+        lr_scheduler_type=SCHEDULES.get(t.scheduler, t.scheduler),
+        lr_scheduler_kwargs={"min_lr_rate": 0.1} if t.scheduler == "cosine_with_min_lr" else None,
+        warmup_steps=t.warmup_steps or 0,
+        weight_decay=t.weight_decay,
+        max_grad_norm=t.max_grad_norm,
+        optim=OPTIMIZERS.get(t.optim, t.optim),
+        seed=t.seed,
+        fp16=device.fp16,
+        use_cpu=device.device.type == "cpu",
+        activation_checkpointing=bool(t.gradient_checkpointing),
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        dataloader_num_workers=t.dataloader_workers,
+        report_to="none",
+        logging_strategy="no",
+        save_strategy="no",
+        eval_strategy="no",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        logging_nan_inf_filter=False,
+        log_level="error",
+    )
+
+
+@contextlib.contextmanager
+def _closing(tracked: trackers.Trackers) -> Iterator[None]:
+    """End the trackers of a run that fails."""
+    try:
+        yield
+    except BaseException:
+        tracked.finish("failed")
+        raise
+
+
+class _Begin(transformers.TrainerCallback):
+    """Calls the preflight and the watch once the optimizer stands."""
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self.begin = begin
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.begin()
+
+
+def _train(job: Job, callbacks: Iterable[Callback], after: After | None) -> Session:
+    run, settings, device, encoder, found = job.run, job.settings, job.device, job.encoder, job.found
+    prepared, tell, t = job.prepared, job.tell, job.settings.training
+    steps = t.steps or 1
+    transformers.set_seed(t.seed)
+    model = load_model(job.base.path, settings, device)
+    if settings.lora.target_modules == ("all-linear",) and (beside := beside_experts(model)):
+        tell(f"mixture of experts: {', '.join(beside)} get an adapter, experts and router stay as they are")
+    model = add_adapter(model, settings)
+    if settings.model.init_adapter is not None:
+        load_weights(model, settings.model.init_adapter)
+    pad = encoder.tokenizer.pad_token_id or 0
+    loss = LanguageLoss(model, chunk=t.loss_chunk or 0, device=device.device, autocast=device.autocast)
+    plan = plan_of(settings, prepared)
+    order = [int(i) for i in prepared.train.lengths.argsort()]
+    if told := loss.probe([prepared.train.piece(order[len(order) // 2])], pad):
+        tell(told)
+        run.event("LOSS_BY_MODEL", told)
+    packed = _packing(job, loss, [prepared.train.piece(i) for i in order[:4]], pad)
+    sensor = card_of(device.device) if settings.safety.monitor else None
+    safety = settings.safety
+    guard = HeatGuard(safety.pause_temperature, safety.resume_temperature, safety.abort_temperature)
+    tracked = trackers.Trackers(
+        settings.tracking.trackers,
+        run.run_id,
+        run.path,
+        settings.to_dict(),
+        resume_step=(found.step if found else 0) if job.resumed else None,
+        on_event=run.event,
+    )
+
+    def heat(code: str, message: str, **details: Any) -> None:
+        run.event(code, message, **details)
+        tell(message)
+
+    with Monitor(sensor, guard, on_event=heat) as monitor:
+        watch = Watch(
+            run,
+            settings,
+            steps,
+            prepared.heldout,
+            callbacks=callbacks,
+            monitor=monitor,
+            trackers=tracked,
+            answer=lambda prompt: answers(model, encoder, [prompt], max_new_tokens=64)[0],
+            fp16=device.fp16,
+            tell=tell,
+            vocabulary=model.config.get_text_config().vocab_size,
+        )
+        trainer = StepTrainer(
+            model,
+            _arguments(settings, device, run),
+            StepData(prepared.train, plan, steps),
+            loss=loss,
+            pad_id=pad,
+            micro=t.batch_size or 1,
+            packed=packed,
+            oom_recovery=safety.oom_recovery,
+            watch=watch,
+        )
+
+        def begin() -> None:
+            if safety.preflight and found is None:
+                _preflight(job, trainer, watch, plan.step_size)
+            watch.start(trainer)
+
+        trainer.add_callback(_Begin(begin))
+        if device.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        with watch, _closing(tracked):
+            if found is None or found.step < steps:
+                trainer.train(resume_from_checkpoint=str(found.path) if found else None)
+            else:
+                trainer.state = transformers.TrainerState.load_from_json(
+                    str(found.path / "trainer_state.json")
+                )
+                load_weights(model, found.path)
+                watch.start(trainer)
+                watch.status = "completed"
+    result = deliver(job, trainer, watch, after)
+    return Session(settings, result, job.base, model, encoder)
+
+
+def _packing(job: Job, loss: LanguageLoss, pieces: list[Piece], pad: int) -> int:
+    """Tokens of a packed row, 0 where examples are not packed."""
+    settings = job.settings
+    if not settings.data.packing:
+        return 0
+    isolated, difference = loss.isolates(pieces, pad) if len(pieces) > 1 else (True, 0.0)
+    if isolated:
+        return settings.model.max_seq_length
+    what = f"attention does not keep packed examples apart here (loss differs by {difference:.1%})"
+    if settings.given("packing"):
+        raise BpError(
+            "CONFIG_PACKING_UNSAFE",
+            what,
+            "leave --packing out: examples of similar length are batched together anyway",
+        )
+    job.run.event("PACKING_OFF", what)
+    job.tell(f"packing is off: {what}")
+    return 0
+
+
+def _preflight(job: Job, trainer: StepTrainer, watch: Watch, step_size: int) -> None:
+    prepared = job.prepared
+    longest = prepared.train.lengths.argsort()[::-1][:step_size]
+    held = prepared.heldout.lengths.argsort()[::-1][: trainer.micro]
+    watch.preflight = True
+    trainer.preflight(
+        [prepared.train.piece(int(i)) for i in longest],
+        [prepared.heldout.piece(int(i)) for i in held],
+        update=True,
+    )
+    watch.preflight = False
+    cuda = trainer.args.device.type == "cuda"
+    peak = environment.peak_memory(cuda=cuda)
+    facts = {"peak_bytes": peak, "micro_batch": trainer.micro}
+    if cuda:
+        free, total = torch.cuda.mem_get_info()
+        facts["headroom_bytes"] = free
+        job.tell(
+            f"preflight: the longest batch fits, {peak / 1e9:.1f} of {total / 1e9:.1f} GB, {trainer.micro} examples per pass"
+        )
+    watch.run.event(
+        "PREFLIGHT_PASSED", "the longest batch ran: forward, backward, optimizer step, evaluation", **facts
+    )

@@ -1,0 +1,1 @@
+"""Personal data and secrets: where texts are, what is looked for, what is taken out."""

@@ -1,0 +1,1 @@
+"""What is alike: shingles, candidate pairs, near-duplicates, contamination."""

@@ -1,0 +1,1 @@
+"""The adapter directory and its base model: found, read, checked, described."""

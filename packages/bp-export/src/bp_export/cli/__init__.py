@@ -1,0 +1,1 @@
+"""The commands of bp-export; click is imported here alone."""

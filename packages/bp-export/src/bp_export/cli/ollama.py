@@ -1,0 +1,173 @@
+"""The commands `backprop ollama …`: register, list, show, ps, rm, shelf."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from bp_merge.common import Sink, output_options
+
+from bp_export.cli.shared import HELP, PATH, progress_line
+
+_HOST = click.option("--host", help="Address of the server; OLLAMA_HOST unless given.")
+
+
+def _client(host: str | None) -> Any:
+    from bp_export.ollama.client import Ollama
+
+    return Ollama(host)
+
+
+@click.group(
+    "ollama",
+    context_settings=HELP,
+    epilog=(
+        "\b\n"
+        "Examples:\n"
+        "  backprop ollama register output/RUN/exports/gguf --name my-model\n"
+        "  backprop ollama shelf llama3.2\n"
+        "  backprop ollama rm my-model\n"
+    ),
+)
+def ollama_group() -> None:
+    """Register, list, show and remove Ollama models; the shelf of adapters of one base."""
+
+
+@ollama_group.command("register")
+@click.argument("path", type=PATH)
+@click.option("--name", help="Name of the model; made from the file's unless given.")
+@click.option("--modelfile", type=PATH, help="Your own Modelfile: its values win over the derived ones.")
+@click.option("--base-model", help="For a GGUF adapter: an Ollama model, or a base GGUF file.")
+@click.option("--system", help="System prompt stored with the model.")
+@click.option("--no-overwrite", is_flag=True, help="Refuse where a model of that name exists.")
+@click.option("--smoke/--no-smoke", default=True, help="Ask for one short answer afterwards.")
+@_HOST
+@output_options
+def register_command(
+    path: Path,
+    sink: Sink,
+    name: str | None,
+    modelfile: Path | None,
+    base_model: str | None,
+    system: str | None,
+    no_overwrite: bool,
+    smoke: bool,
+    host: str | None,
+) -> None:
+    """Create an Ollama model from a GGUF file, a folder with one, or an adapter directory (exported to q4_k_m first)."""
+    from bp_export.ollama.register import register
+
+    if (path / "adapter_config.json").is_file():
+        from bp_export.formats.job import export
+
+        result = export(
+            path,
+            format="gguf",
+            ollama=True,
+            ollama_name=name,
+            ollama_host=host,
+            modelfile=modelfile,
+            system=system,
+            overwrite=not no_overwrite,
+            smoke=smoke,
+            base_model=base_model,
+            note=sink.note,
+            progress=progress_line(sink),
+        )
+        data = result.ollama or {}
+    else:
+        with _client(host) as client:
+            data = register(
+                path,
+                name,
+                client=client,
+                base=base_model,
+                modelfile=modelfile,
+                system=system,
+                no_overwrite=no_overwrite,
+                smoke=smoke,
+                progress=sink.progress,
+            ).to_dict()
+        for text in data["notes"]:
+            sink.note(text)
+    sink.result(data, f"ollama run {data['name']}", quiet=str(data["name"]))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _listed(sink: Sink, models: list[dict[str, Any]], empty: str) -> None:
+    from bp_export.formats.plan import size
+
+    def human() -> str:
+        if not models:
+            return empty
+        rows = [
+            (
+                str(m["name"]),
+                size(int(m.get("size") or 0)),
+                str((m.get("details") or {}).get("quantization_level") or ""),
+            )
+            for m in models
+        ]
+        return _table([("NAME", "SIZE", "TYPE"), *rows])
+
+    sink.result({"models": models}, human, quiet="\n".join(str(m["name"]) for m in models))
+
+
+@ollama_group.command("list")
+@_HOST
+@output_options
+def list_command(sink: Sink, host: str | None) -> None:
+    """List the models of the server."""
+    with _client(host) as client:
+        _listed(sink, client.models(), "no models")
+
+
+@ollama_group.command("ps")
+@_HOST
+@output_options
+def ps_command(sink: Sink, host: str | None) -> None:
+    """List the models that are loaded now."""
+    with _client(host) as client:
+        _listed(sink, client.running(), "no model is loaded")
+
+
+@ollama_group.command("show")
+@click.argument("name")
+@_HOST
+@output_options
+def show_command(name: str, sink: Sink, host: str | None) -> None:
+    """Show a model's Modelfile and what the server knows of it."""
+    with _client(host) as client:
+        data = client.show(name)
+    sink.result(data, str(data.get("modelfile") or ""), quiet=str(data.get("modelfile") or ""))
+
+
+@ollama_group.command("rm")
+@click.argument("name")
+@_HOST
+@output_options
+def rm_command(name: str, sink: Sink, host: str | None) -> None:
+    """Remove a model from the server."""
+    with _client(host) as client:
+        client.delete(name)
+    sink.result({"removed": name}, f"removed {name}", quiet=name)
+
+
+@ollama_group.command("shelf")
+@click.argument("base_model")
+@_HOST
+@output_options
+def shelf_command(base_model: str, sink: Sink, host: str | None) -> None:
+    """List the adapters that are registered on one base, by tag."""
+    from bp_export.ollama.register import shelf
+
+    with _client(host) as client:
+        _listed(sink, shelf(client, base_model), f"no adapters on {base_model}")

@@ -1,0 +1,41 @@
+"""What the command modules share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from bp_merge.common import Sink
+
+PATH = click.Path(path_type=Path)
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def progress_line(sink: Sink) -> Any:
+    """A status line with a rate and what is left, at most ten times a second."""
+    from bp_export.formats.plan import size
+
+    began, last = time.monotonic(), [0.0]
+
+    def show(done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - last[0] < 0.1 and done < total:
+            return
+        last[0] = now
+        rate = done / max(now - began, 1e-6)
+        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+        sink.progress(
+            f"{size(done)} of {size(total)} ({size(int(rate))}/s{left})" + ("\n" if done >= total else "")
+        )
+
+    return show
+
+
+def bars_on_terminals_only(sink: Sink) -> None:
+    """The Hub's library draws progress bars into logs and into quiet commands unless it is told before its import."""
+    if sink.mode != "human" or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

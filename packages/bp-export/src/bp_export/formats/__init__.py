@@ -1,0 +1,1 @@
+"""What an adapter becomes: one job over five formats, planned and laid out."""

@@ -1,0 +1,1 @@
+"""The Hub: push, pull, tokens, and what can go wrong."""

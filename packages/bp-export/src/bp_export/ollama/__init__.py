@@ -1,0 +1,1 @@
+"""Ollama: server, names, Modelfile, Go template, registering."""

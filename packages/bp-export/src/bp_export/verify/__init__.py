@@ -1,0 +1,1 @@
+"""Is the written file what was meant: read back, run, compared."""
