@@ -32,13 +32,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 import transformers
 from bp_core import Callback, Trainer
-from bp_core.encoding.batches import collate
 from bp_core.encoding.dataset import prepare
 from bp_core.encoding.encode import Encoder
-from bp_core.models.load import add_adapter, choose_device, load_model, load_tokenizer
+from bp_core.models.adapters import add_adapter
+from bp_core.models.device import choose_device
+from bp_core.models.load import load_model, load_tokenizer
 from bp_core.settings.resolve import resolve
 from bp_core.support.environment import peak_memory
 from bp_core.tiny import path as tiny
+from bp_core.training.batch import collate
 from bp_core.training.decide import plan_of
 from bp_data.example import Example, Turn
 
@@ -146,7 +148,7 @@ def batches_of(settings: Any, data: list[Example]) -> list[Any]:
     prepared = prepare(settings, Encoder(tokenizer, max_length=8192), sources=data)
     plan = plan_of(settings, prepared)
     steps = [s for e in range(99) for s in plan.epoch(e)][: settings.training.steps]
-    return [collate([prepared.train.piece(int(i)) for i in step], 0) for step in steps]
+    return [collate([prepared.train.unit(int(i)) for i in step], 0) for step in steps]
 
 
 def ours(

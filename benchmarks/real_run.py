@@ -106,9 +106,10 @@ def hand_loop(args: argparse.Namespace) -> None:
     """The job of a child: seconds per step of a loop without logging, guards or checkpoints."""
     import torch
     import torch.nn.functional as F
-    from bp_core.encoding.batches import collate
-    from bp_core.models.load import add_adapter, load_model
+    from bp_core.models.adapters import add_adapter
+    from bp_core.models.load import load_model
     from bp_core.settings.resolve import resolve
+    from bp_core.training.batch import collate
     from bp_core.training.cross_entropy import full_cross_entropy
     from bp_core.training.decide import plan_of
     from bp_core.training.prepare import make_ready
@@ -123,7 +124,7 @@ def hand_loop(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(parameters, lr=2e-4, weight_decay=0.0)
     seconds: dict[str, list[float]] = {"full": [], "same": []}
     for number, step in enumerate(steps[-args.hand :]):
-        batch = collate([prepared.train.piece(int(i)) for i in step], 0)
+        batch = collate([prepared.train.unit(int(i)) for i in step], 0)
         for kind in ("same", "full") if number % 2 else ("full", "same"):
             began = time.perf_counter()
             if kind == "same":

@@ -29,13 +29,15 @@ import torch
 import torch.nn.functional as F
 import transformers
 from bp_core import Trainer
-from bp_core.encoding.batches import collate
 from bp_core.encoding.dataset import prepare
 from bp_core.encoding.encode import Encoder
-from bp_core.models.load import add_adapter, choose_device, load_model, load_tokenizer
+from bp_core.models.adapters import add_adapter
+from bp_core.models.device import choose_device
+from bp_core.models.load import load_model, load_tokenizer
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import resolve
 from bp_core.tiny import path as tiny
+from bp_core.training.batch import collate
 from bp_core.training.cross_entropy import full_cross_entropy
 from bp_core.training.decide import plan_of
 from bp_data.example import Example, Turn
@@ -177,7 +179,7 @@ def _model_and_batches(settings: Settings, rows: list[Example]):
     plan = plan_of(settings, prepared)
     steps = [s for e in range(99) for s in plan.epoch(e)][: settings.training.steps]
     model = add_adapter(load_model(Path(settings.model.model), settings, device), settings)
-    return model, [collate([prepared.train.piece(int(i)) for i in step], 0) for step in steps]
+    return model, [collate([prepared.train.unit(int(i)) for i in step], 0) for step in steps]
 
 
 class _Rows(torch.utils.data.Dataset):

@@ -6,8 +6,10 @@ import pickle
 
 import numpy as np
 import pytest
-from bp_core.encoding.batches import StepData, StepPlan, Tokens, collate, label_count, micro_batches
 from bp_core.encoding.encode import Encoded
+from bp_core.encoding.steps import StepPlan
+from bp_core.encoding.tokens import Piece, Tokens, label_count
+from bp_core.training.batch import StepData, collate, micro_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,9 +20,11 @@ PIECES = st.lists(
 )
 
 
-def tokens_of(pieces) -> Tokens:
+def tokens_of(pieces, width: int = 1) -> Tokens:
+    encoded = [Encoded(tuple(t for t, _ in p), bytes(m for _, m in p), f"e{i}") for i, p in enumerate(pieces)]
+    columns = {"reference": [-float(i) for i in range(len(encoded))]} if width > 1 else None
     return Tokens.of(
-        Encoded(tuple(t for t, _ in p), bytes(m for _, m in p), f"e{i}") for i, p in enumerate(pieces)
+        [encoded[i : i + width] for i in range(0, len(encoded), width)], width=width, columns=columns
     )
 
 
@@ -37,28 +41,36 @@ def test_an_epoch_holds_every_piece_once(pieces, size, grouped, seed):
     assert all((a == b).all() for a, b in zip(steps, again, strict=True))
 
 
-@given(PIECES, st.integers(1, 9))
+@given(PIECES, st.integers(1, 9), st.integers(1, 2))
 @settings(max_examples=60, deadline=None)
-def test_labels_and_tokens_survive_padding_and_packing(pieces, size):
-    tokens = tokens_of(pieces)
-    step = [tokens.piece(i) for i in range(len(tokens))]
+def test_labels_and_tokens_survive_padding_and_packing(pieces, size, width):
+    tokens = tokens_of(pieces[: len(pieces) // width * width] or pieces[:1] * width, width)
+    step = list(tokens)
     whole = label_count(step)
     for packed in (0, 40):
-        parts = micro_batches(sorted(step, key=lambda p: -len(p[0])), size, packed=packed)
+        parts = micro_batches(sorted(step, key=lambda u: -sum(len(p.ids) for p in u)), size, packed=packed)
         batches = [collate(part, 0, packed=bool(packed)) for part in parts]
         assert sum(len(b.where) for b in batches) == whole
         assert sum(b.tokens for b in batches) == len(tokens.ids)
         assert all(len(part) <= size for part in parts)
+        assert all(len(unit) == width for part in parts for unit in part)  # a pair is never cut
+        assert sum(len(part) for part in parts) == len(tokens)
         for batch in batches:  # every target is the token after its position, in the same piece
             flat = batch.input_ids.ravel()
             assert (flat[batch.where + 1] == batch.targets).all()
             if batch.position_ids is not None:
                 assert (batch.position_ids.ravel()[batch.where + 1] > 0).all()
+        for part, batch in zip(parts, batches, strict=True):  # each label is counted to its own piece
+            own = [int(p.mask[1:].sum()) for unit in part for p in unit]
+            assert batch.labels_by_piece.tolist() == own
+            if width == 2:
+                expected = [p.values["reference"] for unit in part for p in unit]
+                assert batch.values["reference"].tolist() == expected
 
 
 def test_a_worked_batch():
-    first = (np.array([5, 6, 7], np.int32), np.array([0, 1, 1], np.uint8))
-    second = (np.array([8, 9], np.int32), np.array([0, 1], np.uint8))
+    first = (Piece(np.array([5, 6, 7], np.int32), np.array([0, 1, 1], np.uint8)),)
+    second = (Piece(np.array([8, 9], np.int32), np.array([0, 1], np.uint8)),)
     batch = collate([first, second], 0)
     assert batch.input_ids.tolist() == [[5, 6, 7], [8, 9, 0]]
     assert batch.where.tolist() == [0, 1, 3]  # 5→6, 6→7, 8→9
@@ -93,7 +105,34 @@ def test_tokens_are_mapped_back_as_written(tmp_path):
     tokens.save(tmp_path / "train")
     back = Tokens.load(tmp_path / "train")
     assert back.names == tokens.names
-    assert [p.tolist() for p in back.piece(1)] == [[3, 4, 5], [0, 1, 1]]
+    assert [p.tolist() for p in back.piece(1)[:2]] == [[3, 4, 5], [0, 1, 1]]
+
+
+def test_pairs_and_their_columns_are_written_drawn_and_read_whole(tmp_path):
+    tokens = tokens_of([[(i, 0), (i + 1, 1)] for i in range(1, 11)], width=2)
+    assert len(tokens) == 5
+    tokens.save(tmp_path / "train")
+    back = Tokens.load(tmp_path / "train")
+    assert back.width == 2
+    drawn = back.take([3, 1])
+    assert [[p.ids.tolist() for p in unit] for unit in drawn] == [[[7, 8], [8, 9]], [[3, 4], [4, 5]]]
+    assert [p.values["reference"] for unit in drawn for p in unit] == [-6.0, -7.0, -2.0, -3.0]
+    assert drawn.names == ("e6", "e2")
+    assert len(back.sample(2, 0)) == 2
+
+
+def test_tokens_written_before_there_were_pairs_are_read(tmp_path):
+    tokens = tokens_of([[(1, 0), (2, 1)]])
+    tokens.save(tmp_path / "train")
+    (tmp_path / "train" / "shape.json").unlink()
+    back = Tokens.load(tmp_path / "train")
+    assert (back.width, len(back), dict(back.columns)) == (1, 1, {})
+
+
+def test_a_plan_knows_which_units_it_visits():
+    plan = StepPlan(np.full(20, 10), 3, 0, False)
+    assert plan.visited(2).tolist() == sorted(np.concatenate(plan.epoch(0)[:2]).tolist())
+    assert plan.visited(100).tolist() == list(range(20))
 
 
 def test_step_data_crosses_a_process_boundary():
@@ -101,4 +140,4 @@ def test_step_data_crosses_a_process_boundary():
     data = StepData(tokens, StepPlan(tokens.lengths, 4, 0), 12)
     copy = pickle.loads(pickle.dumps(data))
     for step in (0, 11, 5):
-        assert [p[0].tolist() for p in copy[step]] == [p[0].tolist() for p in data[step]]
+        assert [u[0].ids.tolist() for u in copy[step]] == [u[0].ids.tolist() for u in data[step]]

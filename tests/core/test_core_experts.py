@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import transformers
-from bp_core.models.load import beside_experts
+from bp_core.models.adapters import beside_experts
 
 
 def test_all_linear_leaves_experts_and_router():

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from bp_core.encoding.batches import Tokens
 from bp_core.encoding.dataset import Prepared
 from bp_core.encoding.encode import Encoded
-from bp_core.models.load import choose_device
+from bp_core.encoding.tokens import Tokens
+from bp_core.models.device import choose_device
 from bp_core.settings.resolve import resolve
 from bp_core.training.decide import decide
 
 
 def decided(vocabulary, **given):
     settings = resolve({"model": "tiny", **given})
-    tokens = Tokens.of([Encoded((1, 2, 3), bytes([0, 1, 1]), "x")])
+    tokens = Tokens.of([[Encoded((1, 2, 3), bytes([0, 1, 1]), "x")]])
     prepared = Prepared(tokens, tokens, None, {}, (), (), ())
     return decide(settings, {}, choose_device(settings), prepared, vocabulary=vocabulary).training
 

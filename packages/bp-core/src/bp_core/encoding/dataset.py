@@ -14,7 +14,7 @@ import collections
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from bp_data.example import Example, Rejected
 from bp_data.split import split
 from bp_merge.common import BpError
 
-from bp_core.encoding.batches import Tokens, describe
 from bp_core.encoding.encode import Encoded, Encoder
 from bp_core.encoding.refusals import TOLD, way_out
+from bp_core.encoding.tokens import Tokens, describe
 from bp_core.settings.knobs import Settings
 from bp_core.support.files import write_json
 
@@ -94,10 +94,15 @@ def parse_sources(data: Sequence[str | Path]) -> tuple[list[str], tuple[float, .
     return names, tuple(weights) if weights else None
 
 
+EncodeUnits = Callable[[Encoder, Iterable[Example]], Iterator[tuple[Encoded, ...] | Rejected]]
+
+
 def prepare(
     settings: Settings,
     encoder: Encoder,
+    encode: EncodeUnits,
     *,
+    width: int = 1,
     sources: Sequence[Any] | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
@@ -106,6 +111,8 @@ def prepare(
     Args:
         settings: data settings.
         encoder: of the model.
+        encode: the method's way from examples to units.
+        width: pieces of a unit.
         sources: instead of `settings.data.data`: paths, or an iterable of `Example`.
         tell: shown to the user line by line.
 
@@ -162,9 +169,9 @@ def prepare(
             details={"rejections": dict(counts)},
         )
     train_rows, held_rows = _hold_out(settings, examples, account)
-    train_pieces = _encode(encoder, train_rows, account)
-    held_pieces = _encode(encoder, held_rows, account)
-    if not train_pieces:
+    train_units = _encode(encode(encoder, train_rows), account)
+    held_units = _encode(encode(encoder, held_rows), account)
+    if not train_units:
         reason, number = counts.most_common(1)[0]
         row = next((r for r in rejections if r.reason == reason), rejections[-1])
         raise BpError(
@@ -173,8 +180,8 @@ def prepare(
             lead(row),
             details={"rejections": dict(counts)},
         )
-    train = Tokens.of(train_pieces, [origin.get(p.example_id, 0) for p in train_pieces])
-    heldout = Tokens.of(held_pieces)
+    train = Tokens.of(train_units, [origin.get(u[0].example_id, 0) for u in train_units], width=width)
+    heldout = Tokens.of(held_units, width=width)
     share = float(train.mask.sum()) / len(train.ids)
     if share < data.min_trainable:
         raise BpError(
@@ -183,7 +190,7 @@ def prepare(
             "look at the loss mask: backprop train --preview 5 …, or lower --min-trainable",
         )
     _tell_rejections(rejections, counts, lead, tell)
-    cut = sum(p.cut for p in train_pieces)
+    cut = sum(piece.cut for unit in train_units for piece in unit)
     record = {
         "sources": [_fingerprint(name) for name in names] if sources is None else [{"source": "in memory"}],
         "weights": list(weights) if weights else None,
@@ -256,15 +263,15 @@ def _hold_out(
 
 
 def _encode(
-    encoder: Encoder, examples: Iterable[Example], account: Callable[[Example | Rejected, int], None]
-) -> list[Encoded]:
-    pieces = []
-    for piece in encoder.encode(examples):
-        if isinstance(piece, Rejected):
-            account(piece, 0)
+    units: Iterable[tuple[Encoded, ...] | Rejected], account: Callable[[Example | Rejected, int], None]
+) -> list[tuple[Encoded, ...]]:
+    taken = []
+    for unit in units:
+        if isinstance(unit, Rejected):
+            account(unit, 0)
         else:
-            pieces.append(piece)
-    return pieces
+            taken.append(unit)
+    return taken
 
 
 def fingerprint(*parts: Tokens) -> str:

@@ -170,7 +170,12 @@ class Encoder:
     # ------------------------------------------------------------------------------------------ training
 
     def encode(self, examples: Iterable[Example]) -> Iterator[Encoded | Rejected]:
-        """Encode examples in order; each gives one piece, or one per assistant turn, or one `Rejected`.
+        """The pieces of `encode_each`, one by one."""
+        for pieces in self.encode_each(examples):
+            yield from pieces
+
+    def encode_each(self, examples: Iterable[Example]) -> Iterator[list[Encoded | Rejected]]:
+        """Encode examples in order: of each its pieces (one, or one per assistant turn), or one refusal.
 
         Raises:
             BpError: `CONFIG_TEMPLATE_NO_END` where the template never ends an assistant turn;
@@ -183,9 +188,9 @@ class Encoder:
             ids = iter(self._tokenize(texts))
             for item in rendered:
                 if isinstance(item, Rejected):
-                    yield item
+                    yield [item]
                 else:
-                    yield from self._pieces(*item, [next(ids) for _ in item[1]])
+                    yield list(self._pieces(*item, [next(ids) for _ in item[1]]))
 
     def _rendered(self, example: Example) -> tuple[Example, list[str]] | Rejected:
         """The example as it was rendered, and its texts: [text], or [whole, prompt₀, full₀, prompt₁, …]."""

@@ -25,6 +25,8 @@ WAYS: dict[str, str] = {
     "prompt_not_prefix": _TEMPLATE,
     "prompt_opens_block": _TEMPLATE,
     "double_bos": _TEMPLATE,
+    "pair_split": "backprop train --model {model} --data {data} --chat-template chatml",
+    "pair_same": "backprop validate {data}",
     "too_long": "backprop train --model {model} --data {data} --truncate",
 }
 

@@ -22,7 +22,8 @@ def named(settings: Settings, tell: Callable[[str], None]) -> Settings:
     Raises:
         BpError: `INPUT_DATASET_NOT_FOUND`, `INPUT_DATASET_EMPTY`.
     """
-    from bp_data.sources import SUFFIXES, expand
+    from bp_data.sources import expand
+    from bp_data.sources.streams import SUFFIXES
 
     found = []
     for item in settings.data.data:

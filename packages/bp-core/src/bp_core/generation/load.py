@@ -17,7 +17,8 @@ from peft import PeftModel
 
 from bp_core.encoding.encode import Encoder
 from bp_core.generation.answers import answers
-from bp_core.models.load import choose_device, load_model, load_tokenizer
+from bp_core.models.device import choose_device
+from bp_core.models.load import load_model, load_tokenizer
 from bp_core.settings.resolve import resolve
 
 

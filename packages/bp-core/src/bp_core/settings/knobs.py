@@ -116,6 +116,30 @@ class DataSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class MethodSettings:
+    """What is optimised."""
+
+    method: str = knob(
+        "sft",
+        "sft: learn the answers; dpo: learn to prefer chosen over rejected answers (arXiv:2305.18290).",
+        group="Method",
+        choices=("sft", "dpo"),
+    )
+    dpo_beta: Annotated[float, Gt(0), Le(1e6)] = knob(
+        0.1, "Strength of DPO's tie to the model as it was before the first step.", group="Method"
+    )
+    dpo_loss: str = knob(
+        "sigmoid",
+        "Loss of a pair: sigmoid (DPO), ipo, hinge (SLiC), robust (for noisy labels).",
+        group="Method",
+        choices=("sigmoid", "ipo", "hinge", "robust"),
+    )
+    label_smoothing: Annotated[float, Ge(0), Lt(0.5)] = knob(
+        0.0, "Share of pairs whose label is taken to be wrong; sigmoid and robust use it.", group="Method"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class LoraSettings:
     """The adapter (LoRA, arXiv:2106.09685)."""
 
@@ -193,7 +217,7 @@ class TrainingSettings:
     )
     learning_rate: Annotated[float, Gt(0), Le(100)] | None = knob(
         None,
-        "Peak learning rate. Default: 2e-4.",
+        "Peak learning rate. Default: by method, 2e-4 for sft.",
         group="Training",
         flags=("--lr",),
         env=("BACKPROPAGATE_TRAINING__LR",),
@@ -357,6 +381,7 @@ class TrackingSettings:
 GROUPS: dict[str, type] = {
     "model": ModelSettings,
     "data": DataSettings,
+    "method": MethodSettings,
     "lora": LoraSettings,
     "training": TrainingSettings,
     "safety": SafetySettings,
@@ -369,6 +394,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "balanced": {"rank": 32, "target_modules": ("all-linear",)},
     "quality": {"rank": 256, "target_modules": ("all-linear",)},
 }
+# Peak learning rate of each method with LoRA, where the user gave none.
+LEARNING_RATES = {"sft": 2e-4, "dpo": 5e-6}
 STEP_EXAMPLES = 16  # examples of an optimizer step, where neither batch size nor accumulation is given
 
 
@@ -378,6 +405,7 @@ class Settings:
 
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
+    method: MethodSettings = dataclasses.field(default_factory=MethodSettings)
     lora: LoraSettings = dataclasses.field(default_factory=LoraSettings)
     training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
     safety: SafetySettings = dataclasses.field(default_factory=SafetySettings)

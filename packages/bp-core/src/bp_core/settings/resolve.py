@@ -31,6 +31,7 @@ from bp_core.settings.knobs import (
     KEYWORDS,
     DataSettings,
     LoraSettings,
+    MethodSettings,
     ModelSettings,
     SafetySettings,
     Settings,
@@ -54,6 +55,7 @@ class _Tree(BaseSettings):
 
     model: ModelSettings = Field(default_factory=ModelSettings)
     data: DataSettings = Field(default_factory=DataSettings)
+    method: MethodSettings = Field(default_factory=MethodSettings)
     lora: LoraSettings = Field(default_factory=LoraSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     safety: SafetySettings = Field(default_factory=SafetySettings)

@@ -5,6 +5,8 @@
   (softmax − one-hot, times the weight), so that nothing of size labels × vocabulary is ever kept. Same arithmetic as
   the full loss, in the same order within a row.
 - On CUDA, where liger-kernel is installed, its fused kernel does the same.
+- Losses that weigh whole sequences take the log-probability of each label instead (`chunked_log_probs`), with the
+  logits of a chunk formed once more in the backward pass.
 - The sum over labels is returned; the caller divides by the labels of the whole optimizer step, so that accumulation
   changes nothing.
 """
@@ -40,11 +42,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for start in range(0, hidden.shape[0], chunk):
             h, t = hidden[start : start + chunk], targets[start : start + chunk]
-            logits = F.linear(
-                h, weight.to(h.dtype), None if bias is None else bias.to(h.dtype)
-            ).float()  # (c, V)
-            if softcap is not None:
-                logits = softcap * torch.tanh(logits / softcap)
+            logits = _logits(h, weight, bias, softcap)  # (c, V)
             log_z = torch.logsumexp(logits, dim=-1)  # (c,)
             total += (log_z - logits.gather(1, t[:, None])[:, 0]).sum()
             if grad_hidden is None and grad_weight is None and grad_bias is None:
@@ -107,6 +105,103 @@ def chunked_cross_entropy(
     return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, max(1, chunk), softcap)  # type: ignore[return-value]
 
 
+class _ChunkedLogProbs(torch.autograd.Function):
+    """log p of each target; logits are formed a chunk at a time, once forward and once more backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,  # (N, d)
+        weight: torch.Tensor,  # (V, d)
+        bias: torch.Tensor | None,  # (V,)
+        targets: torch.Tensor,  # (N,)
+        chunk: int,
+        softcap: float | None,
+    ) -> torch.Tensor:
+        out = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+        for start in range(0, hidden.shape[0], chunk):
+            here = slice(start, start + chunk)
+            logits = _logits(hidden[here], weight, bias, softcap)  # (c, V)
+            out[here] = logits.gather(1, targets[here, None])[:, 0] - torch.logsumexp(logits, dim=-1)
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.chunk, ctx.softcap = chunk, softcap
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (slope,) = grad_outputs  # (N,)
+        hidden, weight, bias, targets = ctx.saved_tensors
+        need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if need_bias else None
+        for start in range(0, hidden.shape[0], ctx.chunk):
+            here = slice(start, start + ctx.chunk)
+            logits = _logits(hidden[here], weight, bias, ctx.softcap)
+            bend = None if ctx.softcap is None else 1 - (logits / ctx.softcap) ** 2
+            grad = torch.softmax(logits, dim=-1).neg_()  # d log p / d logits = one-hot − softmax
+            grad.scatter_add_(1, targets[here, None], torch.ones_like(targets[here, None], dtype=grad.dtype))
+            grad *= slope[here, None]
+            if bend is not None:
+                grad *= bend
+            if grad_bias is not None:
+                grad_bias += grad.sum(0)
+            grad = grad.to(hidden.dtype)
+            if grad_hidden is not None:
+                torch.matmul(grad, weight.to(hidden.dtype), out=grad_hidden[here])
+            if grad_weight is not None:
+                grad_weight += (grad.T @ hidden[here]).float()
+        return (
+            grad_hidden,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            grad_bias,
+            None,
+            None,
+            None,
+        )
+
+
+def _logits(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, softcap: float | None
+) -> torch.Tensor:
+    """fp32 logits (c, V) of hidden states (c, d), capped where the model caps them."""
+    logits = F.linear(
+        hidden, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+    ).float()
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
+def chunked_log_probs(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    chunk: int = 1024,
+    softcap: float | None = None,
+) -> torch.Tensor:
+    """The log-probability of each target, for losses that weigh whole sequences (DPO and its kin).
+
+    What the gradient will be is known only when the loss of the sequences is, so that the logits of a chunk are formed
+    again in the backward pass; nothing of size N × V is kept.
+
+    Args:
+        hidden: (N, d), fp32 or bf16/fp16; its gradient has its dtype.
+        weight: (V, d) of the output head.
+        targets: int64 (N,) in [0, V).
+        bias: (V,) of the output head.
+        chunk: positions whose logits exist at a time.
+        softcap: logit cap of Gemma 2, or None.
+
+    Returns:
+        fp32 (N,), each ≤ 0.
+
+    Example:
+        With V = 2 and zero hidden states each entry is −ln 2 = −0.6931.
+    """
+    return _ChunkedLogProbs.apply(hidden, weight, bias, targets, max(1, chunk), softcap)  # type: ignore[return-value]
+
+
 def full_cross_entropy(
     hidden: torch.Tensor,
     weight: torch.Tensor,
@@ -116,11 +211,7 @@ def full_cross_entropy(
     softcap: float | None = None,
 ) -> torch.Tensor:
     """The same sum with all logits (N, V) formed at once: the plain definition, and the test oracle."""
-    logits = F.linear(
-        hidden, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
-    ).float()
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
+    logits = _logits(hidden, weight, bias, softcap)
     return F.cross_entropy(logits, targets, reduction="sum")
 
 

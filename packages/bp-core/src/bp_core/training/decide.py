@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from bp_merge.common import BpError
 
-from bp_core.encoding.batches import StepPlan
 from bp_core.encoding.dataset import Prepared
-from bp_core.models.load import Device
+from bp_core.encoding.steps import StepPlan
+from bp_core.models.device import Device
 from bp_core.safety.guards import HeatGuard
-from bp_core.settings.knobs import PRESETS, STEP_EXAMPLES, Settings
+from bp_core.settings.knobs import LEARNING_RATES, PRESETS, STEP_EXAMPLES, Settings
 
 MAX_SAFE_LR = 5e-3
 LOGITS = 2**26  # numbers of a chunk of logits: 256 MB in fp32
@@ -32,6 +32,19 @@ def check(settings: Settings) -> None:
     training, safety = settings.training, settings.safety
     if training.steps is not None and training.epochs is not None:
         raise BpError("CONFIG_CONFLICT", "steps and epochs were both given", "give --steps or --epochs")
+    method = settings.method
+    if method.method != "sft" and settings.data.truncate:
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"--truncate would cut the answers that {method.method} compares",
+            f"leave --truncate out: backprop train --method {method.method} …",
+        )
+    if method.label_smoothing and method.dpo_loss not in ("sigmoid", "robust"):
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"the loss {method.dpo_loss} knows no label smoothing",
+            "backprop train --method dpo --dpo-loss robust --label-smoothing 0.1 …",
+        )
     HeatGuard(
         safety.pause_temperature, safety.resume_temperature, safety.abort_temperature
     )  # refuses a wrong order
@@ -53,7 +66,9 @@ def decide(
     open_ = {
         name: value
         for name, value in recommended.items()
-        if not settings.given(name) and not (name == "steps" and settings.training.epochs)
+        if not settings.given(name)
+        and not (name == "steps" and settings.training.epochs)
+        and not (name == "learning_rate" and settings.method.method != "sft")  # it was found for sft
     }
     settings = settings.replace(f"default ({settings.model.model})", **open_) if open_ else settings
     by_preset = {
@@ -67,7 +82,8 @@ def decide(
         settings = settings.replace("default (by rank)", alpha=float(2 * rank if rank <= 64 else rank))
     t = settings.training
     if t.learning_rate is None:
-        settings = settings.replace("default", learning_rate=2e-4)
+        method = settings.method.method
+        settings = settings.replace(f"default (method {method})", learning_rate=LEARNING_RATES[method])
     pieces = len(prepared.train)
     if t.batch_size is None or t.gradient_accumulation is None:
         accumulation = t.gradient_accumulation or (
@@ -126,7 +142,11 @@ def _optimizer(device: Device) -> str:
 def warnings_for(settings: Settings, prepared: Prepared) -> list[str]:
     """What the user asked for and will very likely regret, one sentence each."""
     t, lora = settings.training, settings.lora
-    told = []
+    told = [
+        f"--{name.replace('_', '-')} is of dpo and does nothing with {settings.method.method}"
+        for name in ("dpo_beta", "dpo_loss", "label_smoothing")
+        if settings.given(name) and settings.method.method != "dpo"
+    ]
     if (
         settings.given("learning_rate")
         and (t.learning_rate or 0) > MAX_SAFE_LR

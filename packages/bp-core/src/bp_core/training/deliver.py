@@ -25,7 +25,7 @@ from bp_core.support.environment import peak_memory
 from bp_core.training import checkpoint
 from bp_core.training.decide import plan_of
 from bp_core.training.prepare import Job
-from bp_core.training.step import WEIGHTS, StepTrainer, load_weights, save_weights
+from bp_core.training.step import StepTrainer
 from bp_core.training.watch import Watch
 
 After = Callable[[Any, Encoder], dict[str, Any]]
@@ -39,9 +39,9 @@ def deliver(job: Job, trainer: StepTrainer, watch: Watch, after: After | None) -
     used = step
     if settings.training.keep == "best" and best and best != step:
         source = run.path / "checkpoints" / f"step-{best:08d}"
-        load_weights(trainer.model, checkpoint.read(source).path)  # type: ignore[arg-type]
+        trainer.weights.load(trainer.model, checkpoint.read(source).path)  # type: ignore[arg-type]
         used = best
-    adapter = write_adapter(job, trainer.model, watch, used)
+    adapter = write_adapter(job, trainer, watch, used)
     result = RunResult(
         run_id=run.run_id,
         status=watch.status,
@@ -75,7 +75,7 @@ def deliver(job: Job, trainer: StepTrainer, watch: Watch, after: After | None) -
     return result
 
 
-def write_adapter(job: Job, model: Any, watch: Watch, step: int) -> Path:
+def write_adapter(job: Job, trainer: StepTrainer, watch: Watch, step: int) -> Path:
     """Write the adapter directory of a run (see the architecture page for what it holds), whole or not at all.
 
     Raises:
@@ -85,10 +85,11 @@ def write_adapter(job: Job, model: Any, watch: Watch, step: int) -> Path:
     final, staging = run.path / "adapter", run.path / ".adapter.partial"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
+    model: Any = trainer.model
     config = model.peft_config[model.active_adapter]
     config.base_model_name_or_path = base.ref if base.source == "hub" else str(base.path)
     config.revision = base.revision
-    save_weights(model, staging)
+    trainer.weights.save(model, staging)
     encoder.tokenizer.save_pretrained(staging)
     generation = transformers.GenerationConfig.from_model_config(model.config)
     generation.eos_token_id = sorted(set(end_ids(model)) | set(prepared.stops) | encoder.stops)
@@ -100,7 +101,7 @@ def write_adapter(job: Job, model: Any, watch: Watch, step: int) -> Path:
         base_ref=base.ref,
         base_path=base.path,
         base_revision=base.revision,
-        method="sft",
+        method=settings.method.method,
         run_id=run.run_id,
         training={**settings.to_dict()["training"], **settings.to_dict()["lora"], "step": step},
         datasets=[
@@ -117,7 +118,7 @@ def write_adapter(job: Job, model: Any, watch: Watch, step: int) -> Path:
         ],
         loss_curve=losses,
     )
-    written = load_file(staging / WEIGHTS)
+    written = load_file(staging / trainer.weights.file)
     if any(not torch.isfinite(tensor).all() for tensor in written.values()):
         raise BpError(
             "RUNTIME_LOSS_NOT_FINITE",

@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bp_core.encoding.batches import MicroBatch, Piece, collate
+from bp_core.encoding.tokens import Piece, Unit
+from bp_core.training.batch import MicroBatch, collate
 from bp_core.training.cross_entropy import (
     chunked_cross_entropy,
+    chunked_log_probs,
     full_cross_entropy,
     liger_available,
     liger_cross_entropy,
@@ -73,9 +75,7 @@ class LanguageLoss:
         with self.autocast():
             if self.how == "model":
                 return self._by_model(batch)
-            out = self.decoder(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
-            hidden = out.last_hidden_state  # (B, T, d)
-            picked = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.where)  # (labels, d)
+            picked = self._hidden(batch)
             weight, bias = self.head.weight, self.head.bias
             if self.how == "liger":
                 return liger_cross_entropy(picked, weight, batch.targets, bias=bias, softcap=self.softcap)
@@ -85,23 +85,46 @@ class LanguageLoss:
                 picked, weight, batch.targets, bias=bias, chunk=self.chunk, softcap=self.softcap
             )
 
-    def _by_model(self, batch: MicroBatch) -> torch.Tensor:
+    def log_probs(self, batch: MicroBatch) -> torch.Tensor:
+        """fp32 (labels,): the log-probability of each label of `batch`."""
+        with self.autocast():
+            if self.how == "model":
+                return -F.cross_entropy(self._model_logits(batch), batch.targets, reduction="none")
+            return chunked_log_probs(
+                self._hidden(batch),
+                self.head.weight,
+                batch.targets,
+                bias=self.head.bias,
+                chunk=self.chunk or max(1, len(batch.where)),
+                softcap=self.softcap,
+            )
+
+    def _hidden(self, batch: MicroBatch) -> torch.Tensor:
+        """Last hidden states before each label, (labels, d)."""
+        out = self.decoder(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
+        hidden = out.last_hidden_state  # (B, T, d)
+        return hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.where)
+
+    def _model_logits(self, batch: MicroBatch) -> torch.Tensor:
+        """fp32 logits (labels, V) of the model's own forward."""
         logits = self.model(
             input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
         ).logits
-        picked = logits.reshape(-1, logits.shape[-1]).index_select(0, batch.where).float()
-        return F.cross_entropy(picked, batch.targets, reduction="sum")
+        return logits.reshape(-1, logits.shape[-1]).index_select(0, batch.where).float()
+
+    def _by_model(self, batch: MicroBatch) -> torch.Tensor:
+        return F.cross_entropy(self._model_logits(batch), batch.targets, reduction="sum")
 
     @torch.no_grad()
-    def probe(self, pieces: Sequence[Piece], pad_id: int) -> str:
-        """Compare with the model's own logits on up to two pieces; falls back to them where the two disagree.
+    def probe(self, units: Sequence[Unit], pad_id: int) -> str:
+        """Compare with the model's own logits on up to two units; falls back to them where the two disagree.
 
         Returns:
             What was seen, in one sentence, or "" where the short cut holds.
         """
         if self.how == "model":
             return "the output head is no plain linear layer: the model's own logits are used"
-        batch = collate([_shortened(p) for p in pieces[:2]], pad_id).to(self.device)
+        batch = collate([_shortened(u) for u in units[:2]], pad_id).to(self.device)
         if not len(batch.where):
             return ""
         was_training = self.model.training
@@ -117,13 +140,13 @@ class LanguageLoss:
         return f"the chunked loss gives {mine:.5f} where the model's own logits give {own:.5f}: the latter are used"
 
     @torch.no_grad()
-    def isolates(self, pieces: Sequence[Piece], pad_id: int) -> tuple[bool, float]:
+    def isolates(self, units: Sequence[Unit], pad_id: int) -> tuple[bool, float]:
         """Whether attention keeps packed pieces apart: the loss of a packed row against the padded batch.
 
         Returns:
             (isolated, relative difference of the loss).
         """
-        short = [_shortened(p) for p in pieces[:4]]
+        short = [_shortened(u) for u in units[:4]]
         was_training = self.model.training
         self.model.eval()
         apart = float(self(collate(short, pad_id).to(self.device)))
@@ -133,7 +156,6 @@ class LanguageLoss:
         return difference <= TOLERANCE.get(self.autocast_dtype or self.head.weight.dtype, 1e-4), difference
 
 
-def _shortened(piece: Piece, limit: int = 256) -> Piece:
-    """The last tokens of a piece, where labels are."""
-    ids, mask = piece
-    return ids[-limit:], mask[-limit:]
+def _shortened(unit: Unit, limit: int = 256) -> Unit:
+    """The last tokens of each piece, where labels are."""
+    return tuple(Piece(p.ids[-limit:], p.mask[-limit:], p.values) for p in unit)

@@ -26,20 +26,15 @@ from bp_core.encoding.sources import named
 from bp_core.encoding.templates import choose_template
 from bp_core.errors import as_ours
 from bp_core.generation.answers import end_ids
-from bp_core.models.load import (
-    Device,
-    choose_device,
-    load_tokenizer,
-    parameter_count,
-    recommended,
-    vocabulary_size,
-)
+from bp_core.models.device import Device, choose_device
+from bp_core.models.load import load_tokenizer, parameter_count, recommended, vocabulary_size
 from bp_core.runs import trackers
 from bp_core.runs.writer import Run
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import explain
 from bp_core.training.checkpoint import Checkpoint
 from bp_core.training.decide import check, cpu_hours, decide, plan_of, warnings_for
+from bp_core.training.objectives.choose import objective_of
 
 
 def to_stderr(text: str) -> None:
@@ -141,8 +136,11 @@ def make_ready(
     device = choose_device(settings)
     folder = resolve_base(settings.model.model, revision=settings.model.revision, weights=False).path
     encoder = make_encoder(folder, settings, now or dt.datetime.now(dt.UTC))
+    objective = objective_of(settings.method)
     with as_ours():
-        prepared = prepare(settings, encoder, sources=sources, tell=tell)
+        prepared = prepare(
+            settings, encoder, objective.encode, width=objective.width, sources=sources, tell=tell
+        )
     settings = decide(settings, recommended(folder), device, prepared, vocabulary=vocabulary_size(folder))
     for line in warnings_for(settings, prepared):
         tell(f"warning: {line}")
@@ -203,8 +201,10 @@ def _duration(seconds: float) -> str:
 
 def _show(encoder: Encoder, prepared: Prepared, settings: Settings, tell: Callable[[str], None]) -> None:
     colour = sys.stderr.isatty()
-    for i in range(min(settings.data.preview, len(prepared.train))):
-        ids, mask = prepared.train.piece(i)
-        piece = Encoded(tuple(int(t) for t in ids), mask.tobytes(), prepared.train.names[i])
+    shown = min(settings.data.preview, len(prepared.train))
+    for i in range(shown * prepared.train.width):
+        ids, mask, _ = prepared.train.piece(i)
+        name = prepared.train.names[i // prepared.train.width]
+        piece = Encoded(tuple(int(t) for t in ids), mask.tobytes(), name)
         tell(f"example {piece.example_id}: {piece.labels} of {len(piece.ids)} tokens are learnt (marked)")
         tell(preview(encoder.tokenizer, piece, colour=colour))

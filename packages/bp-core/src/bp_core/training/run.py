@@ -20,17 +20,14 @@ from bp_export.adapter import directory as adapter_dir
 from bp_export.adapter.base import ResolvedBase, resolve_base
 from bp_merge.common import BpError
 
-from bp_core.encoding.batches import Piece, StepData
 from bp_core.encoding.dataset import load, save
 from bp_core.encoding.encode import Encoder
+from bp_core.encoding.tokens import Unit
 from bp_core.generation.answers import answers
-from bp_core.models.load import (
-    Device,
-    add_adapter,
-    beside_experts,
-    choose_device,
-    load_model,
-)
+from bp_core.models.adapters import add_adapter, beside_experts
+from bp_core.models.device import Device, choose_device
+from bp_core.models.load import load_model
+from bp_core.models.weights import AdapterWeights
 from bp_core.runs import trackers
 from bp_core.runs.results import RunResult
 from bp_core.runs.rows import refusal
@@ -43,11 +40,14 @@ from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import from_record
 from bp_core.support import environment, logs
 from bp_core.training import checkpoint
+from bp_core.training.batch import StepData
 from bp_core.training.decide import plan_of
 from bp_core.training.deliver import After, deliver
 from bp_core.training.forward import LanguageLoss
+from bp_core.training.objectives.choose import objective_of
 from bp_core.training.prepare import Job, make_encoder, make_ready, to_stderr
-from bp_core.training.step import StepTrainer, load_weights
+from bp_core.training.reference import with_reference, without_reference
+from bp_core.training.step import StepTrainer
 from bp_core.training.watch import Callback, Watch
 
 SCHEDULES = {"constant": "constant_with_warmup"}  # field's name → transformers' name, where they differ
@@ -251,15 +251,16 @@ def _train(job: Job, callbacks: Iterable[Callback], after: After | None) -> Sess
         tell(f"mixture of experts: {', '.join(beside)} get an adapter, experts and router stay as they are")
     model = add_adapter(model, settings)
     if settings.model.init_adapter is not None:
-        load_weights(model, settings.model.init_adapter)
+        AdapterWeights().load(model, settings.model.init_adapter)
     pad = encoder.tokenizer.pad_token_id or 0
     loss = LanguageLoss(model, chunk=t.loss_chunk or 0, device=device.device, autocast=device.autocast)
+    objective = objective_of(settings.method)
     plan = plan_of(settings, prepared)
     order = [int(i) for i in prepared.train.lengths.argsort()]
-    if told := loss.probe([prepared.train.piece(order[len(order) // 2])], pad):
+    if told := loss.probe([prepared.train.unit(order[len(order) // 2])], pad):
         tell(told)
         run.event("LOSS_BY_MODEL", told)
-    packed = _packing(job, loss, [prepared.train.piece(i) for i in order[:4]], pad)
+    packed = _packing(job, loss, [prepared.train.unit(i) for i in order[:4]], pad)
     sensor = card_of(device.device) if settings.safety.monitor else None
     safety = settings.safety
     guard = HeatGuard(safety.pause_temperature, safety.resume_temperature, safety.abort_temperature)
@@ -288,13 +289,16 @@ def _train(job: Job, callbacks: Iterable[Callback], after: After | None) -> Sess
             answer=lambda prompt: answers(model, encoder, [prompt], max_new_tokens=64)[0],
             fp16=device.fp16,
             tell=tell,
-            vocabulary=model.config.get_text_config().vocab_size,
+            vocabulary=model.config.get_text_config().vocab_size if objective.name == "sft" else 0,
         )
+        data = StepData(prepared.train, plan, steps)
         trainer = StepTrainer(
             model,
             _arguments(settings, device, run),
-            StepData(prepared.train, plan, steps),
-            loss=loss,
+            data,
+            objective=objective,
+            forward=loss,
+            weights=AdapterWeights(),
             pad_id=pad,
             micro=t.batch_size or 1,
             packed=packed,
@@ -305,6 +309,16 @@ def _train(job: Job, callbacks: Iterable[Callback], after: After | None) -> Sess
         def begin() -> None:
             if safety.preflight and found is None:
                 _preflight(job, trainer, watch, plan.step_size)
+            if objective.reference:
+                at_start = trainer.state.global_step == 0
+                tokens = run.path / "tokens"
+                data.tokens = with_reference(
+                    trainer if at_start else None, prepared.train, plan.visited(steps), tokens / "train"
+                )
+                drawn = prepared.heldout.drawn(t.eval_samples, t.seed)
+                watch.heldout_is(
+                    with_reference(trainer if at_start else None, prepared.heldout, drawn, tokens / "heldout")
+                )
             watch.start(trainer)
 
         trainer.add_callback(_Begin(begin))
@@ -317,14 +331,14 @@ def _train(job: Job, callbacks: Iterable[Callback], after: After | None) -> Sess
                 trainer.state = transformers.TrainerState.load_from_json(
                     str(found.path / "trainer_state.json")
                 )
-                load_weights(model, found.path)
+                trainer.weights.load(model, found.path)
                 watch.start(trainer)
                 watch.status = "completed"
     result = deliver(job, trainer, watch, after)
     return Session(settings, result, job.base, model, encoder)
 
 
-def _packing(job: Job, loss: LanguageLoss, pieces: list[Piece], pad: int) -> int:
+def _packing(job: Job, loss: LanguageLoss, pieces: list[Unit], pad: int) -> int:
     """Tokens of a packed row, 0 where examples are not packed."""
     settings = job.settings
     if not settings.data.packing:
@@ -345,15 +359,11 @@ def _packing(job: Job, loss: LanguageLoss, pieces: list[Piece], pad: int) -> int
 
 
 def _preflight(job: Job, trainer: StepTrainer, watch: Watch, step_size: int) -> None:
-    prepared = job.prepared
-    longest = prepared.train.lengths.argsort()[::-1][:step_size]
-    held = prepared.heldout.lengths.argsort()[::-1][: trainer.micro]
+    train, heldout = (without_reference(tokens) for tokens in (job.prepared.train, job.prepared.heldout))
+    longest = train.lengths.argsort()[::-1][:step_size]
+    held = heldout.lengths.argsort()[::-1][: trainer.micro]
     watch.preflight = True
-    trainer.preflight(
-        [prepared.train.piece(int(i)) for i in longest],
-        [prepared.heldout.piece(int(i)) for i in held],
-        update=True,
-    )
+    trainer.preflight([train.unit(int(i)) for i in longest], heldout.take(held.tolist()), update=True)
     watch.preflight = False
     cuda = trainer.args.device.type == "cuda"
     peak = environment.peak_memory(cuda=cuda)

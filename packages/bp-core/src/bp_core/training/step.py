@@ -1,11 +1,11 @@
 """The training step: one subclass of `transformers.Trainer` that every method trains with.
 
-- An item of the loader is a whole optimizer step (its pieces); forward passes are cut from it here. The loss is
-  summed over labels and divided by the labels of the whole step, so accumulation, micro-batch size and packing
+- An item of the loader is a whole optimizer step (its units); forward passes are cut from it here. The objective's
+  loss is summed and divided by the denominators of the whole step, so accumulation, micro-batch size and packing
   leave the gradient alone.
 - Out of memory: the step's gradient is dropped, the micro-batch is halved, and the same step is done again with
-  the same optimizer state. Weights had not been touched. At one piece a pass there is nothing left to halve.
-- One host sync a step: loss and gradient norm together, before the optimizer moves. A step that is not finite
+  the same optimizer state. Weights had not been touched. At one unit a pass there is nothing left to halve.
+- One host sync a step: loss, metrics and gradient norm together, before the optimizer moves. A step that is not finite
   never reaches the weights.
 - transformers supplies the loop, the optimizer, the schedule, mixed-precision scaling and the resume skeleton;
   logging, evaluation, saving and stopping are `bp_core.training.watch`'s, called once a step.
@@ -13,26 +13,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 import transformers
 from bp_merge.common import BpError
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
-from bp_core.encoding.batches import Piece, StepData, Tokens, collate, label_count, micro_batches
+from bp_core.encoding.tokens import Tokens, Unit
+from bp_core.models.weights import Weights
 from bp_core.training import checkpoint
+from bp_core.training.batch import MicroBatch, StepData, collate, micro_batches
 from bp_core.training.forward import LanguageLoss
+from bp_core.training.objectives.base import Objective
 
 if TYPE_CHECKING:
     from bp_core.training.watch import Watch
 
-WEIGHTS = "adapter_model.safetensors"
+_T = TypeVar("_T")
 
 
 def _only(items: list[Any]) -> Any:
@@ -54,9 +56,11 @@ class StepTrainer(transformers.Trainer):
         model: PEFT model, on its device.
         args: transformers' arguments; batch size, accumulation, logging, saving and evaluating are unused.
         data: the steps.
-        loss: from a micro-batch to its summed loss.
+        objective: the method: from a micro-batch to its share of the step's loss.
+        forward: the model as the objective sees it.
+        weights: what of it is saved and loaded.
         pad_id: filler of padded batches.
-        micro: pieces per forward pass; halved when memory runs out.
+        micro: units per forward pass; halved when memory runs out.
         packed: tokens of a packed row, 0 for padded batches.
         oom_recovery: whether to halve and go on.
         watch: told of every step; evaluates, saves, stops.
@@ -68,7 +72,9 @@ class StepTrainer(transformers.Trainer):
         args: transformers.TrainingArguments,
         data: StepData,
         *,
-        loss: LanguageLoss,
+        objective: Objective,
+        forward: LanguageLoss,
+        weights: Weights,
         pad_id: int,
         micro: int,
         packed: int,
@@ -77,10 +83,15 @@ class StepTrainer(transformers.Trainer):
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=data)
         self.remove_callback(transformers.PrinterCallback)
-        self.loss, self.pad_id, self.micro, self.packed = loss, pad_id, micro, packed
+        self.objective, self.forward, self.weights = objective, forward, weights
+        self.pad_id, self.micro, self.packed = pad_id, micro, packed
         self.oom_recovery, self.watch = oom_recovery, watch
         self.trainable = [p for p in model.parameters() if p.requires_grad]
-        self.step_loss = torch.zeros((), device=args.device)  # mean loss of the step, still on the device
+        self.step_loss = torch.zeros(
+            (), device=args.device
+        )  # of the step, still on the device, like the next
+        self.step_metrics: dict[str, torch.Tensor] = {}
+        self.metrics: dict[str, float] = {}  # of the newest step
         self.step_tokens = 0
         self._told = -1
 
@@ -106,19 +117,19 @@ class StepTrainer(transformers.Trainer):
         return [item for _, item in zip(range(num_batches), epoch_iterator, strict=False)], None
 
     def training_step(
-        self, model: nn.Module, inputs: list[Piece], num_items_in_batch: torch.Tensor | int | None = None
+        self, model: nn.Module, inputs: list[Unit], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Forward and backward of all pieces of an optimizer step; returns its mean loss per label.
+        """Forward and backward of all units of an optimizer step; returns its loss.
 
         Raises:
-            BpError: `RUNTIME_GPU_OOM` where one piece alone does not fit, or recovery is off; a checkpoint of the
+            BpError: `RUNTIME_GPU_OOM` where one unit alone does not fit, or recovery is off; a checkpoint of the
                 state before this step was saved.
         """
         if not model.training:
             model.train()
         while True:
             try:
-                self.step_loss = self._accumulate(inputs)
+                self.step_loss, self.step_metrics = self._accumulate(inputs)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -126,18 +137,21 @@ class StepTrainer(transformers.Trainer):
                 cause = error
             self._shrink(model, cause)  # outside `except`: the traceback held the tensors of the failed pass
             del cause
-        self.step_tokens = sum(len(ids) for ids, _ in inputs)
+        self.step_tokens = sum(len(piece.ids) for unit in inputs for piece in unit)
         return self.step_loss
 
-    def _accumulate(self, pieces: list[Piece]) -> torch.Tensor:
-        labels = label_count(pieces)
+    def _accumulate(self, units: list[Unit]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        per = self.objective.denominators(units)
         total = torch.zeros((), device=self.args.device)
-        for part in micro_batches(pieces, self.micro, packed=self.packed):
+        metrics: dict[str, torch.Tensor] = {}
+        for part in micro_batches(units, self.micro, packed=self.packed):
             batch = collate(part, self.pad_id, packed=bool(self.packed)).to(self.args.device)
-            loss = self.loss(batch) / labels
+            loss, told = self.objective.terms(self.forward, batch, per)
             self.accelerator.backward(loss)
             total += loss.detach()
-        return total
+            for name, value in told.items():
+                metrics[name] = metrics[name] + value if name in metrics else value
+        return total, {name: value / len(units) for name, value in metrics.items()}
 
     def _shrink(self, model: nn.Module, cause: BaseException) -> None:
         model.zero_grad(set_to_none=True)
@@ -168,9 +182,15 @@ class StepTrainer(transformers.Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | None = None) -> float:
         if grad_norm is None:
             grad_norm = torch.nn.utils.get_total_norm([p.grad for p in self.trainable if p.grad is not None])
-        loss, norm = torch.stack(
-            [self.step_loss.float(), grad_norm.float().to(self.step_loss.device)]
+        names, device = list(self.step_metrics), self.step_loss.device
+        loss, norm, *values = torch.stack(
+            [
+                self.step_loss.float(),
+                grad_norm.float().to(device),
+                *(self.step_metrics[n].float() for n in names),
+            ]
         ).tolist()
+        self.metrics = dict(zip(names, values, strict=True))
         self.watch.before_update(self, self.state.global_step + 1, loss, norm)
         return norm
 
@@ -186,43 +206,77 @@ class StepTrainer(transformers.Trainer):
     # ---------------------------------------------------------------------------------------- evaluation
 
     @torch.no_grad()
-    def heldout_loss(self, tokens: Tokens) -> float:
-        """Mean loss per label over `tokens`, by the same encoder and loss; no logits are kept, one sync at the end.
+    def _measured(
+        self, tokens: Tokens, units: np.ndarray, measure: Callable[[MicroBatch], _T]
+    ) -> Iterator[tuple[list[int], _T]]:
+        """`measure` of forward passes over the named units, longest first, without dropout or gradient.
 
-        Example:
-            A perplexity is exp of this figure: 0.6931 nats per label is a perplexity of 2.
+        Out of memory halves the micro-batch, as in training.
         """
-        model = self.loss.model
+        model = self.forward.model
         was_training = model.training
         model.eval()
-        order = sorted(range(len(tokens)), key=lambda i: -int(tokens.lengths[i]))
-        total, labels, start = torch.zeros((), dtype=torch.float64, device=self.args.device), 0, 0
-        while start < len(order):
-            pieces = [tokens.piece(i) for i in order[start : start + self.micro]]
-            try:
-                total += self.loss(collate(pieces, self.pad_id).to(self.args.device)).double()
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or self.micro == 1 or not self.oom_recovery:
-                    raise
-                before, self.micro = self.micro, self.micro // 2
-                self.watch.shrunk(self.state.global_step, before, self.micro)
-                continue
-            labels += label_count(pieces)
-            start += len(pieces)
-        model.train(was_training)
-        return float(total) / max(labels, 1)
+        order = units[np.argsort(-tokens.lengths[units], kind="stable")].tolist()
+        start = 0
+        try:
+            while start < len(order):
+                chosen = order[start : start + self.micro]
+                try:
+                    batch = collate([tokens.unit(i) for i in chosen], self.pad_id).to(self.args.device)
+                    measured = measure(batch)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error) or self.micro == 1 or not self.oom_recovery:
+                        raise
+                    before, self.micro = self.micro, self.micro // 2
+                    self.watch.shrunk(self.state.global_step, before, self.micro)
+                    continue
+                yield chosen, measured
+                start += len(chosen)
+        finally:
+            model.train(was_training)
 
-    def preflight(self, worst: list[Piece], heldout: list[Piece], *, update: bool) -> None:
+    def evaluate_heldout(self, tokens: Tokens) -> dict[str, float]:
+        """The objective's loss and metrics over `tokens`, by the same encoder; no logits are kept, one sync at the end.
+
+        Returns:
+            `loss`, and each metric of the objective.
+
+        Example:
+            For SFT a perplexity is exp of the loss: 0.6931 nats per label is a perplexity of 2.
+        """
+        per = self.objective.denominators(list(tokens))
+        totals: dict[str, torch.Tensor] = {}
+        for _, (loss, told) in self._measured(
+            tokens, np.arange(len(tokens)), lambda batch: self.objective.terms(self.forward, batch, per)
+        ):
+            for name, value in {"loss": loss, **{k: v / len(tokens) for k, v in told.items()}}.items():
+                totals[name] = totals[name] + value.double() if name in totals else value.double()
+        return dict(zip(totals, torch.stack(list(totals.values())).tolist(), strict=True)) if totals else {}
+
+    def reference(self, tokens: Tokens, units: np.ndarray) -> np.ndarray:
+        """Summed log-probability of each piece of the named units under the model as it stands, without dropout.
+
+        Returns:
+            float32 (pieces of `tokens`,); NaN where a unit is not named.
+        """
+        out = np.full((len(tokens), tokens.width), np.nan, np.float32)
+        for chosen, sums in self._measured(
+            tokens, units, lambda batch: batch.sum_by_piece(self.forward.log_probs(batch)).cpu().numpy()
+        ):
+            out[chosen] = sums.reshape(len(chosen), tokens.width)
+        return out.reshape(-1)
+
+    def preflight(self, worst: list[Unit], heldout: Tokens, *, update: bool) -> None:
         """Run the worst case once (forward, backward, optimizer step, evaluation) and leave no trace of it.
 
         Args:
-            worst: the longest pieces of a step; the micro-batch is halved until they fit.
-            heldout: the longest held-out pieces.
+            worst: the longest units of a step; the micro-batch is halved until they fit.
+            heldout: the longest held-out units.
             update: also take an optimizer step, at learning rate 0, with the state dropped afterwards.
         """
         randomness = checkpoint.random_state()
         optimizer: Any = self.optimizer
-        self.training_step(self.loss.model, worst)
+        self.training_step(self.forward.model, worst)
         if update:
             rates = [group["lr"] for group in optimizer.param_groups]
             for group in optimizer.param_groups:
@@ -231,9 +285,9 @@ class StepTrainer(transformers.Trainer):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
             optimizer.state.clear()
-        self.loss.model.zero_grad(set_to_none=True)
-        if heldout:
-            self.heldout_loss(Tokens.of_pieces(heldout))
+        self.forward.model.zero_grad(set_to_none=True)
+        if len(heldout):
+            self.evaluate_heldout(heldout)
         checkpoint.set_random_state(randomness)
 
     # ------------------------------------------------------------------------------------- save and load
@@ -244,7 +298,7 @@ class StepTrainer(transformers.Trainer):
         """Write everything that the next step depends on, as a transaction."""
 
         def fill(folder: Path) -> None:
-            save_weights(self.loss.model, folder)
+            self.weights.save(self.forward.model, folder)
             optimizer = getattr(
                 self.optimizer, "optimizer", self.optimizer
             )  # accelerate's wrapper holds the real one
@@ -267,7 +321,7 @@ class StepTrainer(transformers.Trainer):
         return checkpoint.write(root, self.state.global_step, fill, **facts)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_weights(self.loss.model, Path(resume_from_checkpoint))
+        self.weights.load(self.forward.model, Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -293,47 +347,3 @@ def load_state(folder: str, name: str) -> Any:
 
 
 set_random_state = checkpoint.set_random_state
-
-
-def save_weights(model: nn.Module, folder: Path) -> None:
-    """Write a PEFT adapter as PEFT does, without its model card and without asking a hub for anything."""
-    if not isinstance(model, PeftModel):
-        raise TypeError(f"expected a PEFT model, not {type(model).__name__}")
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file(
-        {k: v.detach().contiguous().cpu() for k, v in sorted(state.items())},
-        folder / WEIGHTS,
-        {"format": "pt"},
-    )
-    config: Any = model.peft_config[model.active_adapter]  # type: ignore[index]
-    inference, config.inference_mode = config.inference_mode, True
-    if isinstance(config.target_modules, set):
-        config.target_modules = sorted(config.target_modules)  # a set has no stable order
-    config.save_pretrained(str(folder))
-    config.inference_mode = inference
-    # safetensors writes for the owner alone; a server that runs as another user must read the adapter too
-    (folder / WEIGHTS).chmod((folder / "adapter_config.json").stat().st_mode & 0o777)
-
-
-def load_weights(model: nn.Module, folder: Path) -> None:
-    """Load what `save_weights` wrote into the active adapter.
-
-    Raises:
-        BpError: `STATE_ADAPTER_MISMATCH` where a weight is missing, left over or of another shape.
-    """
-    try:
-        outcome = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise BpError(
-            "STATE_ADAPTER_MISMATCH",
-            f"{folder}: {str(error).splitlines()[0]}",
-            "train with the settings that the adapter was trained with",
-        ) from None
-    missing = [k for k in outcome.missing_keys if "lora_" in k or "modules_to_save" in k]
-    if outcome.unexpected_keys or missing:
-        raise BpError(
-            "STATE_ADAPTER_MISMATCH",
-            f"{folder}: {len(missing)} weights missing, {len(outcome.unexpected_keys)} left over "
-            f"({(missing + list(outcome.unexpected_keys))[0]})",
-            "train with the rank and target modules that the adapter was trained with",
-        )

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from bp_core.encoding.batches import Tokens
+from bp_core.encoding.tokens import Tokens
 from bp_core.runs.trackers import Trackers
 from bp_core.safety.guards import DiskGuard, LossGuard, LossState
 from bp_core.safety.monitor import Monitor
@@ -109,7 +109,7 @@ class Watch:
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.run, self.settings, self.steps, self.tell = run, settings, steps, tell
-        self.heldout = heldout.sample(settings.training.eval_samples, settings.training.seed)
+        self.heldout_is(heldout)
         self.callbacks = list(callbacks)
         self.monitor, self.trackers, self.answer = monitor, trackers, answer
         training, safety = settings.training, settings.safety
@@ -164,6 +164,10 @@ class Watch:
     def _tell(self, code: str, message: str, **details: Any) -> None:
         self.run.event(code, message, **details)  # which logs it as well
         self.tell(message)
+
+    def heldout_is(self, tokens: Tokens) -> None:
+        """Evaluate on these held-out units, or the sample of them that the settings ask for."""
+        self.heldout = tokens.sample(self.settings.training.eval_samples, self.settings.training.seed)
 
     # ------------------------------------------------------------------------------------------ events
 
@@ -225,6 +229,7 @@ class Watch:
             learning_rate=learning_rate,
             tokens=tokens,
             tokens_per_second=rate,
+            **trainer.metrics,
             **self.monitor.metrics(),
         )
         self.run.heartbeat(step)
@@ -296,9 +301,10 @@ class Watch:
 
     @generators_kept()
     def _evaluate(self, trainer: StepTrainer, step: int) -> float:
-        loss = trainer.heldout_loss(self.heldout)
+        values = trainer.evaluate_heldout(self.heldout)
+        loss = values.pop("loss")
         self.losses[step] = loss
-        self._record(step, heldout_loss=loss)
+        self._record(step, heldout_loss=loss, **{f"heldout_{name}": value for name, value in values.items()})
         if self.best is None or loss < self.best[0]:
             self.best, self._since_best = (loss, step), 0
         else:

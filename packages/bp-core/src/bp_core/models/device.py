@@ -1,0 +1,74 @@
+"""Where a run computes and in which number formats, by settings and what is there."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from bp_merge.common import BpError
+
+from bp_core.settings.knobs import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """Where and how numbers are computed.
+
+    Args:
+        device: torch device.
+        weights: dtype of the frozen weights.
+        autocast: dtype of matrix products, None for the weights' own.
+        name: as people call it.
+    """
+
+    device: torch.device
+    weights: torch.dtype
+    autocast: torch.dtype | None
+    name: str
+
+    @property
+    def fp16(self) -> bool:
+        """Whether the loss must be scaled."""
+        return self.autocast is torch.float16
+
+
+def choose_device(settings: Settings) -> Device:
+    """The device that a run uses, by settings and what is there.
+
+    Raises:
+        BpError: `DEP_GPU_NOT_AVAILABLE` for `--backend cuda` without a card; `DEP_MLX_UNAVAILABLE` for `mlx`,
+            `DEP_FP8_UNAVAILABLE` for `--fp8`: asked for and not possible here.
+    """
+    model = settings.model
+    if model.backend == "mlx":
+        raise BpError(
+            "DEP_MLX_UNAVAILABLE",
+            "this version trains with CUDA or on the CPU, not with MLX",
+            "leave --backend mlx out",
+        )
+    if settings.training.fp8:
+        raise BpError(
+            "DEP_FP8_UNAVAILABLE",
+            "this version does not train on 8-bit float weights",
+            "leave --fp8 out: weights are bf16 then",
+        )
+    cuda = torch.cuda.is_available()
+    if model.backend == "cuda" and not cuda:
+        raise BpError(
+            "DEP_GPU_NOT_AVAILABLE",
+            "no CUDA card can be used",
+            "leave --backend cuda out to train on the CPU, or install a CUDA build of torch",
+        )
+    if model.backend == "cpu" or not cuda:
+        dtype = torch.float32 if model.dtype == "auto" else getattr(torch, model.dtype)
+        if dtype is torch.float16:
+            raise BpError("CONFIG_INVALID_SETTING", "float16 does not train on the CPU", "--dtype float32")
+        return Device(torch.device("cpu"), dtype, None if dtype is torch.float32 else dtype, "CPU")
+    half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    dtype = half if model.dtype == "auto" else getattr(torch, model.dtype)
+    return Device(
+        torch.device("cuda", 0),
+        dtype,
+        None if dtype is torch.float32 else dtype,
+        torch.cuda.get_device_name(0),
+    )

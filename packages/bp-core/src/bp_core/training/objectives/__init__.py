@@ -1,0 +1,1 @@
+"""The training methods, a file each; what one is stands in `base`."""
