@@ -1,0 +1,40 @@
+"""What every package of the workspace shares: coded errors, knobs, and the command line.
+
+- One idea, one file: `errors`, `knobs`, `command`. bp-merge and bp-data know nobody, so each carries this folder
+  and a test holds the two byte-identical (hence the relative imports); bp-export, bp-core, bp-cli and bp-ui import
+  bp-merge's.
+- Import cost: standard library only.
+"""
+
+from .command import Sink, clear_status, output_options, run_command
+from .errors import (
+    SCHEMA_VERSION,
+    BpError,
+    Exit,
+    finite,
+    hidden,
+    is_coded,
+    printable,
+    render_error,
+)
+from .knobs import Knob, collect, knob, knobs, options
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "BpError",
+    "Exit",
+    "Knob",
+    "Sink",
+    "clear_status",
+    "collect",
+    "finite",
+    "hidden",
+    "is_coded",
+    "knob",
+    "knobs",
+    "options",
+    "output_options",
+    "printable",
+    "render_error",
+    "run_command",
+]

@@ -1,0 +1,145 @@
+"""Commands: one sink for what they print, and one way to run them.
+
+- stdout carries data, stderr carries everything else. NO_COLOR is honoured because nothing here colours.
+- No error reaches the user as a traceback unless it is asked for.
+- Importing this file loads the standard library only; click is imported inside the functions that need it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .errors import SCHEMA_VERSION, BpError, Exit, finite, hidden, is_coded, printable, render_error
+
+
+@dataclasses.dataclass
+class Sink:
+    """Where a command writes: one JSON object or human text on stdout, notes and progress on stderr.
+
+    Args:
+        mode: `human`, `json` (one object, nothing else on stdout) or `quiet` (only what a script needs).
+    """
+
+    mode: str = "human"
+
+    def result(self, data: Mapping[str, Any], human: str | Callable[[], str] = "", quiet: str = "") -> None:
+        """Print the result of a command, once."""
+        if self.mode == "json":
+            told = finite({"schema_version": SCHEMA_VERSION, **data})
+            text = json.dumps(told, ensure_ascii=False, default=str)
+        elif self.mode == "quiet":
+            text = quiet
+        else:
+            text = human() if callable(human) else human
+        clear_status()
+        if text:
+            sys.stdout.write(text.rstrip("\n") + "\n")
+            sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """Tell the user something that is not the result (stderr, silent in quiet mode)."""
+        clear_status()
+        if self.mode != "quiet":
+            sys.stderr.write(printable(text) + "\n")
+            sys.stderr.flush()
+
+    def progress(self, text: str) -> None:
+        """Overwrite one status line on a terminal; nothing where stderr is none or output is for programs."""
+        if self.mode == "human" and sys.stderr.isatty() and not os.environ.get("BP_NO_PROGRESS"):
+            sys.stderr.write(f"\r\033[K{text}")
+            sys.stderr.flush()
+            _status[:] = [sys.stderr]
+
+
+_status: list[Any] = []  # the streams on which a status line stands
+
+
+def clear_status() -> None:
+    """Take the status line off the terminal, so that nothing runs into it."""
+    while _status:
+        with contextlib.suppress(ValueError):  # closed meanwhile
+            stream = _status.pop()
+            stream.write("\r\033[K")
+            stream.flush()
+
+
+def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--json` and `-q/--quiet` to a command, which then receives `sink: Sink`."""
+    import functools
+
+    import click
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+    @click.option("--quiet", "-q", is_flag=True, help="Print only what a script needs.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, as_json: bool, quiet: bool, **kwargs: Any) -> Any:
+        return function(*args, sink=Sink("json" if as_json else "quiet" if quiet else "human"), **kwargs)
+
+    return wrapper
+
+
+def run_command(command: Any, argv: Sequence[str] | None = None, *, prog_name: str | None = None) -> int:
+    """Run a Click command as a program and return its exit code; no error reaches the user as a traceback.
+
+    With `--verbose` or `-v` among the arguments, or BACKPROPAGATE_DEBUG=1, the traceback is printed too. Usage
+    errors exit 1, an interrupt 130, out of memory 137. Where the arguments ask for `--json`, an error goes to
+    stdout as one JSON object with the key `error` (`INPUT_USAGE` for a usage error), and its rendering to stderr.
+    URL credentials and tokens of a known shape are shown as `***`.
+    """
+    import click
+
+    args = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in args
+    verbose = "--verbose" in args or "-v" in args or os.environ.get("BACKPROPAGATE_DEBUG") == "1"
+    try:
+        code = command.main(args=args, prog_name=prog_name, standalone_mode=False)
+        return code if isinstance(code, int) else Exit.OK
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        import io
+
+        shown = io.StringIO()
+        error.show(file=shown)
+        context = getattr(error, "ctx", None)
+        if as_json:
+            path = context.command_path if context else prog_name or "backprop"
+            coded = BpError("INPUT_USAGE", error.format_message(), f"{path} --help")
+            sys.stdout.write(render_error(coded, as_json=True) + "\n")
+        sys.stderr.write(hidden(shown.getvalue()))
+        return Exit.USER
+    except (KeyboardInterrupt, click.Abort):
+        clear_status()
+        sys.stderr.write("interrupted\n")
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of stdout went away: nothing more to say
+        return Exit.OK
+    except MemoryError:
+        lost = BpError("RUNTIME_OUT_OF_MEMORY", "the process ran out of memory")
+        if as_json:
+            sys.stdout.write(render_error(lost, as_json=True) + "\n")
+        sys.stderr.write(render_error(lost) + "\n")
+        return lost.exit_code
+    except Exception as error:  # noqa: BLE001 - the last line: every error is told, with its exit code
+        clear_status()
+        if verbose:
+            import traceback
+
+            sys.stderr.write(hidden(traceback.format_exc()))
+        if not is_coded(error):
+            error = BpError(
+                "RUNTIME_UNEXPECTED",
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
+                "run the same command with --verbose to see where, and report it",
+            )
+        if as_json:
+            sys.stdout.write(render_error(error, as_json=True) + "\n")
+        sys.stderr.write(render_error(error) + "\n")
+        return int(getattr(error, "exit_code", Exit.RUNTIME))
