@@ -10,12 +10,13 @@ import time
 import ml_dtypes
 import numpy as np
 import pytest
-from bp_merge.adapter import Adapter, LoraModule
+from bp_merge.adapter import Adapter
 from bp_merge.bake import bake, plan_bake
 from bp_merge.baked import Baked
 from bp_merge.casts import from_f32, to_f32
 from bp_merge.checkpoint import Checkpoint
 from bp_merge.common import BpError
+from bp_merge.lora_module import LoraModule
 from safetensors.numpy import save_file
 
 BF16 = ml_dtypes.bfloat16

@@ -9,12 +9,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 from bp_merge import greedy_soup
-from bp_merge.adapter import Adapter, LoraModule, scale_of
+from bp_merge.adapter import Adapter, scale_of
 from bp_merge.casts import FLOATS
 from bp_merge.common import BpError
 from bp_merge.comparison import compare
 from bp_merge.engine import merge, plan_merge
 from bp_merge.growing import GrowingFile
+from bp_merge.lora_module import LoraModule
 from bp_merge.method import get_method, method_names
 from bp_merge.moments import Sketch, save_moments
 from bp_merge.stfile import read_header

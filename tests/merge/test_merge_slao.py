@@ -9,8 +9,9 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from bp_merge.adapter import Adapter, LoraModule
+from bp_merge.adapter import Adapter
 from bp_merge.common import BpError
+from bp_merge.lora_module import LoraModule
 from bp_merge.lowrank import LowRank, compress, stack
 from bp_merge.slao import SlaoState, orthogonal, schedule, step
 from hypothesis import given, settings

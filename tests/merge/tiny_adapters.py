@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from bp_merge.adapter import Adapter, LoraModule
+from bp_merge.adapter import Adapter
 from bp_merge.common import BpError
+from bp_merge.lora_module import LoraModule
 from bp_merge.lowrank import LowRank, distance, norm
 
 NAMES = ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj")

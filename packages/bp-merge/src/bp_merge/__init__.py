@@ -13,7 +13,7 @@ _NAMES = {
     "Baked": "baked",
     "BpError": "common",
     "Checkpoint": "checkpoint",
-    "LoraModule": "adapter",
+    "LoraModule": "lora_module",
     "LowRank": "lowrank",
     "MergeResult": "engine",
     "Method": "method",

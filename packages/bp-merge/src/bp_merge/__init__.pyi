@@ -1,7 +1,6 @@
 """What `bp_merge` offers, for type checkers; `__init__.py` loads it on first use."""
 
 from bp_merge.adapter import Adapter as Adapter
-from bp_merge.adapter import LoraModule as LoraModule
 from bp_merge.baked import Baked as Baked
 from bp_merge.checkpoint import Checkpoint as Checkpoint
 from bp_merge.common import BpError as BpError
@@ -10,6 +9,7 @@ from bp_merge.engine import MergeResult as MergeResult
 from bp_merge.engine import merge as merge
 from bp_merge.engine import plan_merge as plan_merge
 from bp_merge.inspection import inspect as inspect
+from bp_merge.lora_module import LoraModule as LoraModule
 from bp_merge.lowrank import LowRank as LowRank
 from bp_merge.method import Method as Method
 from bp_merge.method import get_method as get_method

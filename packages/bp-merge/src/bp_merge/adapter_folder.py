@@ -15,18 +15,16 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bp_merge.casts import to_f32
 from bp_merge.common import BpError
 from bp_merge.growing import GrowingFile
+from bp_merge.lora_module import LoraModule
 from bp_merge.stfile import write_text, writing
 from bp_merge.textfiles import TOKENIZER
-
-if TYPE_CHECKING:
-    from bp_merge.adapter import LoraModule
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."

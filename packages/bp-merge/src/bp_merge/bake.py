@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bp_merge.baked import Baked, Edit
+from bp_merge.baked import Baked
 from bp_merge.casts import FLOATS, from_f32, target, to_f32
 from bp_merge.checkpoint import Checkpoint
 from bp_merge.common import SCHEMA_VERSION
+from bp_merge.edit import Edit
 from bp_merge.shards import (
     BLOCK,
     Block,
@@ -179,7 +180,7 @@ def bake(
         places = {n: s.file for s in plan for n in _names(source, s.file)}
         weights = sum(_nbytes(source, n, kind) for n in source.names)
         write_index(out.path, model, places, weights)
-        copy_text_files(model, [a for a, _ in source.adapters], out.path, source.config, kind)
+        copy_text_files(model, [a.path for a, _ in source.adapters], out.path, source.config, kind)
         by_tensor = {n: np.array(s) for w in out.done.values() for n, s in w.sums.items()}
         survivals = {n: Survival.of(by_tensor[n]) for n in source.names if n in by_tensor}
         overall = Survival.of(sum(by_tensor.values(), np.zeros(4)))

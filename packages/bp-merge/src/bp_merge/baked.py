@@ -5,7 +5,7 @@
 - A tensor is computed in tiles of rows whose bounds depend on its shape alone: any range of rows has the same bits.
 - DoRA rescales each output by magnitude / ‖W + ΔW‖: rows of the tile, or columns where W is stored (in, out), whose
   norms take one pass before the first read.
-- Every module of an adapter must find its tensor (`bp_merge.edits`); nothing is skipped.
+- Every module of an adapter must find its tensor (`bp_merge.edit_plan`); nothing is skipped.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import dataclasses
 import functools
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bp_merge.casts import from_f32, to_f32
 from bp_merge.checkpoint import Checkpoint
+from bp_merge.edit import Edit
+from bp_merge.edit_plan import plan_edits
 from bp_merge.stfile import TensorInfo
 
 if TYPE_CHECKING:
@@ -30,40 +32,6 @@ if TYPE_CHECKING:
 
 # elements of a tile: 1 MB in f32 stays in the cache, and the allocator does not hand it back each time
 TILE = 1 << 18
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Edit:
-    """What adapters do to one tensor of the base, seen as a matrix of its first dimension × the rest.
-
-    Attributes:
-        source: the tensor of the base that is read.
-        factors: give (B, A, scale) each when called, so that an adapter need not lie in memory; the products are added.
-        transposed: the factors are (right, left) of the transpose: W is stored (in, out).
-        magnitude: DoRA's norm of each output, or None.
-        full: values that replace the tensor (stored type), or None.
-        rows: (indices (k,), values (k, columns)) that replace rows, or None.
-        height: rows of the result where the vocabulary was resized, or None for the base's.
-    """
-
-    source: str
-    factors: tuple[Callable[[], tuple[np.ndarray, np.ndarray, float]], ...] = ()
-    transposed: bool = False
-    magnitude: np.ndarray | None = None
-    full: np.ndarray | None = None
-    rows: tuple[np.ndarray, np.ndarray] | None = None
-    height: int | None = None
-
-    def stacked(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """All factors as one pair in f32: (rows, R) with the scales in it, and (R, columns)."""
-        if not self.factors:
-            return None
-        found = [factor() for factor in self.factors]
-        left = np.concatenate([to_f32(b) * np.float32(s) for b, _, s in found], axis=1)
-        right = np.concatenate([to_f32(a) for _, a, _ in found], axis=0)
-        if self.transposed:
-            left, right = right.T, left.T
-        return np.ascontiguousarray(left), np.ascontiguousarray(right)
 
 
 class Baked:
@@ -93,8 +61,6 @@ class Baked:
         *,
         untie: bool = False,
     ) -> None:
-        from bp_merge.edits import plan_edits
-
         self.base = base
         self.adapters = [a if isinstance(a, tuple) else (a, 1.0) for a in adapters]
         planned = plan_edits(base, self.adapters, untie=untie)
@@ -228,12 +194,3 @@ class Baked:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def config_with(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """A copy of a model's configuration with entries changed wherever they stand, in nested configurations too."""
-    found = {
-        k: config_with(v, **changes) if isinstance(v, dict) and k.endswith("_config") else v
-        for k, v in config.items()
-    }
-    return {**found, **{k: v for k, v in changes.items() if k in found}}

@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bp_merge.adapter import Adapter, LoraModule
+from bp_merge.adapter import Adapter
 from bp_merge.adapter_folder import write_adapter
 from bp_merge.common import BpError
 from bp_merge.kernels import draws, key_of
+from bp_merge.lora_module import LoraModule
 from bp_merge.lowrank import LowRank, compress, norm
 from bp_merge.method import Context, Method, get_method
 from bp_merge.moments import Moments

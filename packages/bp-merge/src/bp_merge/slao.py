@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from bp_merge.adapter import Adapter, LoraModule
+from bp_merge.adapter import Adapter
 from bp_merge.common import BpError
+from bp_merge.lora_module import LoraModule
 from bp_merge.lowrank import LowRank, compress, inner, norm, stack
 from bp_merge.stfile import Reader, read_header, read_json, write_file, write_text, writing
 

@@ -18,7 +18,6 @@ from bp_merge.casts import TORCH_NAMES
 from bp_merge.stfile import AtomicFile, write_text
 
 if TYPE_CHECKING:
-    from bp_merge.adapter import Adapter
     from bp_merge.checkpoint import Checkpoint
 
 TOKENIZER = (
@@ -53,7 +52,7 @@ _WHOLE = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiec
 
 def copy_text_files(
     base: Checkpoint,
-    adapters: Sequence[Adapter],
+    adapters: Sequence[Path | None],
     output: Path,
     config: Mapping[str, Any],
     kind: str | None,
@@ -62,13 +61,13 @@ def copy_text_files(
 
     Args:
         base: the model whose files go along.
-        adapters: the first with a tokenizer of its own gives the tokenizer.
+        adapters: folders of the adapters; the first with a tokenizer of its own gives the tokenizer.
         output: the folder.
         config: the configuration to write; the base's file is copied where it says the same.
         kind: the number type of the weights where it was changed ("BF16").
     """
     folder = base.path if base.path.is_dir() else base.path.parent
-    folders = [Path(p) for p in (getattr(a, "path", None) for a in adapters) if p]
+    folders = [p for p in adapters if p]
     tokenizer = next((f for f in folders if any((f / name).is_file() for name in _WHOLE)), folder)
     written = _copy(folder, output, MODEL) + _copy(tokenizer, output, TOKENIZER)
     if base.config:

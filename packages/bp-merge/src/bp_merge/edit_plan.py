@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bp_merge.baked import Edit, config_with
 from bp_merge.casts import FLOATS, to_f32
 from bp_merge.checkpoint import Checkpoint
 from bp_merge.common import BpError
+from bp_merge.edit import Edit
 
 if TYPE_CHECKING:
     from bp_merge.adapter import Adapter
@@ -405,3 +405,12 @@ def _missing(why: str) -> BpError:
 
 def _unsupported(why: str) -> BpError:
     return BpError("INPUT_ADAPTER_UNSUPPORTED", why, "bake this adapter alone, with weight 1")
+
+
+def config_with(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A copy of a model's configuration with entries changed wherever they stand, in nested configurations too."""
+    found = {
+        k: config_with(v, **changes) if isinstance(v, dict) and k.endswith("_config") else v
+        for k, v in config.items()
+    }
+    return {**found, **{k: v for k, v in changes.items() if k in found}}
