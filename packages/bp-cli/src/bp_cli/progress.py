@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bp_core.training.watch import Callback, StepInfo
+from bp_core.training.callbacks import Callback, StepInfo
 from bp_merge.common import Sink
 
 

@@ -11,11 +11,11 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 _EXPORTS = {
     "BpError": "bp_merge.common",
-    "Callback": "bp_core.training.watch",
+    "Callback": "bp_core.training.callbacks",
     "RunResult": "bp_core.runs.results",
     "RunStore": "bp_core.runs.store",
     "Settings": "bp_core.settings.knobs",
-    "StepInfo": "bp_core.training.watch",
+    "StepInfo": "bp_core.training.callbacks",
     "Trainer": "bp_core.trainer",
     "register_with_ollama": "bp_core.trainer",
     "resolve": "bp_core.settings.resolve",

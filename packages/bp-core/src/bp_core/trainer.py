@@ -24,9 +24,9 @@ from bp_merge.common import BpError
 from bp_core.runs.results import RunResult
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import resolve
+from bp_core.training.callbacks import Callback
 from bp_core.training.prepare import to_stderr
 from bp_core.training.run import Session, resume_training, run_training
-from bp_core.training.watch import Callback
 
 
 class Trainer:

@@ -41,6 +41,7 @@ from bp_core.settings.resolve import from_record
 from bp_core.support import environment, logs
 from bp_core.training import checkpoint
 from bp_core.training.batch import StepData
+from bp_core.training.callbacks import Callback
 from bp_core.training.decide import plan_of
 from bp_core.training.deliver import After, deliver
 from bp_core.training.forward import LanguageLoss
@@ -48,7 +49,7 @@ from bp_core.training.objectives.choose import objective_of
 from bp_core.training.prepare import Job, make_encoder, make_ready, to_stderr
 from bp_core.training.reference import with_reference, without_reference
 from bp_core.training.step import StepTrainer
-from bp_core.training.watch import Callback, Watch
+from bp_core.training.watch import Watch
 
 SCHEDULES = {"constant": "constant_with_warmup"}  # field's name → transformers' name, where they differ
 OPTIMIZERS = {"adamw_8bit": "adamw_bnb_8bit"}

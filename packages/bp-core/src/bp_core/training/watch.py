@@ -27,6 +27,7 @@ from bp_core.safety.monitor import Monitor
 from bp_core.settings.knobs import Settings
 from bp_core.support.generators import generators_kept
 from bp_core.training import checkpoint
+from bp_core.training.callbacks import Callback, StepInfo
 
 if TYPE_CHECKING:
     from bp_core.runs.writer import Run
@@ -34,40 +35,6 @@ if TYPE_CHECKING:
 
 DISK_EVERY = 20  # steps between looks at the free disk
 FP16_OVERFLOWS = 10  # non-finite gradients in a row that fp16 loss scaling may meet while it finds its scale
-
-
-@dataclasses.dataclass(frozen=True)
-class StepInfo:
-    """One optimizer step as callbacks see it."""
-
-    run_id: str
-    step: int
-    steps: int
-    loss: float
-    grad_norm: float
-    learning_rate: float
-    tokens: int
-    tokens_per_second: float
-    heldout_loss: float | None = None
-
-
-class Callback:
-    """Base of callbacks; override what is of interest. Called in the training process, between steps."""
-
-    def on_start(self, run_id: str, steps: int) -> None:
-        """Training begins."""
-
-    def on_step(self, info: StepInfo) -> None:
-        """An optimizer step is done."""
-
-    def on_evaluate(self, step: int, heldout_loss: float) -> None:
-        """The held-out loss was measured."""
-
-    def on_save(self, step: int, path: Path) -> None:
-        """A checkpoint is complete."""
-
-    def on_end(self, run_id: str, status: str) -> None:
-        """Training ended."""
 
 
 class Watch:
@@ -396,6 +363,3 @@ def training_keeps_best(settings: Settings) -> bool:
 def _every(asked: int | None, steps: int, parts: int) -> int:
     """Steps between two actions: as asked, or such that there are about `parts` of them."""
     return max(1, round(steps / parts)) if asked is None else asked
-
-
-__all__ = ["Callback", "StepInfo", "Watch"]
