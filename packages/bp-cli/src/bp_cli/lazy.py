@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -19,6 +19,7 @@ class LazyGroup(click.Group):
     Args:
         lazy: the table, in the order in which `--help` shows it.
         aliases: other names for commands, not shown.
+        mounted: what is done with a command when it is imported, given its name.
     """
 
     def __init__(
@@ -26,10 +27,11 @@ class LazyGroup(click.Group):
         *args: Any,
         lazy: Mapping[str, tuple[str, str]],
         aliases: Mapping[str, str] | None = None,
+        mounted: Callable[[click.Command, str], click.Command] = lambda command, name: command,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.lazy, self.aliases = dict(lazy), dict(aliases or {})
+        self.lazy, self.aliases, self.mounted = dict(lazy), dict(aliases or {}), mounted
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of the table."""
@@ -41,7 +43,7 @@ class LazyGroup(click.Group):
         if name not in self.lazy:
             return None
         module, _, attribute = self.lazy[name][0].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return self.mounted(getattr(importlib.import_module(module), attribute), name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

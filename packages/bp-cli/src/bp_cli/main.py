@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 from bp_merge.common import run_command
 
+from bp_cli.adapter_names import with_names
 from bp_cli.lazy import LazyGroup
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -61,6 +62,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     cls=LazyGroup,
     lazy=COMMANDS,
     aliases={"list-runs": "runs"},
+    mounted=with_names,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EPILOG,
 )

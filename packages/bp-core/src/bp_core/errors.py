@@ -49,6 +49,7 @@ CODES: dict[str, str] = {
     "STATE_RUN_ACTIVE": "the run is being written by another live process",
     "STATE_RUN_FINISHED": "resuming was asked of a run that completed",
     "STATE_RUN_NOT_ACTIVE": "pause or stop was asked of a run that is not running",
+    "STATE_RUN_NO_ADAPTER": "an adapter was asked of a run that has left none",
     "STATE_RUNS_LOCKED": "the run store stayed locked by another process for longer than the time limit",
     "STATE_RUNS_CORRUPT": "the run store is not a readable SQLite database",
     "STATE_RUNS_TOO_NEW": "the run store was written by a newer version of bp-core",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 from bp_merge.common import Sink, output_options
 
+from bp_cli.adapter_names import AdapterName
+
 
 @click.command(
-    epilog='\b\nExamples:\n  backprop generate output/RUN/adapter "Summarize: the cat sat on the mat."\n'
+    epilog='\b\nExamples:\n  backprop generate latest "Summarize: the cat sat on the mat."\n'
     '  backprop generate output/RUN/adapter "A haiku" -n 3 --temperature 0.8\n'
 )
-@click.argument("adapter_path", type=click.Path(path_type=Path))
-@click.argument("prompt")
+@click.argument("words", nargs=-1, required=True, metavar="[ADAPTER] PROMPT")
 @click.option("--base", help="Base model; as the adapter says unless given.")
 @click.option(
     "--max-new-tokens", type=click.IntRange(1), default=128, show_default=True, help="Longest answer."
@@ -32,20 +31,26 @@ from bp_merge.common import Sink, output_options
 def generate(
     ctx: click.Context,
     sink: Sink,
-    adapter_path: Path,
-    prompt: str,
+    words: tuple[str, ...],
     base: str | None,
     max_new_tokens: int,
     num: int,
     temperature: float,
     seed: int,
 ) -> None:
-    """Ask a tuned model one question."""
+    """Ask a tuned model one question.
+
+    ADAPTER is a folder, a run id or its beginning, or `latest`; none given is the latest completed run's.
+    """
+    if len(words) > 2:
+        raise click.UsageError(f"one PROMPT is asked, not {len(words) - 1}: put it in quotes", ctx)
+    named, prompt = ("latest", *words)[-2:]
     from bp_export.adapter.directory import AdapterInfo
 
     from bp_cli.shared import set_up_logs
 
     set_up_logs(ctx.obj or {})
+    adapter_path = AdapterName().convert(named, None, ctx)
     AdapterInfo.read(adapter_path)  # refused before torch is loaded
     from bp_core.generation.load import Tuned
 

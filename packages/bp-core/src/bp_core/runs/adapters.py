@@ -1,0 +1,69 @@
+"""Which adapter a user means: a folder, a run's folder, a run id or its beginning, `latest`, or nothing.
+
+- What lies on the disk comes first; a name that is no path is looked up in the run store of the output folder.
+- `latest`, or nothing, is the newest completed run that left an adapter.
+- A path that is not there is given back as it came: who asked tells what is missing in it.
+- No torch: a command refuses before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bp_core.errors import BpError
+from bp_core.runs.store import RunStore
+
+__all__ = ["LATEST", "find_adapter"]
+
+LATEST = "latest"
+
+
+def find_adapter(name: str | Path | None, output: str | Path) -> Path:
+    """The adapter directory that is meant.
+
+    Args:
+        name: a folder or file, a run's folder, a run id or its beginning, `latest`; None means `latest`.
+        output: the folder that holds `runs.db`.
+
+    Raises:
+        BpError: `INPUT_RUN_NOT_FOUND` where no run completed or none has that id, `INPUT_RUN_AMBIGUOUS`,
+            `STATE_RUN_NO_ADAPTER` where the run left none.
+    """
+    text = LATEST if name is None else str(name)
+    path = Path(text)
+    if path.exists():
+        return _inside(path)
+    store = RunStore(output)
+    if text == LATEST:
+        for record in store.list(status="completed"):
+            if _is_adapter(record.path / "adapter"):
+                return record.path / "adapter"
+        raise BpError(
+            "INPUT_RUN_NOT_FOUND",
+            f"no run in {store.path} completed with an adapter, so that there is no latest one",
+            f"backprop runs{store.flag}",
+        )
+    if not text or path.name != text or path.suffix:
+        return path
+    record = store.get(text)
+    adapter = record.path / "adapter"
+    if not _is_adapter(adapter):
+        going = record.status in ("running", "paused")
+        raise BpError(
+            "STATE_RUN_NO_ADAPTER",
+            f"run {record.run_id} is {record.status} and has no adapter",
+            f"backprop {'show-run' if going else 'resume'} {record.run_id}{store.flag}",
+            retryable=going,
+            details={"run_id": record.run_id, "status": record.status},
+        )
+    return adapter
+
+
+def _inside(path: Path) -> Path:
+    """A run's folder stands for the adapter in it."""
+    inside = path / "adapter"
+    return inside if not _is_adapter(path) and _is_adapter(inside) else path
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file()
