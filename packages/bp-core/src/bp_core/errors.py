@@ -93,6 +93,13 @@ CODES: dict[str, str] = {
     "RUNTIME_LOSS_NOT_FINITE": "the loss or the gradient norm became NaN or infinite; the last good state was kept",
     "RUNTIME_GRADIENT_ZERO": "no gradient reached the weights for several steps; the run had saturated",
     "RUNTIME_LOSS_SPIKE": "the loss stayed far above its recent level; the last good state was kept",
+    # evaluation
+    "INPUT_METRIC_UNKNOWN": "a metric, or an option of one, was named that does not exist",
+    "INPUT_METRIC_INVALID": "a metric of the user cannot be loaded or does not take (prediction, reference)",
+    "INPUT_REFERENCE_INVALID": "the reference of a row has not the shape that the metric takes",
+    "CONFIG_CODE_NOT_RUN": "a metric needs the results of running generated code, which was not allowed",
+    "DEP_EVAL_MISSING": "a metric was asked for whose library, an extra, is not installed",
+    "RUNTIME_EVAL_FAILED": "an evaluation could not be done to its end",
     # trackers
     "DEP_TRACKER_MISSING": "a tracker was named whose package is not installed",
     "INPUT_TRACKER_UNKNOWN": "a tracker was named that bp-core does not know",

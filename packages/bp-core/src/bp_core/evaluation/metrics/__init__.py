@@ -9,9 +9,9 @@ from typing import Any
 
 from bp_merge.common import BpError
 
-from bp_core.evaluation.metrics.base import REGISTRY, Case, Metric, Scores, Unscored
+from bp_core.evaluation.metrics.base import REGISTRY, Case, Metric, Scores, UnscoredError
 
-__all__ = ["FAMILIES", "Case", "Metric", "Scores", "Unscored", "all_metrics", "get_metric", "score"]
+__all__ = ["FAMILIES", "Case", "Metric", "Scores", "UnscoredError", "all_metrics", "get_metric", "score"]
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "qa": ("normalized_exact_match", "token_f1", "contains", "regex"),

@@ -5,7 +5,7 @@
   resample is `reduce(weights @ stats)`, and intervals need no second pass over the texts (`evaluation.compare`).
 - A prediction comes from a model: whatever it is (None, no JSON, 10 MB of brackets), it scores, at worst as wrong.
 - A reference comes from the user: one of the wrong shape is refused with its row, as a silent 0 would blame the model.
-- What cannot be scored in bounded time or memory raises `Unscored`: the row counts as wrong, and the reason is told.
+- What cannot be scored in bounded time or memory raises `UnscoredError`: the row counts as wrong, and the reason is told.
 - The options of a metric are the keyword-only parameters of its function; nothing is declared twice.
 """
 
@@ -25,11 +25,11 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 Reduce = Callable[[Array], Array]  # (..., k) summed statistics to (...) figures
 
 
-class Unscored(Exception):
+class UnscoredError(Exception):
     """A case that cannot be scored, through no fault of the reference; counts as the worst value, and is told."""
 
 
-class BadReference(ValueError):
+class BadReferenceError(ValueError):
     """A reference whose shape the metric does not take; becomes a coded error that names the row."""
 
 
@@ -169,7 +169,7 @@ class Metric:
         }
 
     def configured(self, options: Mapping[str, Any]) -> Metric:
-        """This metric with options of the user.
+        """The metric with options of the user.
 
         Raises:
             BpError: `INPUT_METRIC_UNKNOWN` for an option that it does not have.
@@ -198,10 +198,10 @@ class Metric:
         for number, case in enumerate(cases):
             try:
                 got = self.function(case.prediction, case.reference, case.context, **self.options, **extra)
-            except Unscored as error:
+            except UnscoredError as error:
                 unscored[str(error)] += 1
                 got = None
-            except BadReference as error:
+            except BadReferenceError as error:
                 raise BpError(
                     "INPUT_REFERENCE_INVALID",
                     f"the reference of row {case.id or number + 1} does not suit the metric {self.name}: {error}",
@@ -225,15 +225,13 @@ class Metric:
             if row is None:  # as if the model had said nothing
                 case = cases[number]
                 rows[number] = self.function("", case.reference, case.context, **self.options, **extra)
-        return np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
+        return np.asarray(rows, dtype=np.float64).reshape(len(rows), -1 if rows else 0)
 
 
 REGISTRY: dict[str, Metric] = {}
 
 
-def metric(
-    name: str, *, family: str, source: str, **facts: Any
-) -> Callable[[RowFunction], RowFunction]:
+def metric(name: str, *, family: str, source: str, **facts: Any) -> Callable[[RowFunction], RowFunction]:
     """Enter a row function into the registry under a name."""
 
     def enter(function: RowFunction) -> RowFunction:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bp_core.evaluation.metrics.base import Array, BadReference, Case, Reduce, metric, ratio
+from bp_core.evaluation.metrics.base import Array, BadReferenceError, Case, Reduce, metric, ratio
 from bp_core.evaluation.metrics.texts import kind_of, text_of
 
 OTHER = "(other)"
@@ -35,12 +35,12 @@ def label_of(reference: Any) -> str:
     """A reference as a label.
 
     Raises:
-        BadReference: it is no text, number or boolean, or empty.
+        BadReferenceError: it is no text, number or boolean, or empty.
     """
     if isinstance(reference, str | bool | int | float) and text_of(reference).strip():
         return text_of(reference).strip()
     shape = "an empty text" if isinstance(reference, str) else kind_of(reference)
-    raise BadReference(f"expected a label (text, number or boolean), not {shape}")
+    raise BadReferenceError(f"expected a label (text, number or boolean), not {shape}")
 
 
 def classes_of(cases: Sequence[Case]) -> tuple[list[str], Key]:
@@ -49,7 +49,7 @@ def classes_of(cases: Sequence[Case]) -> tuple[list[str], Key]:
     for case in cases:
         try:
             labels.add(label_of(case.reference))
-        except BadReference:
+        except BadReferenceError:
             continue  # the row's own scoring refuses it, with its name
     for key in (_bare_folded, _bare):
         keys = {key(label) for label in labels}
@@ -96,7 +96,7 @@ def confusion(cases: Sequence[Case]) -> dict[str, Any]:
     """
     labels, key = classes_of(cases)
     index = {key(label): i for i, label in enumerate(labels)}
-    matrix = np.zeros((len(labels), len(labels) + 1), dtype=np.int64)
+    matrix = np.zeros((len(labels), len(labels) + 1), dtype=np.float64)
     for case in cases:
         matrix[index[key(label_of(case.reference))], index.get(key(text_of(case.prediction)), -1)] += 1
     right, said, wanted = np.diag(matrix), matrix[:, :-1].sum(axis=0), matrix.sum(axis=1)
@@ -109,7 +109,7 @@ def confusion(cases: Sequence[Case]) -> dict[str, Any]:
     return {
         "labels": labels,
         "columns": columns,
-        "matrix": matrix[:, : len(columns)].tolist(),
+        "matrix": matrix[:, : len(columns)].astype(int).tolist(),
         "per_class": {
             label: {**{k: float(v[i]) for k, v in figures.items()}, "support": int(wanted[i])}
             for i, label in enumerate(labels)

@@ -21,7 +21,7 @@ from typing import Any
 
 from bp_merge.common import BpError
 
-from bp_core.evaluation.metrics.base import BadReference, Metric, Unscored
+from bp_core.evaluation.metrics.base import BadReferenceError, Metric, UnscoredError
 
 GROUP = "bp_core.metrics"
 
@@ -67,7 +67,9 @@ def _from_file(path: Path, function: str) -> Any:
 def _metric(name: str, function: Callable[..., Any]) -> Metric:
     if not callable(function):
         raise BpError(
-            "INPUT_METRIC_INVALID", f"{name} is no function", "def name(prediction, reference, context=()): ..."
+            "INPUT_METRIC_INVALID",
+            f"{name} is no function",
+            "def name(prediction, reference, context=()): ...",
         )
     places = [
         p
@@ -87,7 +89,7 @@ def _metric(name: str, function: Callable[..., Any]) -> Metric:
         given = (prediction, reference, context)[:takes]
         try:
             value = function(*given, **options)
-        except (BpError, BadReference, Unscored):
+        except (BpError, BadReferenceError, UnscoredError):
             raise
         except Exception as error:
             raise BpError(

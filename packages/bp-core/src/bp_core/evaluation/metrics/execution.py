@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from bp_merge.common import BpError
 
-from bp_core.evaluation.metrics.base import BadReference, metric
+from bp_core.evaluation.metrics.base import BadReferenceError, metric
 from bp_core.evaluation.metrics.texts import kind_of
 
 
 def _counts(prediction: Any) -> tuple[int, int]:
-    """(passed, total)"""
+    """How many passed, of how many."""
     if isinstance(prediction, str):
         raise BpError(
             "CONFIG_CODE_NOT_RUN",
@@ -32,7 +32,7 @@ def _counts(prediction: Any) -> tuple[int, int]:
             return passed, total
     elif isinstance(prediction, list | tuple) and prediction and all(type(p) is bool for p in prediction):
         return sum(prediction), len(prediction)
-    raise BadReference(f"expected the results of runs (booleans), not {kind_of(prediction)}")
+    raise BadReferenceError(f"expected the results of runs (booleans), not {kind_of(prediction)}")
 
 
 def estimate_pass_at_k(n: int, c: int, k: int) -> float:
@@ -65,7 +65,7 @@ def pass_at_k(prediction: Any, reference: Any = None, context: Sequence[str] = (
     """
     passed, total = _counts(prediction)
     if not 1 <= k <= total:
-        raise BadReference(f"pass@{k} needs at least {k} samples per problem, not {total}")
+        raise BadReferenceError(f"pass@{k} needs at least {k} samples per problem, not {total}")
     return estimate_pass_at_k(total, passed, k)
 
 

@@ -11,12 +11,13 @@ r"""Answers to sums: the number that an answer ends with, compared by value.
 
 from __future__ import annotations
 
+import collections
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from bp_core.evaluation.metrics.base import BadReference, metric
+from bp_core.evaluation.metrics.base import BadReferenceError, metric
 from bp_core.evaluation.metrics.texts import accepted, after_thinking, text_of
 
 _LONGEST = 300  # digits of a number that is compared by value
@@ -27,7 +28,9 @@ _NUMBER = re.compile(
     rf"(?:\s?/\s?(?P<under>\d+(?:\.\d+)?)|\s(?P<top>\d+)/(?P<bottom>\d+))?\s?(?P<percent>\\?%)?"
 )
 _FRAC = re.compile(r"\\[dtc]?frac\s?(?:\{([^{}]*)\}\{([^{}]*)\}|(\d)(\d))")
-_DRESSING = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])|\\text\{[^{}]*\}|\\(?:mathrm|mbox)\{[^{}]*\}|\$|\s+")
+_DRESSING = re.compile(
+    r"\\(?:left|right|displaystyle|[,;:! ])|\\text\{[^{}]*\}|\\(?:mathrm|mbox)\{[^{}]*\}|\$|\s+"
+)
 
 
 def _plain_fractions(text: str) -> str:
@@ -104,9 +107,8 @@ def number_of(text: str) -> tuple[Fraction, bool] | None:
     (Fraction(50, 1), True)
     """
     part, _ = _answer(text)
-    last = None
-    for last in _NUMBER.finditer(_plain_fractions(_unspaced(part))):
-        pass
+    found = collections.deque(_NUMBER.finditer(_plain_fractions(_unspaced(part))), maxlen=1)
+    last = found[0] if found else None
     return _value(last) if last else None
 
 
@@ -126,10 +128,12 @@ def _is_number(part: str) -> bool:
 
 
 def _same(said: str, wanted: str, tolerance: float) -> bool:
-    (a, _), (b, marked) = _answer(said), _answer(wanted)
-    wanted_part = b if marked else wanted
-    if not _is_number(wanted_part) and len(wanted_part) <= 200:
-        return _bare(a) == _bare(b)
+    (a, a_marked), (b, b_marked) = _answer(said), _answer(wanted)
+    if "=" not in b:  # \\boxed{x = 5} answers 5
+        a = a.rsplit("=", 1)[-1] if a_marked else a
+    expression = (a_marked and not _is_number(a)) or (not _is_number(b) and (b_marked or len(b) <= 200))
+    if expression:
+        return bool(_bare(b)) and _bare(a) == _bare(b)
     x, y = number_of(said), number_of(wanted)
     if x is None or y is None:
         return bool(_bare(b)) and _bare(a) == _bare(b)
@@ -140,7 +144,11 @@ def _same(said: str, wanted: str, tolerance: float) -> bool:
     return any(abs(p - q) <= limit * max(1, abs(q)) for p, q in pairs)
 
 
-@metric("math_equal", family="math", source="final-answer match as for GSM8K (arXiv:2110.14168) and MATH (arXiv:2103.03874)")
+@metric(
+    "math_equal",
+    family="math",
+    source="final-answer match as for GSM8K (arXiv:2110.14168) and MATH (arXiv:2103.03874)",
+)
 def math_equal(
     prediction: Any, reference: Any, context: Sequence[str] = (), *, tolerance: float = 1e-6
 ) -> float:
@@ -159,5 +167,5 @@ def math_equal(
         raise ValueError(f"tolerance must be in [0, 1), not {tolerance}")
     wanted = accepted(reference)
     if not all(r.strip() for r in wanted):
-        raise BadReference("expected a number or a solution, not an empty text")
+        raise BadReferenceError("expected a number or a solution, not an empty text")
     return float(any(_same(text_of(prediction), r, tolerance) for r in wanted))

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bp_core.evaluation.metrics.base import BadReference, metric
+from bp_core.evaluation.metrics.base import BadReferenceError, metric
 from bp_core.evaluation.metrics.texts import kind_of
 
 INFINITE = float("inf")
@@ -18,15 +18,21 @@ INFINITE = float("inf")
 
 def _margin(prediction: Any) -> float:
     if not isinstance(prediction, Mapping):
-        raise BadReference(f"expected the scores {{chosen, rejected}}, not {kind_of(prediction)}")
+        raise BadReferenceError(f"expected the scores {{chosen, rejected}}, not {kind_of(prediction)}")
     scores = [prediction.get(name) for name in ("chosen", "rejected")]
     for score in scores:
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            raise BadReference(f"expected two finite scores {{chosen, rejected}}, not {str(score)[:40]}")
+            raise BadReferenceError(f"expected two finite scores {{chosen, rejected}}, not {str(score)[:40]}")
     return float(scores[0]) - float(scores[1])  # pyright: ignore[reportArgumentType]
 
 
-@metric("preference_margin", family="preference", source="DPO, arXiv:2305.18290 (rewards/margins)", low=-INFINITE, high=INFINITE)
+@metric(
+    "preference_margin",
+    family="preference",
+    source="DPO, arXiv:2305.18290 (rewards/margins)",
+    low=-INFINITE,
+    high=INFINITE,
+)
 def preference_margin(prediction: Any, reference: Any = None, context: Sequence[str] = ()) -> float:
     """Mean of score(chosen) − score(rejected), in the unit of the scores.
 

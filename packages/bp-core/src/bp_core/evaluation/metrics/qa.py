@@ -12,11 +12,13 @@ from typing import Any
 
 import regex as regexes
 
-from bp_core.evaluation.metrics.base import BadReference, Unscored, metric
+from bp_core.evaluation.metrics.base import BadReferenceError, UnscoredError, metric
 from bp_core.evaluation.metrics.texts import accepted, normalize, text_of, tokens_of
 
 SQUAD = "Rajpurkar et al., SQuAD, arXiv:1606.05250 (evaluation script)"
-REGEX_SECONDS = 2.0  # per pattern and row: a pattern that backtracks without end is told instead of waited for
+REGEX_SECONDS = (
+    2.0  # per pattern and row: a pattern that backtracks without end is told instead of waited for
+)
 
 
 @metric("normalized_exact_match", family="qa", source=SQUAD)
@@ -58,7 +60,7 @@ def contains(prediction: Any, reference: Any, context: Sequence[str] = ()) -> fl
     said = text_of(prediction).lower()
     wanted = accepted(reference)
     if not all(wanted):
-        raise BadReference("an empty text is contained in everything")
+        raise BadReferenceError("an empty text is contained in everything")
     return float(any(r.lower() in said for r in wanted))
 
 
@@ -67,7 +69,7 @@ def _compiled(pattern: str) -> Any:
     try:
         return regexes.compile(pattern)
     except regexes.error as error:
-        raise BadReference(f"{pattern!r} is no regular expression: {error}") from error
+        raise BadReferenceError(f"{pattern!r} is no regular expression: {error}") from error
 
 
 @metric("regex", family="qa", source="Python regular expressions, searched anywhere in the answer")
@@ -84,5 +86,5 @@ def regex(prediction: Any, reference: Any, context: Sequence[str] = ()) -> float
             if _compiled(pattern).search(said, timeout=REGEX_SECONDS):
                 return 1.0
         except TimeoutError:
-            raise Unscored(f"a pattern needed more than {REGEX_SECONDS:g} s") from None
+            raise UnscoredError(f"a pattern needed more than {REGEX_SECONDS:g} s") from None
     return 0.0

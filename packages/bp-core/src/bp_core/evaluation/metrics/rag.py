@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bp_core.evaluation.metrics.base import BadReference, metric
+from bp_core.evaluation.metrics.base import BadReferenceError, metric
 from bp_core.evaluation.metrics.texts import accepted, kind_of, text_of, tokens_of
 
 SOURCE = "token overlap with the context, as Knowledge F1 in Shuster et al., arXiv:2104.07567"
@@ -22,7 +22,7 @@ def _words(context: Sequence[str]) -> set[str]:
     if isinstance(context, str):
         context = (context,)
     if not context or not all(isinstance(passage, str) for passage in context):
-        raise BadReference(f"expected a list of passages as the row's context, not {kind_of(context)}")
+        raise BadReferenceError(f"expected a list of passages as the row's context, not {kind_of(context)}")
     return {word for passage in context for word in tokens_of(passage)}
 
 

@@ -20,7 +20,7 @@ def thinking_fault(text: str, start: str = "<think>", end: str = "</think>", ope
     if text.count(start) > 1 or text.count(end) > 1:
         return "repeated"
     before, _, rest = text.partition(start)
-    inside, closed, answer = rest.partition(end)
+    _, closed, answer = rest.partition(end)
     if not closed:  # the end stands before the start
         return "unopened"
     if before.strip():

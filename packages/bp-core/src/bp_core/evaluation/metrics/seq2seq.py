@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bp_core.evaluation.metrics.base import Array, Unscored, metric, ratio
+from bp_core.evaluation.metrics.base import Array, UnscoredError, metric, ratio
 from bp_core.evaluation.metrics.extra import need
 from bp_core.evaluation.metrics.texts import accepted, text_of
 
@@ -26,7 +26,9 @@ ROUGE = "Lin 2004, ACL W04-1013, through rouge-score without stemming"
 _CELLS = 4_000_000
 _ORDERS = 6  # character n-grams of chrF
 # One unit without spaces between words (Han, kana, Thai, Lao, Khmer, Myanmar), or a run of letters and digits.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 
@@ -56,7 +58,7 @@ def _rouge(kind: str, prediction: Any, reference: Any) -> float:
     count = len(words_of(said))
     for wanted in accepted(reference):
         if kind.startswith("rougeL") and count * len(words_of(wanted)) > _CELLS:
-            raise Unscored("the texts are too long for a longest common subsequence")
+            raise UnscoredError("the texts are too long for a longest common subsequence")
         best = max(best, float(_scorer(kind).score(wanted, said)[kind].fmeasure))
     return best
 
@@ -90,9 +92,9 @@ def rouge_l(prediction: Any, reference: Any, context: Sequence[str] = ()) -> flo
 
 @metric("rougeLsum", family="seq2seq", source=ROUGE)
 def rouge_lsum(prediction: Any, reference: Any, context: Sequence[str] = ()) -> float:
-    """F1 of the union of longest common subsequences, sentence by sentence; sentences stand on lines of their own.
+    r"""F1 of the union of longest common subsequences, sentence by sentence; sentences stand on lines of their own.
 
-    Example: "a b\\nc d" against "c d\\na b" → 1, where `rougeL` is 0.5.
+    Example: "a b\nc d" against "c d\na b" → 1, where `rougeL` is 0.5.
     """
     return _rouge("rougeLsum", prediction, reference)
 
@@ -148,9 +150,7 @@ def _chrf_of(stats: Array) -> Array:
 
 def _grams(text: str) -> list[Counter[str]]:
     dense = "".join(text.split())
-    return [
-        Counter(dense[i : i + n] for i in range(len(dense) - n + 1)) for n in range(1, _ORDERS + 1)
-    ]
+    return [Counter(dense[i : i + n] for i in range(len(dense) - n + 1)) for n in range(1, _ORDERS + 1)]
 
 
 @metric(

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bp_core.evaluation.metrics.base import (
-    BadReference,
+    BadReferenceError,
     Case,
     f1_of_counts,
     metric,
@@ -67,16 +67,16 @@ def spans_wanted(reference: Any) -> set[Span]:
     """The spans of a reference.
 
     Raises:
-        BadReference: it is no list of spans, or one of them is empty or reversed.
+        BadReferenceError: it is no list of spans, or one of them is empty or reversed.
     """
     if not isinstance(reference, list | tuple):
-        raise BadReference(f"expected a list of spans {{start, end, label}}, not {kind_of(reference)}")
+        raise BadReferenceError(f"expected a list of spans {{start, end, label}}, not {kind_of(reference)}")
     spans = [span_of(item) for item in reference]
     for span, item in zip(spans, reference, strict=True):
         if span is None:
-            raise BadReference(f"{str(item)[:60]} is no span {{start, end, label}}")
+            raise BadReferenceError(f"{str(item)[:60]} is no span {{start, end, label}}")
         if not 0 <= span[1] < span[2]:
-            raise BadReference(f"the span {span[1]} to {span[2]} is empty or reversed")
+            raise BadReferenceError(f"the span {span[1]} to {span[2]} is empty or reversed")
     return {s for s in spans if s is not None}
 
 
@@ -184,9 +184,9 @@ def entity_f1(prediction: Any, reference: Any, context: Sequence[str] = ()) -> t
     """
     wanted = _tags(reference)
     if not wanted:
-        raise BadReference(f"expected a list of BIO tags, not {kind_of(reference)}")
+        raise BadReferenceError(f"expected a list of BIO tags, not {kind_of(reference)}")
     if bad := [t for t in wanted if t != "O" and not (t[:2] in ("B-", "I-") and t[2:])]:
-        raise BadReference(f"{bad[0]!r} is no BIO tag (O, B-TYPE, I-TYPE)")
+        raise BadReferenceError(f"{bad[0]!r} is no BIO tag (O, B-TYPE, I-TYPE)")
     said = (_tags(prediction) or [])[: len(wanted)]
     right, found = entities(wanted), entities(said)
     return len(right & found), len(found), len(right)

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bp_core.evaluation.metrics.base import Array, BadReference, Case, Unscored, metric, ratio
+from bp_core.evaluation.metrics.base import Array, BadReferenceError, Case, UnscoredError, metric, ratio
 from bp_core.evaluation.metrics.extra import need
 from bp_core.evaluation.metrics.texts import MISSING, json_of, kind_of, parse_json, same_json
 
@@ -29,7 +29,7 @@ def fields_of(value: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
         path, item = work.pop()
         if isinstance(item, Mapping) and (item or not path):
             if len(path) > 100:
-                raise Unscored("an object is nested more than 100 deep")
+                raise UnscoredError("an object is nested more than 100 deep")
             work += [((*path, str(key)), inner) for key, inner in item.items()]
         else:
             out[path] = item
@@ -39,11 +39,11 @@ def fields_of(value: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
 def _wanted(reference: Any) -> dict[tuple[str, ...], Any]:
     found = parse_json(reference) if isinstance(reference, str) else reference
     if not isinstance(found, Mapping):
-        raise BadReference(f"expected an object, not {kind_of(reference)}")
+        raise BadReferenceError(f"expected an object, not {kind_of(reference)}")
     try:
         return fields_of(found)
-    except Unscored as error:
-        raise BadReference(str(error)) from None
+    except UnscoredError as error:
+        raise BadReferenceError(str(error)) from None
 
 
 def _said(prediction: Any) -> dict[tuple[str, ...], Any] | None:
@@ -72,7 +72,7 @@ def field_table(cases: Sequence[Case]) -> dict[str, Any]:
     for case in cases:
         try:
             found = compare_fields(case.prediction, case.reference)
-        except Unscored:
+        except UnscoredError:
             found = compare_fields("", case.reference)
         unreadable += len(found.pop("unreadable"))
         for part, names in found.items():
@@ -112,9 +112,7 @@ def object_match(prediction: Any, reference: Any, context: Sequence[str] = ()) -
     return float(not any(found[part] for part in ("wrong", "missing", "extra", "unreadable")))
 
 
-@metric(
-    "missing_fields", family="structured", source=SOURCE, high=float("inf"), better="lower"
-)
+@metric("missing_fields", family="structured", source=SOURCE, high=float("inf"), better="lower")
 def missing_fields(prediction: Any, reference: Any, context: Sequence[str] = ()) -> float:
     """Mean number of expected fields that an answer lacks. Range [0, ∞), lower is better.
 
@@ -133,7 +131,9 @@ def extra_fields(prediction: Any, reference: Any, context: Sequence[str] = ()) -
 
 
 @metric("json_valid", family="structured", source="RFC 8259")
-def json_valid(prediction: Any, reference: Any = None, context: Sequence[str] = (), *, fenced: bool = True) -> float:
+def json_valid(
+    prediction: Any, reference: Any = None, context: Sequence[str] = (), *, fenced: bool = True
+) -> float:
     """1 where the answer is one JSON value (no NaN, no key twice). The reference is not read.
 
     Args:
@@ -155,11 +155,13 @@ def _validator(schema: str) -> Any:
         cls = jsonschema.validators.validator_for(parsed, default=jsonschema.Draft202012Validator)
         cls.check_schema(parsed)
     except jsonschema.SchemaError as error:
-        raise BadReference(f"the schema is not valid: {error.message[:120]}") from error
+        raise BadReferenceError(f"the schema is not valid: {error.message[:120]}") from error
     return cls(parsed, registry=referencing.Registry())  # an empty registry: nothing is fetched
 
 
-@metric("json_schema", family="structured", source="JSON Schema (draft 2020-12 unless the schema names another)")
+@metric(
+    "json_schema", family="structured", source="JSON Schema (draft 2020-12 unless the schema names another)"
+)
 def json_schema(prediction: Any, reference: Any, context: Sequence[str] = ()) -> float:
     """1 where the answer is JSON that satisfies the schema given as the reference (an object, or its JSON text).
 
@@ -167,19 +169,19 @@ def json_schema(prediction: Any, reference: Any, context: Sequence[str] = ()) ->
     """
     schema = parse_json(reference) if isinstance(reference, str) else reference
     if not isinstance(schema, Mapping | bool):
-        raise BadReference(f"expected a JSON schema (an object), not {kind_of(reference)}")
+        raise BadReferenceError(f"expected a JSON schema (an object), not {kind_of(reference)}")
     try:
         validator = _validator(json.dumps(schema, sort_keys=True))
     except (TypeError, ValueError, RecursionError) as error:
-        if isinstance(error, BadReference):
+        if isinstance(error, BadReferenceError):
             raise
-        raise BadReference("the schema is no JSON") from error
+        raise BadReferenceError("the schema is no JSON") from error
     found = json_of(prediction)
     if found is MISSING:
         return 0.0
     try:
         return float(validator.is_valid(found))
     except RecursionError:
-        raise Unscored("an answer is nested too deep for its schema") from None
+        raise UnscoredError("an answer is nested too deep for its schema") from None
     except need("referencing", "jsonschema").exceptions.Unresolvable as error:
-        raise BadReference(f"the schema refers to what it does not hold: {str(error)[:120]}") from error
+        raise BadReferenceError(f"the schema refers to what it does not hold: {str(error)[:120]}") from error

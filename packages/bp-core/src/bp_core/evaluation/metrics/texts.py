@@ -14,7 +14,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bp_core.evaluation.metrics.base import BadReference
+from bp_core.evaluation.metrics.base import BadReferenceError
 
 _PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -38,21 +38,21 @@ def accepted(reference: Any) -> tuple[str, ...]:
     """A reference as the texts that are right: one text (or number, or boolean), or a list of them.
 
     Raises:
-        BadReference: it is None, empty, an object, or a list that holds no text.
+        BadReferenceError: it is None, empty, an object, or a list that holds no text.
     """
-    if isinstance(reference, bool) or isinstance(reference, int | float):
+    if isinstance(reference, bool | int | float):
         return (json.dumps(reference),)
     if isinstance(reference, str):
         return (reference,)
     if isinstance(reference, Sequence) and reference:
         return tuple(text for item in reference for text in _scalar(item))
-    raise BadReference(f"expected a text or a list of texts, not {_kind(reference)}")
+    raise BadReferenceError(f"expected a text or a list of texts, not {_kind(reference)}")
 
 
 def _scalar(item: Any) -> tuple[str, ...]:
     if isinstance(item, str | bool | int | float):
         return accepted(item)
-    raise BadReference(f"expected a list of texts, but it holds {_kind(item)}")
+    raise BadReferenceError(f"expected a list of texts, but it holds {_kind(item)}")
 
 
 def _kind(value: Any) -> str:
@@ -145,8 +145,8 @@ def same_json(a: Any, b: Any) -> bool:
         elif isinstance(a, bool) or isinstance(b, bool):
             if a is not b:
                 return False
-        elif type(a) is not type(b) and not (isinstance(a, int | float) and isinstance(b, int | float)):
-            return False
-        elif a != b:
+        elif (
+            type(a) is not type(b) and not (isinstance(a, int | float) and isinstance(b, int | float))
+        ) or a != b:
             return False
     return True

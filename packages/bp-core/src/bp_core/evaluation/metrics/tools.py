@@ -7,16 +7,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bp_core.evaluation.metrics.base import BadReference, f1_of_counts, metric
+from bp_core.evaluation.metrics.base import BadReferenceError, f1_of_counts, metric
 from bp_core.evaluation.metrics.texts import MISSING, json_of, kind_of, parse_json, same_json
 
 SOURCE = "AST match of the Berkeley Function-Calling Leaderboard, on JSON"
-_BLOCK = re.compile(r"<tool_call>(.*?)</tool_call>", re.S)
 Call = tuple[str, Any]  # name, arguments
 
 
@@ -38,9 +36,8 @@ def _call(item: Any) -> Call | None:
 def calls_of(value: Any) -> list[Call | None]:
     """The calls of an answer or a reference; None stands for one that cannot be read."""
     if isinstance(value, str) and "<tool_call>" in value:
-        blocks = _BLOCK.findall(value)
-        broken = value.count("<tool_call>") > len(blocks)
-        return [_call(parse_json(b.strip())) for b in blocks] + [None] * broken
+        blocks = [block.partition("</tool_call>") for block in value.split("<tool_call>")[1:]]
+        return [_call(parse_json(text.strip())) if closed else None for text, closed, _ in blocks]
     found = json_of(value)
     if isinstance(found, Mapping) and isinstance(found.get("tool_calls"), list | tuple):
         found = found["tool_calls"]
@@ -51,12 +48,14 @@ def calls_of(value: Any) -> list[Call | None]:
 
 def _wanted(reference: Any) -> list[Call]:
     if reference is None:
-        raise BadReference("expected a list of tool calls (empty where none is right), not null")
+        raise BadReferenceError("expected a list of tool calls (empty where none is right), not null")
     calls = calls_of(reference)
     if isinstance(reference, str) and reference.strip() and not calls:
-        raise BadReference(f"{reference[:60]!r} holds no tool call")
+        raise BadReferenceError(f"{reference[:60]!r} holds no tool call")
     if None in calls:
-        raise BadReference(f"expected tool calls {{name, arguments}}, not {kind_of(reference)} with something else")
+        raise BadReferenceError(
+            f"expected tool calls {{name, arguments}}, not {kind_of(reference)} with something else"
+        )
     return [c for c in calls if c is not None]
 
 
@@ -97,6 +96,6 @@ def tool_names(prediction: Any, reference: Any, context: Sequence[str] = ()) -> 
 
     Example: expected f, g; said f, f → 2·1/(2+2) = 0.5.
     """
-    said = Counter(c[0] if c else None for c in calls_of(prediction))
+    said = Counter(c[0] if c else "" for c in calls_of(prediction))
     wanted = Counter(c[0] for c in _wanted(reference))
     return (said & wanted).total(), said.total(), wanted.total()
