@@ -76,7 +76,8 @@ def test_every_option_of_clean_and_every_key_of_the_report_is_told():
     import dataclasses
 
     from bp_data.clean import CleanSettings
-    from bp_data.report.report import Report, ReportSettings
+    from bp_data.report.result import Report
+    from bp_data.report.settings import ReportSettings
 
     text = TEXTS["data-report.md"]
     for field in dataclasses.fields(CleanSettings):

@@ -11,7 +11,8 @@ import pytest
 from bp_data.clean import clean
 from bp_data.common import BpError
 from bp_data.example import Example, Rejected, Turn
-from bp_data.report.report import ReportSettings, report
+from bp_data.report.report import report
+from bp_data.report.settings import ReportSettings
 from bp_data.split import split
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -29,9 +29,9 @@ from bp_data.render import to_dataset as to_dataset
 from bp_data.render import to_messages as to_messages
 from bp_data.render import to_prompt_completion as to_prompt_completion
 from bp_data.render import to_row as to_row
-from bp_data.report.report import Report as Report
-from bp_data.report.report import ReportSettings as ReportSettings
 from bp_data.report.report import report as report
+from bp_data.report.result import Report as Report
+from bp_data.report.settings import ReportSettings as ReportSettings
 from bp_data.sources import Limits as Limits
 from bp_data.split import Split as Split
 from bp_data.split import SplitSettings as SplitSettings

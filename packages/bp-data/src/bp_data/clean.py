@@ -210,7 +210,7 @@ def clean(
         changes["against"] = (str(changes["against"]),)
     settings = dataclasses.replace(settings or CleanSettings(), **changes)
     from bp_data.conversion import input_files
-    from bp_data.sources.objects import as_rows
+    from bp_data.reader import as_rows
 
     checked(settings)
     filters = _Filters(settings)

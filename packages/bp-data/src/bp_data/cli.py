@@ -20,7 +20,7 @@ from bp_data.common import Exit, Sink, collect, options, output_options, run_com
 from bp_data.errors import BpError
 from bp_data.excerpt import shown
 from bp_data.output import STDOUT, check_outputs, whole_files
-from bp_data.report.report import ReportSettings
+from bp_data.report.settings import ReportSettings
 from bp_data.sources.base import Limits
 from bp_data.split import SplitSettings
 from bp_data.validation import ValidateSettings

@@ -29,6 +29,7 @@ from bp_data.formats.foreign import foreign, refuse_foreign
 from bp_data.mapping import FieldMap, Mapper, mapper_named, parse_map
 from bp_data.sources import Limits, Source, expand
 from bp_data.sources.jsonl import TOO_DEEP
+from bp_data.sources.objects import PATHS, is_rows
 
 Item = Example | Rejected
 Convert = Callable[[dict[str, Any], str, int, str], Example]
@@ -347,3 +348,12 @@ def plugged(mapper: Mapper, convert: Convert) -> Convert:
         return convert(dict(fields), source, line, id)
 
     return run
+
+
+def as_rows(value: Any) -> Any:
+    """What a function over rows was given: a `Reader` for paths and raw rows, rows that were read as they are."""
+    if isinstance(value, PATHS) or is_rows(value):
+        return read(value)
+    if isinstance(value, list | tuple) and value and all(isinstance(item, PATHS) for item in value):
+        return read(*value)
+    return value

@@ -28,9 +28,10 @@ from annotated_types import Ge, Gt, Lt
 from bp_data.common import knob
 from bp_data.errors import BpError
 from bp_data.example import Example, Rejected
+from bp_data.reader import as_rows
 from bp_data.settings import checked
 from bp_data.similarity.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, components
-from bp_data.similarity.texts import compared_text, exact_key, prompt_key, rows_of
+from bp_data.similarity.texts import compared_text, exact_key, prompt_key
 
 _FIELDS = ("id", "source", "kind", "task", "label", "reference")
 _PIECE = re.compile(r"^(.{3,})[_-]\d{1,3}$")
@@ -153,7 +154,7 @@ def split(
     checked(settings)
     rows: list[Example] = []
     rejected = 0
-    for row in rows_of(examples):
+    for row in as_rows(examples):
         if isinstance(row, Rejected):
             rejected += 1
         else:

@@ -21,11 +21,12 @@ from bp_data.account import KeyAccount
 from bp_data.example import Example, Rejected
 from bp_data.privacy import pii
 from bp_data.privacy.every_text import every_text
+from bp_data.reader import as_rows
 from bp_data.report.parts import Excerpts, Trace, advisories, beginning, find_outliers, turn_statistics
-from bp_data.report.report import Report, ReportSettings
+from bp_data.report.result import Report
+from bp_data.report.settings import ReportSettings
 from bp_data.similarity.neardup import NearDuplicatePairs, NearDuplicateSearch, star_clusters
 from bp_data.similarity.texts import compared_text, exact_key, row_text, text_key
-from bp_data.sources.objects import as_rows
 from bp_data.tokens import ESTIMATE, CountsAhead, TokenCounter, distribution, histogram
 
 _BATCH = 512

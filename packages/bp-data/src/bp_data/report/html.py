@@ -11,10 +11,9 @@ import difflib
 import html
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from bp_data.report.report import Report
+from bp_data.report.figures import Figures
 
 _HIDDEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
@@ -111,7 +110,7 @@ def _diff(a: str, b: str) -> str:
     return " ".join(out)
 
 
-def to_html(report: Report) -> str:
+def to_html(report: Figures) -> str:
     """One self-contained page, under 300 kB."""
     r, d, c, t, o = report, report.near_duplicates, report.contamination, report.tokens, report.outliers
     mark = "≈ " if t["estimated"] else ""

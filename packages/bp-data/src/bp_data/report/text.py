@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from bp_data.report.report import Report
+from bp_data.report.figures import Figures
 
 
 def _mix(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {n:,}" for name, n in list(counts.items())[:8]) or "none"
 
 
-def to_text(report: Report) -> str:
+def to_text(report: Figures) -> str:
     """Plain text, about 20 lines."""
     r, d, c, t, o = report, report.near_duplicates, report.contamination, report.tokens, report.outliers
     mark = "~" if t["estimated"] else ""

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bp_data.example import Example, Rejected
+from bp_data.reader import as_rows
 from bp_data.similarity.shingles import Tokens, ngrams, tokenize
-from bp_data.similarity.texts import answer_text, asked_text, rows_of
+from bp_data.similarity.texts import answer_text, asked_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +106,7 @@ class ContaminationIndex:
         self.files: list[dict[str, Any]] = []
         for path in paths:
             before, rejected = len(self.items), 0
-            for row in rows_of(str(path)):
+            for row in as_rows(str(path)):
                 if isinstance(row, Rejected):
                     rejected += 1
                 else:

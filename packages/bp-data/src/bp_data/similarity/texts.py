@@ -14,19 +14,11 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 from bp_data.example import Example, Rejected, Turn
 
 Rows = Iterable[Example | Rejected]
-
-
-def rows_of(source: Rows | str | Path | Sequence[str | Path]) -> Iterator[Example | Rejected]:
-    """Iterate rows whatever they were given as: rows themselves, one path, or several paths."""
-    from bp_data.sources.objects import as_rows
-
-    yield from as_rows(source)
 
 
 def _spoken(turns: Sequence[Turn], roles: tuple[str, ...]) -> Iterator[str]:

@@ -13,12 +13,12 @@ from typing import Any
 
 from bp_data.errors import BpError
 
-_PATHS = (str, os.PathLike)
+PATHS = (str, os.PathLike)
 
 
 def is_rows(value: Any) -> bool:
     """Whether a value holds raw rows: no path, and no `Example` or `Rejected` that was read already."""
-    if isinstance(value, _PATHS):
+    if isinstance(value, PATHS):
         return False
     if isinstance(value, Mapping) or _is_dataset(value) or _is_frame(value) or _is_table(value):
         return True
@@ -84,14 +84,3 @@ def _is_frame(value: Any) -> bool:
 
 def _is_table(value: Any) -> bool:
     return hasattr(value, "to_batches") and hasattr(value, "schema")
-
-
-def as_rows(value: Any) -> Any:
-    """What a function over rows was given: a `Reader` for paths and raw rows, rows that were read as they are."""
-    from bp_data.reader import read
-
-    if isinstance(value, _PATHS) or is_rows(value):
-        return read(value)
-    if isinstance(value, list | tuple) and value and all(isinstance(item, _PATHS) for item in value):
-        return read(*value)
-    return value
