@@ -100,6 +100,13 @@ CODES: dict[str, str] = {
     "CONFIG_CODE_NOT_RUN": "a metric needs the results of running generated code, which was not allowed",
     "DEP_EVAL_MISSING": "a metric was asked for whose library, an extra, is not installed",
     "RUNTIME_EVAL_FAILED": "an evaluation could not be done to its end",
+    # rewards
+    "CONFIG_REWARD_INVALID": "a reward, or a file of rewards, is not there or cannot be used",
+    "CONFIG_CODE_EXECUTION": "a reward would run code of a model, and was not told to or cannot limit it here",
+    "CONFIG_JUDGE_MISSING": "a judge was asked for without an address, a model or its key",
+    "RUNTIME_REWARD_FAILED": "a reward raised, or gave what is no finite number in its range",
+    "RUNTIME_JUDGE_FAILED": "the judge could not be reached, or answered without a score",
+    "RUNTIME_JUDGE_BUDGET": "the calls or tokens that the judge may cost are spent",
     # trackers
     "DEP_TRACKER_MISSING": "a tracker was named whose package is not installed",
     "INPUT_TRACKER_UNKNOWN": "a tracker was named that bp-core does not know",

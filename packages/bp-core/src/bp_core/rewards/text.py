@@ -1,0 +1,175 @@
+r"""Reading an answer out of a text: where it stands, what number it is, how texts are compared.
+
+- Everything is linear in the length of the text; nothing here can backtrack.
+- A number is exact (`Fraction`), so that 0.1 + 0.2 is 0.3 and a tolerance means what it says. One of more than 300
+  digits is none.
+
+Where an answer stands (`final_answer`), the first that is there, the last of its kind:
+    <SOLUTION>…</SOLUTION>, <answer>…</answer>    the tags of the prompts in `presets`
+    \boxed{…}                                     LaTeX, with nested braces
+    #### …                                        GSM8K
+    answer is … / answer: …                       the rest of that line
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import deque
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Any, TypeVar
+
+import regex
+
+T = TypeVar("T")
+_TAIL = 10_000  # characters in which the last number is looked for
+_NUMBER = re.compile(
+    r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,300})?(?:\.\d{1,300})?(?:[eE][-+]?\d{1,3})?(?![\d])"
+)
+_FRACTION = re.compile(r"([-+]?)\\[dt]?frac\{([-+]?\d{1,300})\}\{(\d{1,300})\}")
+_SLASH = re.compile(r"([-+]?\d{1,300})\s?/\s?(\d{1,300})")
+_PHRASE = re.compile(r"\banswer(?:\s+is\b|\s?:|\s?=)", re.I)
+_ARTICLES = frozenset(("a", "an", "the"))
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_POINT = re.compile(r"(?<=\d)\.(?=\d)")  # inside a number it is no punctuation
+_MINUS_SIGN = re.compile(r"(?<!\w)-(?=\d)")
+_SIGNS = regex.compile(r"[^\p{L}\p{N}\p{M}\s\ue000\ue001%$€£°+]+")
+_MINUS = str.maketrans({"−": "-", "–": "-", "﹣": "-", "－": "-"})
+
+
+def last_of(items: Iterable[T]) -> T | None:
+    """The last item, None without any."""
+    return next(iter(deque(items, maxlen=1)), None)
+
+
+def plain_text(value: Any) -> str:
+    """A reference as text: a string as it is, a list of one its item, anything else as JSON writes it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return plain_text(value[0])
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: ""}[value]
+    if isinstance(value, int | float):
+        return str(value)
+    import json
+
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def answers(reference: Any) -> list[str]:
+    """The accepted answers: a list of texts or numbers names several, anything else one."""
+    if isinstance(reference, list | tuple) and all(isinstance(r, str | int | float) for r in reference):
+        return [plain_text(r) for r in reference]
+    return [plain_text(reference)]
+
+
+def between(text: str, opening: str, closing: str) -> str | None:
+    """What stands between the last `opening` and the `closing` that follows it, or None.
+
+    >>> between("<a>1</a> or <a>2</a>", "<a>", "</a>")
+    '2'
+    """
+    end = text.rfind(closing)
+    start = text.rfind(opening, 0, end) if end >= 0 else -1
+    return text[start + len(opening) : end] if start >= 0 else None
+
+
+def boxed(text: str) -> str | None:
+    r"""The content of the last \boxed{…}, braces balanced, or None.
+
+    >>> boxed(r"so \boxed{\frac{1}{2}}.")
+    '\\frac{1}{2}'
+    """
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth = 0
+    for i in range(start + 6, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[i], 0)
+        if not depth:
+            return text[start + 7 : i]
+    return None
+
+
+def marked_answer(text: str) -> str | None:
+    """The answer where one of the marks of this module's table names it, else None."""
+    for opening, closing in (("<SOLUTION>", "</SOLUTION>"), ("<answer>", "</answer>")):
+        if (found := between(text, opening, closing)) is not None:
+            return found.strip()
+    if (found := boxed(text)) is not None:
+        return found.strip()
+    if (at := text.rfind("####")) >= 0:
+        return text[at + 4 :].strip().partition("\n")[0].strip()
+    if (last := last_of(_PHRASE.finditer(text))) is not None:
+        return text[last.end() :].lstrip(" :=*").partition("\n")[0].strip().rstrip(".").strip()
+    return None
+
+
+def final_answer(text: str) -> str:
+    """The marked answer, else the whole text."""
+    found = marked_answer(text)
+    return text.strip() if found is None else found
+
+
+def normalized(text: str) -> str:
+    """Lower case, NFKC, no punctuation, no English article, single spaces (SQuAD's normalisation, arXiv:1606.05250).
+
+    Signs that change a value stay: + - % $ € £ ° and a point between digits.
+
+    >>> normalized("The  Eiffel-Tower!")
+    'eiffel tower'
+    """
+    return " ".join(words(text))
+
+
+def words(text: str) -> list[str]:
+    """The words of the normalised text."""
+    text = unicodedata.normalize("NFKC", text).casefold().translate(_MINUS)
+    text = _THOUSANDS.sub("", text)
+    kept = _SIGNS.sub(" ", _MINUS_SIGN.sub("\ue001", _POINT.sub("\ue000", text)))
+    kept = kept.replace("\ue000", ".").replace("\ue001", "-")
+    return [w for w in kept.split() if w not in _ARTICLES]
+
+
+def numbers(text: str) -> Iterator[Fraction]:
+    r"""Every number of the text, in order: 1,234.5, -3, 2e3, 3/4, \frac{3}{4}; 50% as 50."""
+    text = _FRACTION.sub(r" \1\2/\3 ", text.translate(_MINUS))
+    at = 0
+    for found in _NUMBER.finditer(text):
+        if found.start() < at or not any(c.isdigit() for c in found.group()):
+            continue
+        slash = _SLASH.match(text, found.start())
+        value = _fraction(slash) if slash else _decimal(found.group())
+        at = slash.end() if slash else found.end()
+        if value is not None:
+            yield value
+
+
+def number_of(value: Any) -> Fraction | None:
+    r"""The number that a value is or that its final answer ends with, or None.
+
+    >>> number_of("She has 3 + 4 = 7.\n#### 7")
+    Fraction(7, 1)
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        try:
+            return Fraction(str(value))
+        except ValueError:  # NaN, an infinity, an integer of too many digits
+            return None
+    return last_of(numbers(final_answer(plain_text(value))[-_TAIL:]))
+
+
+def _fraction(found: re.Match[str]) -> Fraction | None:
+    top, below = int(found[1]), int(found[2])
+    return Fraction(top, below) if below else None
+
+
+def _decimal(text: str) -> Fraction | None:
+    try:
+        return Fraction(text.replace(",", ""))
+    except ValueError:
+        return None
