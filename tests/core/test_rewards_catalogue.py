@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from bp_core.rewards import get_reward, reward_names
+from bp_core.rewards.reward import get_reward, reward_names
 from bp_merge.common import BpError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -171,7 +171,7 @@ def test_no_code_runs_unless_asked(name, tmp_path):
     for more in ({}, {"run_code": False}):
         with pytest.raises(BpError) as told:
             get_reward(name)(code, row={"tests": ["assert 1"]}, **more)
-        assert told.value.code == "CONFIG_CODE_EXECUTION"
+        assert told.value.code == "CONFIG_CODE_NOT_RUN"
         assert "--run-code" in told.value.hint
     assert get_reward("code_parses")(code) == 0.8
     assert not witness.exists()

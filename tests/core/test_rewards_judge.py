@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
 import pytest
-from bp_core.rewards import get_reward
 from bp_core.rewards.judging import close_judges
+from bp_core.rewards.reward import get_reward
 from bp_merge.common import BpError
 from fakes.serving import serving
 

@@ -100,4 +100,4 @@ def test_where_no_limit_can_be_set_nothing_runs(monkeypatch):
     monkeypatch.setattr(sandbox.os, "name", "nt")
     with pytest.raises(sandbox.BpError) as told:
         run("pass")
-    assert told.value.code == "CONFIG_CODE_EXECUTION"
+    assert told.value.code == "CONFIG_CODE_NOT_RUN"

@@ -97,12 +97,11 @@ CODES: dict[str, str] = {
     "INPUT_METRIC_UNKNOWN": "a metric, or an option of one, was named that does not exist",
     "INPUT_METRIC_INVALID": "a metric of the user cannot be loaded or does not take (prediction, reference)",
     "INPUT_REFERENCE_INVALID": "the reference of a row has not the shape that the metric takes",
-    "CONFIG_CODE_NOT_RUN": "a metric needs the results of running generated code, which was not allowed",
+    "CONFIG_CODE_NOT_RUN": "code of a model would have to run, which was not allowed or cannot be limited here",
     "DEP_EVAL_MISSING": "a metric was asked for whose library, an extra, is not installed",
     "RUNTIME_EVAL_FAILED": "an evaluation could not be done to its end",
     # rewards
     "CONFIG_REWARD_INVALID": "a reward, or a file of rewards, is not there or cannot be used",
-    "CONFIG_CODE_EXECUTION": "a reward would run code of a model, and was not told to or cannot limit it here",
     "CONFIG_JUDGE_MISSING": "a judge was asked for without an address, a model or its key",
     "RUNTIME_REWARD_FAILED": "a reward raised, or gave what is no finite number in its range",
     "RUNTIME_JUDGE_FAILED": "the judge could not be reached, or answered without a score",

@@ -80,12 +80,12 @@ def run(code: str, tests: Sequence[str] = (), limits: Limits | None = None) -> l
         Whether the code ran to its end, then whether each test did. A test that was not reached did not.
 
     Raises:
-        BpError: `CONFIG_CODE_EXECUTION` where the system has no limits to set.
+        BpError: `CONFIG_CODE_NOT_RUN` where the system has no limits to set.
     """
     limits = limits or Limits()
     if os.name != "posix":
         raise BpError(
-            "CONFIG_CODE_EXECUTION",
+            "CONFIG_CODE_NOT_RUN",
             "a model's code runs only where its memory and time can be limited: Linux or macOS",
             "use code_parses here, or run the same command in WSL or a container",
         )

@@ -116,7 +116,7 @@ def final_answer(text: str) -> str:
 def normalized(text: str) -> str:
     """Lower case, NFKC, no punctuation, no English article, single spaces (SQuAD's normalisation, arXiv:1606.05250).
 
-    Signs that change a value stay: + - % $ € £ ° and a point between digits.
+    Signs that change a value stay: + - % $ € £ ° and a point between digits. The last word is no article: A is an answer.
 
     >>> normalized("The  Eiffel-Tower!")
     'eiffel tower'
@@ -130,7 +130,8 @@ def words(text: str) -> list[str]:
     text = _THOUSANDS.sub("", text)
     kept = _SIGNS.sub(" ", _MINUS_SIGN.sub("\ue001", _POINT.sub("\ue000", text)))
     kept = kept.replace("\ue000", ".").replace("\ue001", "-")
-    return [w for w in kept.split() if w not in _ARTICLES]
+    found = kept.split()
+    return [w for i, w in enumerate(found) if w not in _ARTICLES or i == len(found) - 1]
 
 
 def numbers(text: str) -> Iterator[Fraction]:

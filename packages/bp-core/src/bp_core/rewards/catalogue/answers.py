@@ -51,6 +51,7 @@ def exact_match(completion: str, *, reference: Any, answer_in: Where = "final") 
         Case("-5", 0.0, "5"),
         Case("Tower", 0.0, "Eiffel Tower"),
         Case("", 0.0, "Paris"),
+        Case("A", 1.0, "(a)", why="a letter alone is no article"),
         Case("?", 0.0, "!", why="nothing is left to compare"),
         Case("Ｐａｒｉｓ", 1.0, "Paris", why="NFKC"),
     )

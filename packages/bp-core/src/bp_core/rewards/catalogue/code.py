@@ -88,7 +88,7 @@ def code_runs(
     what the limits hold and what they do not.
 
     Raises:
-        BpError: `CONFIG_CODE_EXECUTION` without `run_code`.
+        BpError: `CONFIG_CODE_NOT_RUN` without `run_code`.
     """
     _insist(run_code, "code_runs")
     code = program(completion)
@@ -130,7 +130,7 @@ def code_passes_tests(
     wins.
 
     Raises:
-        BpError: `CONFIG_CODE_EXECUTION` without `run_code`; `INPUT_VALIDATION_FAILED` for a row without tests.
+        BpError: `CONFIG_CODE_NOT_RUN` without `run_code`; `INPUT_VALIDATION_FAILED` for a row without tests.
     """
     _insist(run_code, "code_passes_tests")
     tests = _tests(row)
@@ -161,7 +161,7 @@ def _tests(row: Mapping[str, Any]) -> list[str]:
 def _insist(run_code: bool, name: str) -> None:
     if not run_code:
         raise BpError(
-            "CONFIG_CODE_EXECUTION",
+            "CONFIG_CODE_NOT_RUN",
             f"{name} would run code that a model wrote, on this machine, and was not told to",
             "add --run-code, or run_code = true to the reward's parameters; code_parses runs nothing",
         )

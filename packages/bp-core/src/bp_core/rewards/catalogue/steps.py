@@ -11,7 +11,7 @@ from bp_core.rewards.reward import Case, reward
 from bp_core.rewards.text import marked_answer
 
 _STEP = re.compile(
-    r"^[ \t>*#]{0,8}(?:step \d{1,3}\b|\d{1,3}[.)] |[-•] |(?:first|second|third|then|next|after that|finally|therefore|thus|so|hence)\b)",
+    r"^[ \t>*#]{0,8}(?:<\w{1,40}>[ \t]{0,8})?(?:step \d{1,3}\b|\d{1,3}[.)] |[-•] |(?:first|second|third|then|next|after that|finally|therefore|thus|so|hence)\b)",
     re.I | re.M,
 )
 _EQUATION = re.compile(r"^[^\n=]{1,200}[^\n=<>!]=[^\n=][^\n]{0,200}$", re.M)
