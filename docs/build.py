@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import importlib
 import os
 import re
 import sys
@@ -91,20 +90,28 @@ def settings() -> str:
 
 
 def errors() -> str:
-    """Every error code with its meaning, by package."""
+    """Every error code with its meaning, what mends it and its exit code, by package."""
+    from bp_cli.codes import rows
+
     parts = [
         NOTE,
         "# Errors\n",
         "An error shows as `[CODE] cause`, a blank line and `hint: what to run next`. Codes are stable. The prefix tells whose "
         "matter it is: `INPUT_` and `CONFIG_` yours, `DEP_` the installation's, `RUNTIME_` and `STATE_` the work's, `HUB_` and "
-        "`OLLAMA_` a service's.\n",
+        "`OLLAMA_` a service's. Exit codes: " + exit_codes() + "\n",
+        "In Python one class catches what a package's public calls raise: `bp_core.BpError`, `bp_data.BpError`, "
+        "`bp_merge.BpError`, `bp_export.BpError` (bp-core's catches bp-data's errors of its calls too). It has `code`, "
+        "`message`, `hint`, `retryable`, `details` and `exit_code`. A wrong argument to a function, which no user of a "
+        "program can bring about, is Python's `TypeError` or `ValueError`.\n",
     ]
-    for package in ("bp_core", "bp_data", "bp_merge", "bp_export"):
-        codes: dict[str, str] = importlib.import_module(f"{package}.errors").CODES
-        parts.append(f"## {package}\n\n| code | meaning |\n|---|---|")
-        parts += [f"| `{code}` | {codes[code]} |" for code in sorted(codes)]
-        parts.append("")
-    return "\n".join(parts)
+    last = ""
+    for row in rows():
+        if row.package != last:
+            parts.append(f"\n## {row.package}\n\n| code | meaning | mend | exit |\n|---|---|---|---|")
+            last = row.package
+        cells = [text.replace("|", "\\|") for text in (row.meaning, row.mend)]
+        parts.append(f"| `{row.code}` | {cells[0]} | {cells[1]} | {row.exit_code} |")
+    return "\n".join([*parts, ""])
 
 
 def packages() -> str:

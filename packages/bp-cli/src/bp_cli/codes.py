@@ -1,46 +1,52 @@
-"""The error codes of all packages in one table, for `backprop info --error-codes` and the reference page."""
+"""The error codes of all packages in one table, for `backprop info --error-codes` and the reference page.
+
+- Meaning and mend stand in the package's own table, the exit code in `bp_merge.common` alone.
+- A code that several packages raise means the same in each; where their words differ, each package's are shown.
+"""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from bp_merge.common import BpError
+from bp_merge.common import Code, exit_code_of
 
 TABLES = (
-    ("bp-merge", "bp_merge.errors"),
-    ("bp-data", "bp_data.errors"),
-    ("bp-export", "bp_export.errors"),
-    ("bp-export", "bp_export.gguf.errors"),
     ("bp-core", "bp_core.errors"),
+    ("bp-data", "bp_data.errors"),
+    ("bp-merge", "bp_merge.errors"),
+    ("bp-export", "bp_export.errors"),
     ("bp-ui", "bp_ui.errors"),
 )
+EVERY = "every command"
 ANYWHERE = {
-    "INPUT_USAGE": "an option or argument of the command line is unknown, missing or malformed",
-    "RUNTIME_UNEXPECTED": "an error that no code stands for; --verbose shows where, and it is worth a report",
-    "RUNTIME_OUT_OF_MEMORY": "the process, or the card, ran out of memory",
+    "INPUT_USAGE": Code(
+        "an option or argument of the command line is unknown, missing or malformed",
+        "see what the command takes: --help after it",
+    ),
+    "RUNTIME_UNEXPECTED": Code(
+        "an error that no code stands for", "see where it arose with --verbose, and report it"
+    ),
+    "RUNTIME_OUT_OF_MEMORY": Code(
+        "the process, or the card, ran out of memory", "close other programs, or take less at a time"
+    ),
 }
 
 
-class Code(NamedTuple):
-    """One code: which packages raise it, what it means, and the exit code of the command."""
+class Row(NamedTuple):
+    """One code of one package, with the exit code of a command that ends with it."""
 
-    packages: tuple[str, ...]
+    package: str
+    code: str
     meaning: str
+    mend: str
     exit_code: int
 
 
-def codes() -> dict[str, Code]:
-    """All codes, sorted by name."""
-    found: dict[str, Code] = {}
-    modules = [(package, importlib.import_module(module)) for package, module in TABLES]
-    tables = [(package, module.CODES) for package, module in modules]
-    exits = {c: int(x) for _, m in modules for c, x in getattr(m, "EXIT_CODES", {}).items()}
-    for package, table in [*tables, ("every command", ANYWHERE)]:
-        for code, meaning in table.items():
-            earlier = found[code].packages if code in found else ()
-            packages = earlier if package in earlier else (*earlier, package)
-            known = found[code].meaning if code in found else meaning
-            found[code] = Code(packages, known, exits.get(code, BpError(code, "").exit_code))
-    found["RUNTIME_OUT_OF_MEMORY"] = found["RUNTIME_OUT_OF_MEMORY"]._replace(exit_code=137)
-    return dict(sorted(found.items()))
+def rows() -> Iterator[Row]:
+    """All codes, by package and name."""
+    tables = [(package, importlib.import_module(module).CODES) for package, module in TABLES]
+    for package, table in [*tables, (EVERY, ANYWHERE)]:
+        for code in sorted(table):
+            yield Row(package, code, table[code].meaning, table[code].mend, exit_code_of(code))

@@ -101,4 +101,11 @@ def cli(
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads: idle threads sleep, not spin
-    return run_command(cli, argv, prog_name="backprop")
+    return run_command(cli, argv, prog_name="backprop", secrets=_secrets)
+
+
+def _secrets() -> Sequence[str]:
+    """The secrets in this process's environment, which no error may show; asked for only when there is an error."""
+    from bp_core.support.redact import environment_secrets
+
+    return environment_secrets()

@@ -1,6 +1,6 @@
 """The codes of bp-core: what each error and each event of the audit trail means; reference pages are made from this.
 
-- A code is stable: scripts match on it. Its prefix gives the exit code (`bp_merge.common.BpError`).
+- A code is stable: scripts match on it. It gives the exit code (`bp_merge.common.exit_code_of`).
 - `INPUT_`, `CONFIG_`, `DEP_` are the user's to mend (1); `RUNTIME_`, `STATE_` are failures of the work (2).
 - An event's code is as stable; it stands in the run store (`RunStore.events`) and in `export-runs`.
 - The meaning stands here once; the cause and the runnable hint belong to the place that raises. A test holds both
@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from bp_merge.common import BpError, Exit, is_coded
+from bp_merge.common import BpError, Code, Exit, is_coded
 
 __all__ = ["CODES", "EVENTS", "BpError", "Exit", "as_ours"]
 
@@ -29,86 +29,243 @@ def as_ours() -> Iterator[None]:
         if not is_coded(error):
             raise
         told: Any = error
-        raise BpError(
-            told.code,
-            told.message,
-            told.hint,
-            retryable=told.retryable,
-            details=told.details,
-            exit_code=told.exit_code,
-        ) from error
+        ours = BpError(told.code, told.message, told.hint, retryable=told.retryable, details=told.details)
+        ours.exit_code = told.exit_code
+        raise ours from error
 
 
-CODES: dict[str, str] = {
+CODES: dict[str, Code] = {
     # the run store
-    "INPUT_RUN_NOT_FOUND": "no recorded run has an id that starts like the one given",
-    "INPUT_RUN_EXISTS": "a run of the id chosen is there already",
-    "INPUT_RUN_AMBIGUOUS": "several recorded runs have an id that starts like the one given",
-    "INPUT_MANIFEST_INVALID": "a run's manifest.json cannot be read, or was written by a newer version",
-    "INPUT_DATASET_NOT_FOUND": "the dataset that is named, or that a replay needs, is not there",
-    "STATE_RUN_ACTIVE": "the run is being written by another live process",
-    "STATE_RUN_FINISHED": "resuming was asked of a run that completed",
-    "STATE_RUN_NOT_ACTIVE": "pause or stop was asked of a run that is not running",
-    "STATE_RUN_NO_ADAPTER": "an adapter was asked of a run that has left none",
-    "STATE_RUNS_LOCKED": "the run store stayed locked by another process for longer than the time limit",
-    "STATE_RUNS_CORRUPT": "the run store is not a readable SQLite database",
-    "STATE_RUNS_TOO_NEW": "the run store was written by a newer version of bp-core",
-    "STATE_RUNS_UNWRITABLE": "the run store or the run's directory cannot be written",
-    "STATE_LOG_UNWRITABLE": "a log file cannot be opened for writing",
-    "RUNTIME_DISK_FULL": "the disk has no room left for what must be written",
+    "INPUT_RUN_NOT_FOUND": Code(
+        "no recorded run has an id that starts like the one given", "see which runs there are: backprop runs"
+    ),
+    "INPUT_RUN_EXISTS": Code(
+        "a run of the id chosen is there already",
+        "choose another --run-id, or look at the run: backprop show-run RUN",
+    ),
+    "INPUT_RUN_AMBIGUOUS": Code(
+        "several recorded runs have an id that starts like the one given",
+        "give more of the id: backprop runs",
+    ),
+    "INPUT_MANIFEST_INVALID": Code(
+        "a run's manifest.json cannot be read, or was written by a newer version",
+        "copy the run's folder again, or upgrade: pip install --upgrade bp-core",
+    ),
+    "INPUT_DATASET_NOT_FOUND": Code(
+        "the dataset that is named, or that a replay needs, is not there",
+        "name a file that is there, or for a replay: backprop replay RUN --override data=FILE",
+    ),
+    "STATE_RUN_ACTIVE": Code(
+        "the run is being written by another live process",
+        "wait for the process that writes it, or end it: backprop stop RUN",
+    ),
+    "STATE_RUN_FINISHED": Code(
+        "resuming was asked of a run that completed", "use what it made: backprop generate RUN PROMPT"
+    ),
+    "STATE_RUN_NOT_ACTIVE": Code(
+        "pause or stop was asked of a run that is not running", "see how the run ended: backprop show-run RUN"
+    ),
+    "STATE_RUN_NO_ADAPTER": Code(
+        "an adapter was asked of a run that has left none", "let the run end: backprop resume RUN"
+    ),
+    "STATE_RUNS_LOCKED": Code(
+        "the run store stayed locked by another process for longer than the time limit",
+        "wait a moment and repeat the command",
+    ),
+    "STATE_RUNS_CORRUPT": Code(
+        "the run store is not a readable SQLite database",
+        "rebuild it from the runs' folders: python -m bp_core.runs.rebuild OUTPUT",
+    ),
+    "STATE_RUNS_TOO_NEW": Code(
+        "the run store was written by a newer version of bp-core", "pip install --upgrade bp-core"
+    ),
+    "STATE_RUNS_UNWRITABLE": Code(
+        "the run store or the run's directory cannot be written",
+        "choose a folder that you may write with --output, or mend its permissions",
+    ),
+    "STATE_LOG_UNWRITABLE": Code(
+        "a log file cannot be opened for writing", "name a file that can be written with --log-file"
+    ),
+    "RUNTIME_DISK_FULL": Code(
+        "the disk has no room left for what must be written",
+        "free some space, or choose a folder on another disk with --output",
+    ),
     # settings
-    "CONFIG_INVALID_SETTING": "a setting has an unknown name or a value that is not allowed",
-    "CONFIG_FILE_UNREADABLE": "the configuration file is not there or is no valid TOML",
-    "CONFIG_CONFLICT": "two settings contradict each other",
-    "CONFIG_PACKING_UNSAFE": "packing was asked for where attention would mix the packed examples",
-    "CONFIG_TARGET_MODULES": "the model has no module of the names given as target modules",
-    "CONFIG_TEMPLATE_MISSING": "a base model has no chat template and none was chosen",
-    "CONFIG_TEMPLATE_UNKNOWN": "the chosen chat template is neither a known name nor a file",
-    "CONFIG_TEMPLATE_UNFIT": "the chosen chat template uses a marker that is not one token of the vocabulary",
-    "CONFIG_TEMPLATE_NO_END": "the chat template ends an assistant turn without an end-of-turn token",
-    "CONFIG_TEMPLATE_MASKS_DISAGREE": "the template's generation markers and its rendered answers give different masks",
-    "CONFIG_TEMPLATE_LOSES": "the chat template does not show a turn or a tool of the conversation to answer",
-    "CONFIG_TEMPLATE_DATED": "the chat template writes today's date in a way that cannot be frozen for a run",
+    "CONFIG_INVALID_SETTING": Code(
+        "a setting has an unknown name or a value that is not allowed",
+        "see names, values and bounds: backprop train --help",
+    ),
+    "CONFIG_FILE_UNREADABLE": Code(
+        "the configuration file is not there or is no valid TOML",
+        "correct the file, or name another with --config",
+    ),
+    "CONFIG_CONFLICT": Code(
+        "two settings contradict each other", "leave out one of the two settings that the message names"
+    ),
+    "CONFIG_PACKING_UNSAFE": Code(
+        "packing was asked for where attention would mix the packed examples",
+        "leave --packing out: examples of similar length are batched together anyway",
+    ),
+    "CONFIG_TARGET_MODULES": Code(
+        "the model has no module of the names given as target modules",
+        "take one of the names that the message lists: backprop train --target-modules all-linear",
+    ),
+    "CONFIG_TEMPLATE_MISSING": Code(
+        "a base model has no chat template and none was chosen",
+        "choose a template: backprop train --chat-template plain",
+    ),
+    "CONFIG_TEMPLATE_UNKNOWN": Code(
+        "the chosen chat template is neither a known name nor a file",
+        "give a template's name or the path of a Jinja file: backprop train --chat-template plain",
+    ),
+    "CONFIG_TEMPLATE_UNFIT": Code(
+        "the chosen chat template uses a marker that is not one token of the vocabulary",
+        "choose a template whose end token the model has: backprop train --chat-template plain",
+    ),
+    "CONFIG_TEMPLATE_NO_END": Code(
+        "the chat template ends an assistant turn without an end-of-turn token",
+        "choose a template that ends an answer: backprop train --chat-template plain",
+    ),
+    "CONFIG_TEMPLATE_MASKS_DISAGREE": Code(
+        "the template's generation markers and its rendered answers give different masks",
+        "correct the generation markers of the template, or remove them",
+    ),
+    "CONFIG_TEMPLATE_LOSES": Code(
+        "the chat template does not show a turn or a tool of the conversation to answer",
+        "train with a template that can say it: backprop train --chat-template chatml",
+    ),
+    "CONFIG_TEMPLATE_DATED": Code(
+        "the chat template writes today's date in a way that cannot be frozen for a run",
+        "save the template with a fixed date and name the file: backprop train --chat-template FILE",
+    ),
     # data and models
-    "INPUT_VALIDATION_FAILED": "an argument is outside its bounds or of the wrong shape",
-    "INPUT_DATA_MISSING": "no dataset was named",
-    "INPUT_DATASET_EMPTY": "no row of the dataset can be trained on",
-    "INPUT_TOO_FEW_TRAINABLE": "too small a share of the tokens carries a label",
-    "INPUT_WRONG_BASE": "the base model found is not the one that the run began with",
-    "INPUT_PATH_EXISTS": "the target folder is not empty",
-    "DEP_MODEL_LOAD_FAILED": "a model or tokenizer could not be loaded: auth, gated, not found, network, disk",
-    "DEP_GPU_NOT_AVAILABLE": "the run needs a CUDA card, or would take too long without one",
-    "DEP_FP8_UNAVAILABLE": "training on 8-bit float weights was asked for, which cannot be done here",
-    "DEP_MLX_UNAVAILABLE": "training with MLX was asked for, which this version does not do",
+    "INPUT_VALIDATION_FAILED": Code(
+        "an argument is outside its bounds or of the wrong shape",
+        "give a value that the message allows; --help of the command lists them",
+    ),
+    "INPUT_DATA_MISSING": Code("no dataset was named", "backprop train --data my_data.jsonl"),
+    "INPUT_DATASET_EMPTY": Code(
+        "no row of the dataset can be trained on", "see why each row was refused: backprop validate FILE"
+    ),
+    "INPUT_TOO_FEW_TRAINABLE": Code(
+        "too small a share of the tokens carries a label",
+        "look at what is learnt: backprop train --data FILE --preview 5 --dry-run",
+    ),
+    "INPUT_WRONG_BASE": Code(
+        "the base model found is not the one that the run began with",
+        "give the run the model that it began with: backprop show-run RUN names it",
+    ),
+    "INPUT_PATH_EXISTS": Code("the target folder is not empty", "choose another folder"),
+    "DEP_MODEL_LOAD_FAILED": Code(
+        "a model or tokenizer could not be loaded: auth, gated, not found, network, disk",
+        "see what is there of the model: backprop info MODEL",
+    ),
+    "DEP_GPU_NOT_AVAILABLE": Code(
+        "the run needs a CUDA card, or would take too long without one",
+        "choose a smaller model, or insist on the processor: backprop train --allow-cpu",
+    ),
+    "DEP_FP8_UNAVAILABLE": Code(
+        "training on 8-bit float weights was asked for, which cannot be done here", "leave --fp8 out"
+    ),
+    "DEP_MLX_UNAVAILABLE": Code(
+        "training with MLX was asked for, which this version does not do", "leave --backend mlx out"
+    ),
     # training
-    "RUNTIME_GPU_OOM": "memory ran out and the micro-batch could not be made smaller",
-    "RUNTIME_CHECKPOINT_FAILED": "a checkpoint could not be written; the one before is whole",
-    "STATE_CHECKPOINT_INVALID": "a checkpoint is incomplete or its hashes do not match",
-    "STATE_ADAPTER_MISMATCH": "the weights of an adapter do not fit the model",
-    "STATE_TOKENS_MISSING": "the encoded dataset of a run is gone or incomplete",
-    "STATE_NOT_TRAINED": "a trained model was asked for before any training",
+    "RUNTIME_GPU_OOM": Code(
+        "memory ran out and the micro-batch could not be made smaller",
+        "shorten the examples, or trade time for memory: backprop train --max-seq-length 1024 --gradient-checkpointing",
+    ),
+    "RUNTIME_CHECKPOINT_FAILED": Code(
+        "a checkpoint could not be written; the one before is whole",
+        "make room on the disk, then go on: backprop resume RUN",
+    ),
+    "STATE_CHECKPOINT_INVALID": Code(
+        "a checkpoint is incomplete or its hashes do not match",
+        "resume takes the checkpoint before by itself: backprop resume RUN",
+    ),
+    "STATE_ADAPTER_MISMATCH": Code(
+        "the weights of an adapter do not fit the model",
+        "train with the rank and target modules that the adapter was trained with",
+    ),
+    "STATE_TOKENS_MISSING": Code(
+        "the encoded dataset of a run is gone or incomplete", "start the run again: backprop replay RUN"
+    ),
+    "STATE_NOT_TRAINED": Code(
+        "a trained model was asked for before any training", "call train() before what needs a trained model"
+    ),
     # looking after the card and the loss
-    "RUNTIME_GPU_TEMPERATURE_CRITICAL": "the card reached its emergency temperature; state was saved, training ended",
-    "RUNTIME_GPU_MONITORING_FAILED": "neither NVML nor nvidia-smi gives a reading of the card",
-    "RUNTIME_LOSS_NOT_FINITE": "the loss or the gradient norm became NaN or infinite; the last good state was kept",
-    "RUNTIME_GRADIENT_ZERO": "no gradient reached the weights for several steps; the run had saturated",
-    "RUNTIME_LOSS_SPIKE": "the loss stayed far above its recent level; the last good state was kept",
+    "RUNTIME_GPU_TEMPERATURE_CRITICAL": Code(
+        "the card reached its emergency temperature; state was saved, training ended",
+        "let the card cool, clean its fans, then go on: backprop resume RUN",
+    ),
+    "RUNTIME_GPU_MONITORING_FAILED": Code(
+        "neither NVML nor nvidia-smi gives a reading of the card",
+        "see whether the driver answers (nvidia-smi), or train without: backprop train --no-monitor",
+    ),
+    "RUNTIME_LOSS_NOT_FINITE": Code(
+        "the loss or the gradient norm became NaN or infinite; the last good state was kept",
+        "train again with a smaller step: backprop replay RUN --override lr=1e-5",
+    ),
+    "RUNTIME_GRADIENT_ZERO": Code(
+        "no gradient reached the weights for several steps; the run had saturated",
+        "train again with a smaller step: backprop replay RUN --override lr=1e-5",
+    ),
+    "RUNTIME_LOSS_SPIKE": Code(
+        "the loss stayed far above its recent level; the last good state was kept",
+        "train again with a smaller step: backprop replay RUN --override lr=1e-5",
+    ),
     # evaluation
-    "INPUT_METRIC_UNKNOWN": "a metric, or an option of one, was named that does not exist",
-    "INPUT_METRIC_INVALID": "a metric of the user cannot be loaded or does not take (prediction, reference)",
-    "INPUT_REFERENCE_INVALID": "the reference of a row has not the shape that the metric takes",
-    "CONFIG_CODE_NOT_RUN": "code of a model would have to run, which was not allowed or cannot be limited here",
-    "DEP_EVAL_MISSING": "a metric was asked for whose library, an extra, is not installed",
-    "RUNTIME_EVAL_FAILED": "an evaluation could not be done to its end",
+    "INPUT_METRIC_UNKNOWN": Code(
+        "a metric, or an option of one, was named that does not exist",
+        "take a metric or option that the message names",
+    ),
+    "INPUT_METRIC_INVALID": Code(
+        "a metric of the user cannot be loaded or does not take (prediction, reference)",
+        "correct the function: it takes (prediction, reference) and gives a number",
+    ),
+    "INPUT_REFERENCE_INVALID": Code(
+        "the reference of a row has not the shape that the metric takes",
+        "give the rows references of the shape that the message names, or take another metric",
+    ),
+    "CONFIG_CODE_NOT_RUN": Code(
+        "code of a model would have to run, which was not allowed or cannot be limited here",
+        "allow code to be run, on a system that can limit it, or take another metric",
+    ),
+    "DEP_EVAL_MISSING": Code(
+        "a metric was asked for whose library, an extra, is not installed", "pip install 'bp-core[eval]'"
+    ),
+    "RUNTIME_EVAL_FAILED": Code(
+        "an evaluation could not be done to its end", "correct what the message names, then evaluate again"
+    ),
     # rewards
-    "CONFIG_REWARD_INVALID": "a reward, or a file of rewards, is not there or cannot be used",
-    "CONFIG_JUDGE_MISSING": "a judge was asked for without an address, a model or its key",
-    "RUNTIME_REWARD_FAILED": "a reward raised, or gave what is no finite number in its range",
-    "RUNTIME_JUDGE_FAILED": "the judge could not be reached, or answered without a score",
-    "RUNTIME_JUDGE_BUDGET": "the calls or tokens that the judge may cost are spent",
+    "CONFIG_REWARD_INVALID": Code(
+        "a reward, or a file of rewards, is not there or cannot be used",
+        "correct the reward or its file as the message says",
+    ),
+    "CONFIG_JUDGE_MISSING": Code(
+        "a judge was asked for without an address, a model or its key",
+        "name the judge's address and model, and the variable that holds its key",
+    ),
+    "RUNTIME_REWARD_FAILED": Code(
+        "a reward raised, or gave what is no finite number in its range",
+        "correct the reward: it must give a finite number in its range for every answer",
+    ),
+    "RUNTIME_JUDGE_FAILED": Code(
+        "the judge could not be reached, or answered without a score",
+        "see whether the judge's server answers, then run it again",
+    ),
+    "RUNTIME_JUDGE_BUDGET": Code(
+        "the calls or tokens that the judge may cost are spent",
+        "raise the budget, or ask the judge about fewer answers",
+    ),
     # trackers
-    "DEP_TRACKER_MISSING": "a tracker was named whose package is not installed",
-    "INPUT_TRACKER_UNKNOWN": "a tracker was named that bp-core does not know",
+    "DEP_TRACKER_MISSING": Code(
+        "a tracker was named whose package is not installed", "install it: pip install 'bp-core[TRACKER]'"
+    ),
+    "INPUT_TRACKER_UNKNOWN": Code(
+        "a tracker was named that bp-core does not know",
+        "name one that is known: backprop train --tracker tensorboard",
+    ),
 }
 
 EVENTS: dict[str, str] = {

@@ -10,34 +10,95 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from bp_data.common import BpError, Exit
+from bp_data.common import BpError, Code, Exit
 
 __all__ = ["CODES", "REASONS", "REFUSALS", "BpError", "Exit", "Reason", "RowError"]
 
-CODES: dict[str, str] = {
-    "INPUT_DATASET_NOT_FOUND": "no file, directory, glob match or known scheme stands behind the name given",
-    "INPUT_DATASET_EMPTY": "the dataset holds no row at all",
-    "INPUT_DATASET_UNREADABLE": "the file exists but cannot be opened or decoded as what it claims to be",
-    "INPUT_DATASET_TOO_SMALL": "a split needs at least two rows that are not duplicates of each other",
-    "INPUT_SPLIT_IMPOSSIBLE": "rows that must stay together fill more than one side of the split holds",
-    "INPUT_DATASET_REPORT_THRESHOLD": "a gate of the report tripped",
-    "INPUT_PATTERN_INVALID": "a regular expression does not compile",
-    "INPUT_CSV_HEADER_INVALID": "the header of a CSV file is missing, or names a column twice",
-    "INPUT_FORMAT_UNKNOWN": "the format named is not one that bp-data knows",
-    "INPUT_FORMAT_UNCLEAR": "the format was recognised with a confidence below 0.80; a mapping, a format or force is needed",
-    "INPUT_MAPPING_INVALID": "the mapping cannot be parsed, or names a target field that does not exist",
-    "INPUT_MAPPER_UNKNOWN": "no mapper has the id given",
-    "INPUT_MAPPER_FAILED": "the mapper named could not be loaded",
-    "INPUT_SOURCE_FAILED": "a third-party source raised an error",
-    "INPUT_TOKENIZER_INVALID": "the path given holds no readable tokenizer.json",
-    "INPUT_OUTPUT_EXISTS": "the output exists and overwriting was not asked for, or it is an input, another output or no regular file",
-    "INPUT_OUTPUT_FOLDER": "the folder of the output file is not there or cannot be written",
-    "INPUT_VALIDATION_FAILED": "an argument has a value that is not allowed",
-    "RUNTIME_DISK_FULL": "the disk has no room for what must be written",
-    "RUNTIME_WRITE_FAILED": "the system refused to write an output",
-    "DEP_DATASETS_MISSING": "an hf: source or a datasets.Dataset was asked for and the package datasets is not installed",
-    "DEP_ZSTANDARD_MISSING": "the file is zstd-compressed and the package zstandard is not installed",
-    "HUB_DATASET_FAILED": "the Hugging Face Hub did not give the dataset",
+CODES: dict[str, Code] = {
+    "INPUT_DATASET_NOT_FOUND": Code(
+        "no file, directory, glob match or known scheme stands behind the name given",
+        "give the path of a file, a folder, a pattern, or hf:OWNER/NAME",
+    ),
+    "INPUT_DATASET_EMPTY": Code("the dataset holds no row at all", "look into the file: head -c 300 FILE"),
+    "INPUT_DATASET_UNREADABLE": Code(
+        "the file exists but cannot be opened or decoded as what it claims to be",
+        "save the file again; the message says at what it stopped",
+    ),
+    "INPUT_DATASET_TOO_SMALL": Code(
+        "a split needs at least two rows that are not duplicates of each other",
+        "see how many rows are left: bp-data report FILE",
+    ),
+    "INPUT_SPLIT_IMPOSSIBLE": Code(
+        "rows that must stay together fill more than one side of the split holds",
+        "split by another field, or evaluate on rows of your own: backprop train --heldout FILE",
+    ),
+    "INPUT_DATASET_REPORT_THRESHOLD": Code(
+        "a gate of the report tripped", "mend the rows that the report names, or raise the gate"
+    ),
+    "INPUT_PATTERN_INVALID": Code(
+        "a regular expression does not compile",
+        "correct the regular expression, or escape what is meant literally",
+    ),
+    "INPUT_CSV_HEADER_INVALID": Code(
+        "the header of a CSV file is missing, or names a column twice",
+        "give each column one name in line 1 of the file",
+    ),
+    "INPUT_FORMAT_UNKNOWN": Code(
+        "the format named is not one that bp-data knows",
+        "take a format that the message names, or leave --format out",
+    ),
+    "INPUT_FORMAT_UNCLEAR": Code(
+        "the format was recognised with a confidence below 0.80; a mapping, a format or force is needed",
+        "say what the fields are: bp-data map FILE --map question=prompt,answer=completion",
+    ),
+    "INPUT_MAPPING_INVALID": Code(
+        "the mapping cannot be parsed, or names a target field that does not exist",
+        "write it as field=target: bp-data map FILE --map question=prompt,answer=completion",
+    ),
+    "INPUT_MAPPER_UNKNOWN": Code(
+        "no mapper has the id given",
+        "leave the mapper out and let the fields be proposed: bp-data map FILE --auto",
+    ),
+    "INPUT_MAPPER_FAILED": Code(
+        "the mapper named could not be loaded",
+        "import the module that offers it in Python, which shows why it fails",
+    ),
+    "INPUT_SOURCE_FAILED": Code(
+        "a third-party source raised an error", "see which package offers the source, and report it there"
+    ),
+    "INPUT_TOKENIZER_INVALID": Code(
+        "the path given holds no readable tokenizer.json", "name a folder that holds a tokenizer.json"
+    ),
+    "INPUT_OUTPUT_EXISTS": Code(
+        "the output exists and overwriting was not asked for, or it is an input, another output or no regular file",
+        "choose another name, or repeat the command with --overwrite",
+    ),
+    "INPUT_OUTPUT_FOLDER": Code(
+        "the folder of the output file is not there or cannot be written",
+        "make the folder, or choose one that you may write",
+    ),
+    "INPUT_VALIDATION_FAILED": Code(
+        "an argument has a value that is not allowed",
+        "give a value that the message allows; --help of the command lists them",
+    ),
+    "RUNTIME_DISK_FULL": Code(
+        "the disk has no room for what must be written", "free some space, or write to another disk"
+    ),
+    "RUNTIME_WRITE_FAILED": Code(
+        "the system refused to write an output", "choose a folder that you may write, or mend its permissions"
+    ),
+    "DEP_DATASETS_MISSING": Code(
+        "an hf: source or a datasets.Dataset was asked for and the package datasets is not installed",
+        "pip install 'bp-data[hf]'",
+    ),
+    "DEP_ZSTANDARD_MISSING": Code(
+        "the file is zstd-compressed and the package zstandard is not installed",
+        "pip install 'bp-data[zstd]'",
+    ),
+    "HUB_DATASET_FAILED": Code(
+        "the Hugging Face Hub did not give the dataset",
+        "see whether the Hub gives it: hf download --repo-type dataset OWNER/NAME",
+    ),
 }
 
 Severity = Literal["error", "warn", "info"]

@@ -7,6 +7,7 @@ from typing import Any
 # public name → the module that holds it; imported on first use
 _HOMES = {
     "AdapterInfo": "adapter.directory",
+    "BpError": "errors",
     "ExportPlan": "formats.plan",
     "ExportResult": "formats.job",
     "ExportSettings": "formats.settings",

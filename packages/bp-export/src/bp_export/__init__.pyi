@@ -1,6 +1,7 @@
 from bp_export.adapter.base import ResolvedBase as ResolvedBase
 from bp_export.adapter.base import resolve_base as resolve_base
 from bp_export.adapter.directory import AdapterInfo as AdapterInfo
+from bp_export.errors import BpError as BpError
 from bp_export.formats.job import ExportResult as ExportResult
 from bp_export.formats.job import export as export
 from bp_export.formats.plan import ExportPlan as ExportPlan

@@ -1,6 +1,6 @@
 """The coded errors of bp-export: what each code means, and the table that the reference page is made from.
 
-- A code is stable: scripts match on it. Its prefix gives the exit code (`bp_merge.common.BpError`): `INPUT_`,
+- A code is stable: scripts match on it. It gives the exit code (`bp_merge.common.exit_code_of`): `INPUT_`,
   `CONFIG_`, `DEP_` end with 1, `RUNTIME_` with 2, `HUB_` and `OLLAMA_` with 69.
 - The meaning stands here once; the cause and the runnable hint belong to the place that raises.
 - Secrets never reach a message: every text that came from a server or from the environment goes through `redact`.
@@ -11,58 +11,123 @@ from __future__ import annotations
 import os
 import re
 
-from bp_merge.common import BpError, Exit
+from bp_merge.common import BpError, Code, Exit
 
 from bp_export.gguf.errors import CODES as _GGUF_CODES
 
-__all__ = ["CODES", "EXIT_CODES", "BpError", "Exit", "redact"]
+__all__ = ["CODES", "BpError", "Exit", "redact"]
 
-CODES: dict[str, str] = {
+CODES: dict[str, Code] = {
     # what the user named
-    "INPUT_VALIDATION_FAILED": "an argument is missing, contradicts another, or has a value that is not allowed",
-    "INPUT_ADAPTER_INVALID": "the adapter directory is missing a file, or a file in it cannot be read",
-    "INPUT_WRONG_BASE": "the base model's configuration is not the one that the adapter was trained on",
-    "INPUT_BASE_INCOMPLETE": "the base model's folder lacks its configuration, weights or tokenizer",
-    "INPUT_OUTPUT_EXISTS": "the output exists and was not made by the same export",
-    "INPUT_MODELFILE_INVALID": "a Modelfile breaks the grammar, or a value cannot be written in it",
-    "INPUT_MODEL_NAME_INVALID": "a model name breaks Ollama's rules",
-    "INPUT_REPO_ID_INVALID": "a repository name breaks the Hub's rules",
-    "INPUT_TOKEN_FILE_INVALID": "the token file is missing, empty or holds more than one token",
+    "INPUT_VALIDATION_FAILED": Code(
+        "an argument is missing, contradicts another, or has a value that is not allowed",
+        "give a value that the message allows: backprop export --help",
+    ),
+    "INPUT_ADAPTER_INVALID": Code(
+        "the adapter directory is missing a file, or a file in it cannot be read",
+        "name a folder that PEFT saved (adapter_config.json, adapter_model.safetensors): backprop runs",
+    ),
+    "INPUT_WRONG_BASE": Code(
+        "the base model's configuration is not the one that the adapter was trained on",
+        "name the model that the adapter was trained on: --base-model OWNER/NAME",
+    ),
+    "INPUT_BASE_INCOMPLETE": Code(
+        "the base model's folder lacks its configuration, weights or tokenizer",
+        "fetch the model again, or save it as safetensors: model.save_pretrained(DIR)",
+    ),
+    "INPUT_OUTPUT_EXISTS": Code(
+        "the output exists and was not made by the same export",
+        "choose another --output, or leave out --no-overwrite",
+    ),
+    "INPUT_MODELFILE_INVALID": Code(
+        "a Modelfile breaks the grammar, or a value cannot be written in it",
+        "correct the line that the message names",
+    ),
+    "INPUT_MODEL_NAME_INVALID": Code(
+        "a model name breaks Ollama's rules", "use letters, digits, _, - and . with at most one :tag"
+    ),
+    "INPUT_REPO_ID_INVALID": Code("a repository name breaks the Hub's rules", "name it as OWNER/NAME"),
+    "INPUT_TOKEN_FILE_INVALID": Code(
+        "the token file is missing, empty or holds more than one token",
+        "write one token and nothing else into a file that only you may read",
+    ),
     # what must be there
-    "DEP_MODEL_LOAD_FAILED": "the base model could not be found or fetched; details.cause says why",
-    "DEP_OLLAMA_UNREACHABLE": "no Ollama server answers at the address",
-    "DEP_OLLAMA_TOO_OLD": "the Ollama server is older than the call that is needed",
-    "DEP_OLLAMA_REGISTRATION_FAILED": "the Ollama server refused to create the model",
+    "DEP_MODEL_LOAD_FAILED": Code(
+        "the base model could not be found or fetched; details.cause says why",
+        "see what is there of the model: backprop info MODEL; for a gated or private one: hf auth login",
+    ),
+    "DEP_OLLAMA_UNREACHABLE": Code(
+        "no Ollama server answers at the address",
+        "start the server (ollama serve), or set OLLAMA_HOST to its address",
+    ),
+    "DEP_OLLAMA_TOO_OLD": Code(
+        "the Ollama server is older than the call that is needed", "upgrade Ollama and restart its server"
+    ),
+    "DEP_OLLAMA_REGISTRATION_FAILED": Code(
+        "the Ollama server refused to create the model",
+        "correct what the message names, then run the same command again",
+    ),
     # the work
-    "RUNTIME_DISK_FULL": "the disk has no room for what must be written",
-    "RUNTIME_EXPORT_FAILED": "an export could not be completed; nothing stands under the final name",
+    "RUNTIME_DISK_FULL": Code(
+        "the disk has no room for what must be written",
+        "free space and run the same command again, which goes on; or choose another --output",
+    ),
+    "RUNTIME_EXPORT_FAILED": Code(
+        "an export could not be completed; nothing stands under the final name",
+        "run the same command again, or choose another --output",
+    ),
     # Ollama
-    "OLLAMA_MODEL_NOT_FOUND": "the Ollama server has no model of that name",
-    "OLLAMA_MODEL_EXISTS": "a model of that name exists and --no-overwrite was given",
-    "OLLAMA_DISK_FULL": "the disk of the Ollama server is full",
-    "OLLAMA_BLOB_REJECTED": "the Ollama server computed another digest than was sent",
-    "OLLAMA_REQUEST_FAILED": "the Ollama server answered with an error, or broke the connection",
-    "OLLAMA_TEMPLATE_LOST": "the created model has no chat template, so that it would continue text instead of answering",
-    "OLLAMA_SMOKE_FAILED": "the created model could not generate",
+    "OLLAMA_MODEL_NOT_FOUND": Code(
+        "the Ollama server has no model of that name", "see which models there are: backprop ollama list"
+    ),
+    "OLLAMA_MODEL_EXISTS": Code(
+        "a model of that name exists and --no-overwrite was given",
+        "choose another name, or leave out --no-overwrite",
+    ),
+    "OLLAMA_DISK_FULL": Code(
+        "the disk of the Ollama server is full", "remove a model that is not needed: backprop ollama rm NAME"
+    ),
+    "OLLAMA_BLOB_REJECTED": Code(
+        "the Ollama server computed another digest than was sent",
+        "run the same command again; if it repeats, the disk is failing",
+    ),
+    "OLLAMA_REQUEST_FAILED": Code(
+        "the Ollama server answered with an error, or broke the connection",
+        "run the same command again; files that arrived are not sent twice",
+    ),
+    "OLLAMA_TEMPLATE_LOST": Code(
+        "the created model has no chat template, so that it would continue text instead of answering",
+        "remove the model and give a template: backprop ollama register FILE --modelfile MODELFILE",
+    ),
+    "OLLAMA_SMOKE_FAILED": Code("the created model could not generate", "ask it by hand: ollama run NAME"),
     # the Hub
-    "HUB_AUTH_FAILED": "the Hub refused the token, or there is none",
-    "HUB_FORBIDDEN": "the token may not write to that repository",
-    "HUB_NOT_FOUND": "the repository or revision does not exist, or is private",
-    "HUB_CONFLICT": "the repository changed meanwhile, or exists with other settings",
-    "HUB_REJECTED": "the Hub refused the contents (for example the model card's metadata)",
-    "HUB_UNAVAILABLE": "the Hub cannot be reached or answers with a server error",
-    "HUB_OFFLINE": "HF_HUB_OFFLINE is set, and the action needs the Hub",
+    "HUB_AUTH_FAILED": Code("the Hub refused the token, or there is none", "hf auth login"),
+    "HUB_FORBIDDEN": Code(
+        "the token may not write to that repository",
+        "log in with a token that may write there: hf auth login",
+    ),
+    "HUB_NOT_FOUND": Code(
+        "the repository or revision does not exist, or is private",
+        "look at the name and revision on huggingface.co; for a private one: hf auth login",
+    ),
+    "HUB_CONFLICT": Code(
+        "the repository changed meanwhile, or exists with other settings",
+        "run the same command again, or choose another repository",
+    ),
+    "HUB_REJECTED": Code(
+        "the Hub refused the contents (for example the model card's metadata)",
+        "correct what the message names in README.md, then push again",
+    ),
+    "HUB_UNAVAILABLE": Code(
+        "the Hub cannot be reached or answers with a server error",
+        "wait a little and run the same command again",
+    ),
+    "HUB_OFFLINE": Code(
+        "HF_HUB_OFFLINE is set, and the action needs the Hub",
+        "unset HF_HUB_OFFLINE and run the same command again",
+    ),
     # writing, reading and checking GGUF
     **_GGUF_CODES,
-}
-
-# Exit codes that are not what a code's prefix says.
-EXIT_CODES: dict[str, Exit] = {
-    "DEP_OLLAMA_UNREACHABLE": Exit.SERVICE,
-    "DEP_OLLAMA_TOO_OLD": Exit.SERVICE,
-    "DEP_OLLAMA_REGISTRATION_FAILED": Exit.SERVICE,
-    "OLLAMA_MODEL_NOT_FOUND": Exit.USER,
-    "OLLAMA_MODEL_EXISTS": Exit.USER,
 }
 
 _SECRET_SHAPES = (

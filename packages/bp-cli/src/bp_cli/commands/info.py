@@ -27,7 +27,9 @@ FEATURES: dict[str, tuple[tuple[str, ...], str]] = {
     epilog="\b\nExamples:\n  backprop info\n  backprop info tiny\n  backprop info --json > info.json\n"
 )
 @click.argument("model", required=False)
-@click.option("--error-codes", is_flag=True, help="Print every error code, its meaning and its exit code.")
+@click.option(
+    "--error-codes", is_flag=True, help="Print every error code: its meaning, what mends it, its exit code."
+)
 @click.option("--env-vars", is_flag=True, help="Print the BACKPROPAGATE_… variables of this process.")
 @output_options
 @click.pass_context
@@ -37,20 +39,22 @@ def info(ctx: click.Context, sink: Sink, model: str | None, error_codes: bool, e
     from bp_cli.text import table
 
     if error_codes:
-        from bp_cli.codes import codes
+        from bp_cli.codes import rows
 
-        found = codes()
+        found = sorted(rows(), key=lambda r: r.code)
+        told: dict[str, Any] = {}
+        for r in found:
+            first = told.setdefault(
+                r.code, {"meaning": r.meaning, "mend": r.mend, "exit_code": r.exit_code, "packages": []}
+            )
+            first["packages"].append(r.package)
         sink.result(
-            {
-                "error_codes": {
-                    c: {"meaning": k.meaning, "exit_code": k.exit_code, "packages": k.packages}
-                    for c, k in found.items()
-                }
-            },
+            {"error_codes": told},
             lambda: table(
-                [(c, str(k.exit_code), k.meaning) for c, k in found.items()], ("code", "exit", "meaning")
+                [(c, str(k["exit_code"]), k["meaning"], k["mend"]) for c, k in told.items()],
+                ("code", "exit", "meaning", "mend"),
             ),
-            quiet="\n".join(found),
+            quiet="\n".join(told),
         )
         return
     if env_vars:

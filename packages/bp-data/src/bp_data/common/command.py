@@ -84,15 +84,27 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def run_command(command: Any, argv: Sequence[str] | None = None, *, prog_name: str | None = None) -> int:
+def run_command(
+    command: Any,
+    argv: Sequence[str] | None = None,
+    *,
+    prog_name: str | None = None,
+    secrets: Callable[[], Sequence[str]] = tuple,
+) -> int:
     """Run a Click command as a program and return its exit code; no error reaches the user as a traceback.
 
     With `--verbose` or `-v` among the arguments, or BACKPROPAGATE_DEBUG=1, the traceback is printed too. Usage
     errors exit 1, an interrupt 130, out of memory 137. Where the arguments ask for `--json`, an error goes to
     stdout as one JSON object with the key `error` (`INPUT_USAGE` for a usage error), and its rendering to stderr.
-    URL credentials and tokens of a known shape are shown as `***`.
+    URL credentials, tokens of a known shape and the literal `secrets` (asked for when something fails) are shown as `***`.
     """
     import click
+
+    def told(error: Any) -> None:
+        literal = secrets()
+        if as_json:
+            sys.stdout.write(render_error(error, as_json=True, secrets=literal) + "\n")
+        sys.stderr.write(render_error(error, secrets=literal) + "\n")
 
     args = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in args
@@ -111,8 +123,8 @@ def run_command(command: Any, argv: Sequence[str] | None = None, *, prog_name: s
         if as_json:
             path = context.command_path if context else prog_name or "backprop"
             coded = BpError("INPUT_USAGE", error.format_message(), f"{path} --help")
-            sys.stdout.write(render_error(coded, as_json=True) + "\n")
-        sys.stderr.write(hidden(shown.getvalue()))
+            sys.stdout.write(render_error(coded, as_json=True, secrets=secrets()) + "\n")
+        sys.stderr.write(hidden(shown.getvalue(), secrets()))
         return Exit.USER
     except (KeyboardInterrupt, click.Abort):
         clear_status()
@@ -123,23 +135,19 @@ def run_command(command: Any, argv: Sequence[str] | None = None, *, prog_name: s
         return Exit.OK
     except MemoryError:
         lost = BpError("RUNTIME_OUT_OF_MEMORY", "the process ran out of memory")
-        if as_json:
-            sys.stdout.write(render_error(lost, as_json=True) + "\n")
-        sys.stderr.write(render_error(lost) + "\n")
+        told(lost)
         return lost.exit_code
     except Exception as error:  # noqa: BLE001 - the last line: every error is told, with its exit code
         clear_status()
         if verbose:
             import traceback
 
-            sys.stderr.write(hidden(traceback.format_exc()))
+            sys.stderr.write(hidden(traceback.format_exc(), secrets()))
         if not is_coded(error):
             error = BpError(
                 "RUNTIME_UNEXPECTED",
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
                 "run the same command with --verbose to see where, and report it",
             )
-        if as_json:
-            sys.stdout.write(render_error(error, as_json=True) + "\n")
-        sys.stderr.write(render_error(error) + "\n")
+        told(error)
         return int(getattr(error, "exit_code", Exit.RUNTIME))

@@ -15,8 +15,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 SCHEMA_VERSION = 1
 
@@ -34,8 +34,9 @@ class Exit(enum.IntEnum):
     OUT_OF_MEMORY = 137
 
 
-# Codes whose exit code is not that of their prefix.
+# The one table of exit codes: by code, where it is not that of the code's prefix.
 _EXIT_BY_CODE = {
+    "INPUT_DATASET_REPORT_THRESHOLD": Exit.GATE,
     "RUNTIME_OUT_OF_MEMORY": Exit.OUT_OF_MEMORY,
     "RUNTIME_GPU_OOM": Exit.OUT_OF_MEMORY,
     "OLLAMA_MODEL_EXISTS": Exit.USER,
@@ -52,6 +53,22 @@ _EXIT_BY_PREFIX = {
 }
 
 
+def exit_code_of(code: str) -> int:
+    """The exit code of a command that ends with an error of this code.
+
+    >>> exit_code_of("INPUT_RUN_NOT_FOUND"), exit_code_of("STATE_RUN_ACTIVE"), exit_code_of("HUB_OFFLINE")
+    (1, 2, 69)
+    """
+    return int(_EXIT_BY_CODE.get(code, _EXIT_BY_PREFIX.get(code.partition("_")[0], Exit.USER)))
+
+
+class Code(NamedTuple):
+    """What an error code means and what mends it, one line each, for the tables that packages keep."""
+
+    meaning: str
+    mend: str
+
+
 class BpError(Exception):
     """An error that a caller may want to handle.
 
@@ -61,8 +78,9 @@ class BpError(Exception):
         hint: what to do next, as a command that can be run where there is one.
         retryable: whether the same call may succeed later.
         details: facts for programs (JSON-able).
-        exit_code: the process exit code; by the code, else its prefix, unless given (user error 1, runtime 2,
-            service 69).
+
+    Attributes:
+        exit_code: of a command that ends with it, by the code (`exit_code_of`).
     """
 
     def __init__(
@@ -73,7 +91,6 @@ class BpError(Exception):
         *,
         retryable: bool = False,
         details: Mapping[str, Any] | None = None,
-        exit_code: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -81,9 +98,7 @@ class BpError(Exception):
         self.hint = hint
         self.retryable = retryable
         self.details: dict[str, Any] = dict(details or {})
-        prefix = code.split("_", 1)[0]
-        by_code = _EXIT_BY_CODE.get(code, _EXIT_BY_PREFIX.get(prefix, Exit.USER))
-        self.exit_code = int(by_code if exit_code is None else exit_code)
+        self.exit_code = exit_code_of(code)
 
     def __str__(self) -> str:
         return f"[{self.code}] {self.message}"
@@ -114,13 +129,20 @@ def is_coded(error: BaseException) -> bool:
     return all(hasattr(error, name) for name in ("code", "message", "hint", "exit_code", "to_dict"))
 
 
-def render_error(error: Any, *, as_json: bool = False, run_id: str = "") -> str:
-    """An error as the user reads it: `[CODE] cause`, a blank line, `hint: command`, the run id."""
+def render_error(error: Any, *, as_json: bool = False, run_id: str = "", secrets: Sequence[str] = ()) -> str:
+    """An error as the user reads it: `[CODE] cause`, a blank line, `hint: command`, the run id.
+
+    Args:
+        error: of the protocol.
+        as_json: as one JSON object instead.
+        run_id: shown at the end; that of the error's details unless given.
+        secrets: literal values that are shown as `***`.
+    """
     if as_json:
         return json.dumps(
-            {"schema_version": SCHEMA_VERSION, "error": hidden(finite(error.to_dict()))},
+            {"schema_version": SCHEMA_VERSION, "error": hidden(finite(error.to_dict()), secrets)},
             ensure_ascii=False,
-            default=lambda v: hidden(str(v)),
+            default=lambda v: hidden(str(v), secrets),
         )
     lines = [f"[{error.code}] {printable(error.message)}"]
     if error.hint:
@@ -128,7 +150,7 @@ def render_error(error: Any, *, as_json: bool = False, run_id: str = "") -> str:
     run_id = run_id or str(getattr(error, "details", {}).get("run_id", ""))
     if run_id:
         lines += [f"run: {run_id}"]
-    return hidden("\n".join(lines))
+    return hidden("\n".join(lines), secrets)
 
 
 def printable(text: str) -> str:
@@ -159,18 +181,20 @@ _SECRETS = (
 )
 
 
-def hidden(value: Any) -> Any:
-    """A text, or nested plain data, without URL credentials and tokens of a known shape.
+def hidden(value: Any, secrets: Sequence[str] = ()) -> Any:
+    """A text, or nested plain data, without URL credentials, tokens of a known shape and the literal secrets given.
 
     >>> hidden("no file https://me:pw@host/x")
     'no file https://***@host/x'
     """
     if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, "***")
         for pattern, shown in _SECRETS:
             value = re.sub(pattern, shown, value)
         return value
     if isinstance(value, Mapping):
-        return {k: hidden(v) for k, v in value.items()}
+        return {k: hidden(v, secrets) for k, v in value.items()}
     if isinstance(value, os.PathLike):
-        return hidden(str(value))
-    return [hidden(v) for v in value] if isinstance(value, list | tuple) else value
+        return hidden(str(value), secrets)
+    return [hidden(v, secrets) for v in value] if isinstance(value, list | tuple) else value

@@ -272,7 +272,6 @@ def _ollama_client(s: ExportSettings) -> Any:
 
 def _check_ollama_early(client: Any, s: ExportSettings, inputs: Inputs) -> None:
     """An hour of quantizing must not end at a server that was down from the start."""
-    from bp_export.errors import Exit
     from bp_export.ollama.modelfile import read_modelfile
     from bp_export.ollama.register import existing_base
 
@@ -288,7 +287,6 @@ def _check_ollama_early(client: Any, s: ExportSettings, inputs: Inputs) -> None:
             "OLLAMA_MODEL_EXISTS",
             f"the Ollama server has a model {existing} already",
             f"choose another --ollama-name, or leave out --no-overwrite; to remove it: backprop ollama rm {existing}",
-            exit_code=Exit.USER,
         )
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from bp_merge.common import BpError, Exit
+from bp_merge.common import BpError
 
 from bp_export.errors import redact
 from bp_export.ollama.names import base_url, parse_name
@@ -83,7 +83,6 @@ class Ollama:
                 "DEP_OLLAMA_UNREACHABLE",
                 f"what answers at {redact(self.url)} is no Ollama server",
                 "set OLLAMA_HOST to its address, or start it: ollama serve",
-                exit_code=Exit.SERVICE,
             ) from None
 
     def require(self, oldest: tuple[int, ...] = OLDEST) -> str:
@@ -278,7 +277,6 @@ class Ollama:
                 f"no Ollama server answers at {where}",
                 "start it (ollama serve), or set OLLAMA_HOST to its address",
                 retryable=True,
-                exit_code=Exit.SERVICE,
                 details={"url": where},
             ) from error
         what = "took too long" if isinstance(error, httpx.TimeoutException) else "broke the connection"
@@ -318,14 +316,12 @@ class Ollama:
                 f"the Ollama server has no model {name}" if name else text,
                 "backprop ollama list",
                 details=details,
-                exit_code=Exit.USER,
             )
         if code == "DEP_OLLAMA_REGISTRATION_FAILED":
             return BpError(
                 code,
                 f"Ollama refused to create {name}: {text}",
                 "correct what the message names, then run the same command again",
-                exit_code=Exit.SERVICE,
                 details=details,
             )
         if code == "OLLAMA_SMOKE_FAILED":
@@ -347,7 +343,6 @@ def too_old(message: str) -> BpError:
         "DEP_OLLAMA_TOO_OLD",
         message,
         "upgrade Ollama: https://ollama.com/download, then restart the server",
-        exit_code=Exit.SERVICE,
     )
 
 

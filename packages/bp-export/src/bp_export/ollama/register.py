@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bp_export.errors import BpError, Exit
+from bp_export.errors import BpError
 from bp_export.ollama.client import Ollama, too_old, version_tuple
 from bp_export.ollama.modelfile import Modelfile, read_modelfile
 from bp_export.ollama.names import Name, parse_name, sanitize
@@ -204,7 +204,6 @@ def register(
             "OLLAMA_MODEL_EXISTS",
             f"the Ollama server has a model {existing} already",
             f"choose another --name, or leave out --no-overwrite; to remove it: backprop ollama rm {existing}",
-            exit_code=Exit.USER,
         )
     if existing is not None:
         notes.append(f"replaces {existing}")
@@ -319,7 +318,6 @@ def existing_base(client: Ollama, base: str) -> str:
             "OLLAMA_MODEL_NOT_FOUND",
             f"the Ollama server has no base model {base}",
             f"ollama pull {base}",
-            exit_code=Exit.USER,
         )
     return found
 

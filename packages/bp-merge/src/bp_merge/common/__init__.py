@@ -10,7 +10,9 @@ from .command import Sink, clear_status, output_options, run_command
 from .errors import (
     SCHEMA_VERSION,
     BpError,
+    Code,
     Exit,
+    exit_code_of,
     finite,
     hidden,
     is_coded,
@@ -22,11 +24,13 @@ from .knobs import Knob, collect, knob, knobs, options
 __all__ = [
     "SCHEMA_VERSION",
     "BpError",
+    "Code",
     "Exit",
     "Knob",
     "Sink",
     "clear_status",
     "collect",
+    "exit_code_of",
     "finite",
     "hidden",
     "is_coded",
