@@ -89,7 +89,7 @@ def test_rows_with_findings_go_and_the_finding_is_told():
     assert [row.id for row in clean(rows, drop_finding=("error", "refusal")).kept] == ["r1"]
     with pytest.raises(BpError, match="refusals") as error:
         clean(rows, drop_finding=("refusals",))
-    assert error.value.hint == "--drop-finding refusal"
+    assert error.value.hint == "use --drop-finding refusal"
     with pytest.raises(BpError, match="klingon"):
         clean(rows, language=("klingon",))
 

@@ -204,4 +204,4 @@ def test_bad_arguments(threshold, unit):
     with pytest.raises(BpError) as error:
         NearDuplicateSearch(threshold, unit)
     assert error.value.code == "INPUT_VALIDATION_FAILED"
-    assert error.value.hint.startswith("--")
+    assert error.value.hint.startswith("use --")

@@ -84,4 +84,4 @@ def test_bad_tokenizers_are_refused(tmp_path):
         assert error.value.code == "INPUT_TOKENIZER_INVALID"
     with pytest.raises(BpError) as error:
         validate([], tokenizer=tmp_path)
-    assert error.value.hint == "--max-length 2048"
+    assert error.value.hint == "use --max-length 2048"

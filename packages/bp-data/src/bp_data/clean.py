@@ -289,7 +289,9 @@ class _Filters:
                 self.patterns[name] = re.compile(pattern) if pattern else None
             except re.error as error:
                 raise BpError(
-                    "INPUT_PATTERN_INVALID", f"{name}: {error}", f"--{name.replace('_', '-')} 'plain text'"
+                    "INPUT_PATTERN_INVALID",
+                    f"{name}: {error}",
+                    f"use --{name.replace('_', '-')} 'plain text'",
                 ) from None
         if settings.language and (unknown := sorted(set(settings.language) - (known := languages()))):
             hint = f"languages are {', '.join(sorted(known))}"
@@ -300,7 +302,7 @@ class _Filters:
             if code != "error" and code not in REASONS:
                 close = difflib.get_close_matches(code, REASONS, 1)
                 hint = (
-                    f"--drop-finding {close[0]}"
+                    f"use --drop-finding {close[0]}"
                     if close
                     else "python -c 'import bp_data; print(*bp_data.REASONS)'"
                 )

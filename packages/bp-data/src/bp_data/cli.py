@@ -321,7 +321,7 @@ def map_command(
         raise BpError(
             "INPUT_VALIDATION_FAILED",
             f"{' and '.join(ways)} exclude each other",
-            f"bp-data map {dataset} {ways[0]} …",
+            f"give {ways[0]} alone",
         )
     if mapper:
         for line in load_mappers(mapper_module)[1]:

@@ -99,7 +99,7 @@ class FieldMap:
             raise BpError(
                 "INPUT_MAPPING_INVALID",
                 "two fields are mapped to the same target",
-                "--map question=prompt,answer=completion",
+                "use --map question=prompt,answer=completion",
             )
 
     def apply(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -266,7 +266,7 @@ def _strings(value: Any) -> dict[str, str]:
         raise BpError(
             "INPUT_MAPPING_INVALID",
             "fields, labels and templates are objects from text to text",
-            "--map question=prompt",
+            "use --map question=prompt",
         )
     return {str(k): v for k, v in value.items()}
 

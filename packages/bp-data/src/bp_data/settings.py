@@ -19,5 +19,5 @@ def checked(settings: Any) -> None:
             k.check(getattr(settings, k.name))
         except ValueError as error:
             flag = f"--{k.name.replace('_', '-')}"
-            hint = f"{flag} {k.choices[0]}" if k.choices else f"see --help for {flag}"
+            hint = f"use {flag} {k.choices[0]}" if k.choices else f"see --help for {flag}"
             raise BpError("INPUT_VALIDATION_FAILED", str(error), hint) from None

@@ -149,7 +149,9 @@ def split(
     settings = dataclasses.replace(settings or SplitSettings(), **changes)
     if not 0 < settings.ratio < 1:
         raise BpError(
-            "INPUT_VALIDATION_FAILED", f"ratio must be in (0, 1), not {settings.ratio}", "--heldout-ratio 0.1"
+            "INPUT_VALIDATION_FAILED",
+            f"ratio must be in (0, 1), not {settings.ratio}",
+            "use --heldout-ratio 0.1",
         )
     checked(settings)
     rows: list[Example] = []

@@ -191,7 +191,7 @@ def validate(
         raise BpError(
             "INPUT_VALIDATION_FAILED",
             "a tokenizer counts against a limit; none is given",
-            "--max-length 2048",
+            "use --max-length 2048",
         )
     started = time.perf_counter()
     reader: Reader | None = None

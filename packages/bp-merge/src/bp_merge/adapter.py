@@ -173,7 +173,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             raise BpError(
                 "INPUT_ADAPTER_UNSUPPORTED",
                 f"{folder}: it adapts parameters ({', '.join(map(str, value))}) of a mixture of experts, which is not merged",
-                "train it on attention and shared layers: backprop train … --target-modules all-linear",
+                "train it on attention and shared layers, with --target-modules all-linear",
             )
         if key not in _KNOWN and value not in (None, False, {}, [], ""):
             raise _unsupported(folder, f"{key} = {value!r} changes what the adapter computes, or is unknown")

@@ -36,7 +36,7 @@ def _numbers(text: str | None) -> list[float] | None:
         return [float(x) for x in text.split(",")]
     except ValueError:
         raise BpError(
-            "INPUT_VALIDATION_FAILED", f"weights are numbers, not {text!r}", "--weights 1,0.5"
+            "INPUT_VALIDATION_FAILED", f"weights are numbers, not {text!r}", "use --weights 1,0.5"
         ) from None
 
 
@@ -45,9 +45,9 @@ def _parameters(pairs: tuple[str, ...], density: float | None) -> dict[str, Any]
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign or not name:
-            raise BpError("INPUT_VALIDATION_FAILED", f"{pair!r} is not NAME=VALUE", "--param scale=0.5")
+            raise BpError("INPUT_VALIDATION_FAILED", f"{pair!r} is not NAME=VALUE", "use --param scale=0.5")
         if name in found:
-            raise BpError("INPUT_VALIDATION_FAILED", f"{name} is given twice", f"--param {pair}")
+            raise BpError("INPUT_VALIDATION_FAILED", f"{name} is given twice", f"use --param {pair}")
         found[name] = value.lower() == "true" if value.lower() in ("true", "false") else value
     return found
 
@@ -227,7 +227,7 @@ def bake(
         raise BpError(
             "INPUT_VALIDATION_FAILED",
             f"{len(adapters)} adapters need {len(adapters)} weights, not {len(numbers)}",
-            f"--weights {','.join(['1'] * len(adapters))}",
+            f"use --weights {','.join(['1'] * len(adapters))}",
         )
     loaded = [(Adapter.load(a), w) for a, w in zip(adapters, numbers, strict=True)]
     if dry_run:
@@ -322,7 +322,7 @@ def slao(
 
     before = SlaoState.load(state) if (state / "slao.json").exists() else None
     if start is not None and start.exists():
-        raise BpError("INPUT_PATH_EXISTS", f"{start} exists", f"--start {start}-2")
+        raise BpError("INPUT_PATH_EXISTS", f"{start} exists", f"use --start {start}-2")
     done = step(before, Adapter.load(adapter), variant=variant, weight=schedule, min_cosine=min_cosine)
     if not dry_run and done.accepted:
         done.state.save(state)

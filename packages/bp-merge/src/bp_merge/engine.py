@@ -242,7 +242,7 @@ def _prepare(
         raise BpError(
             "INPUT_VALIDATION_FAILED",
             f"{name} needs one file of input moments per adapter: {n}, not {len(moments)}",
-            "--moments A.safetensors --moments B.safetensors",
+            "use --moments A.safetensors --moments B.safetensors",
         )
     _check_bases(adapters)
     full, tokens = _common_tensors(adapters)

@@ -272,7 +272,7 @@ def get_method(name: str) -> Method:
     raise BpError(
         "INPUT_VALIDATION_FAILED",
         f"there is no method {name!r}" + (f"; did you mean {near[0]}?" if near else ""),
-        f"--method {near[0] if near else 'task_arithmetic'}",
+        f"use --method {near[0] if near else 'task_arithmetic'}",
         details={"methods": method_names()},
     )
 

@@ -247,7 +247,7 @@ def _settings(
         near = difflib.get_close_matches(method, METHODS, 1)
         raise refuse(
             f"{method!r} is no method for models; there are {', '.join(METHODS)}",
-            f"--method {near[0] if near else 'task_arithmetic'}",
+            f"use --method {near[0] if near else 'task_arithmetic'}",
         )
     if count < 2 or (method == "slerp" and count != 2):
         raise refuse(
@@ -261,7 +261,7 @@ def _settings(
     if len(given) != count or not all(map(math.isfinite, given)):
         raise refuse(
             f"{count} models need {count} finite weights, not {list(given)}",
-            f"--weights {','.join(['1'] * count)}",
+            f"use --weights {','.join(['1'] * count)}",
         )
     if "scale" in values:
         values["scale"] = factor_of(values["scale"], weights is not None, count)

@@ -53,10 +53,12 @@ def schedule(kind: Schedule, i: int) -> float:
             raise BpError(
                 "INPUT_VALIDATION_FAILED",
                 f"{kind!r} is no schedule",
-                "--schedule sqrt, linear, log or a number",
+                "use --schedule sqrt, linear, log or a number",
             ) from None
     if not 0 <= value <= 1:
-        raise BpError("INPUT_VALIDATION_FAILED", f"λ({i}) = {value} is not within [0, 1]", "--schedule sqrt")
+        raise BpError(
+            "INPUT_VALIDATION_FAILED", f"λ({i}) = {value} is not within [0, 1]", "use --schedule sqrt"
+        )
     return value if i > 1 else 1.0
 
 
@@ -234,14 +236,16 @@ def step(
         variant = variant or "paper"
         if variant not in VARIANTS:
             raise BpError(
-                "INPUT_VALIDATION_FAILED", f"variant is paper or delta, not {variant!r}", "--variant paper"
+                "INPUT_VALIDATION_FAILED",
+                f"variant is paper or delta, not {variant!r}",
+                "use --variant paper",
             )
         return SlaoStep(SlaoState(finetuned, finetuned, 1, variant), True, 1.0, None, {})
     if variant not in (None, state.variant):
         raise BpError(
             "INPUT_VALIDATION_FAILED",
             f"the state was made with the variant {state.variant}, not {variant}",
-            f"--variant {state.variant}, or another folder: --state DIR",
+            f"use --variant {state.variant}, or another folder: --state DIR",
         )
     _check_fit(state, finetuned)
     i = state.count + 1

@@ -79,7 +79,7 @@ def parse_sources(data: Sequence[str | Path]) -> tuple[list[str], tuple[float, .
                 raise BpError(
                     "CONFIG_INVALID_SETTING",
                     f"the weight in {item!r} is no positive number",
-                    f"--data {name}=0.5",
+                    f"use --data {name}=0.5",
                 )
             names.append(name)
             weights.append(number)
@@ -187,7 +187,7 @@ def prepare(
         raise BpError(
             "INPUT_TOO_FEW_TRAINABLE",
             f"only {share:.2%} of the tokens carry a label (at least {data.min_trainable:.2%} is asked for)",
-            "look at the loss mask: backprop train --preview 5 …, or lower --min-trainable",
+            "look at the loss mask: add --preview 5 to the command, or lower --min-trainable",
         )
     _tell_rejections(rejections, counts, lead, tell)
     cut = sum(piece.cut for unit in train_units for piece in unit)
@@ -324,7 +324,9 @@ def load(folder: Path) -> Prepared:
         train, heldout = Tokens.load(folder / "train"), Tokens.load(folder / "heldout")
     except (OSError, ValueError, KeyError) as error:
         raise BpError(
-            "STATE_TOKENS_MISSING", f"{folder} is incomplete: {error}", "start again: backprop train …"
+            "STATE_TOKENS_MISSING",
+            f"{folder} is incomplete: {error}",
+            f"start again: backprop replay {folder.parent.name}",
         ) from None
     weights = account["weights"]
     return Prepared(

@@ -164,7 +164,7 @@ class Encoder:
         return BpError(
             "CONFIG_TEMPLATE_LOSES",
             cause,
-            f"train with a template that can say it: backprop train --chat-template {self.fitting} …",
+            f"train with a template that can say it: add --chat-template {self.fitting} to the command",
         )
 
     # ------------------------------------------------------------------------------------------ training
@@ -343,7 +343,7 @@ class Encoder:
         raise BpError(
             "CONFIG_TEMPLATE_NO_END",
             "the chat template ends an assistant turn with no end-of-turn token, so the model would never learn to stop",
-            "choose a template that does: backprop train --chat-template plain …",
+            "choose a template that does: add --chat-template plain to the command",
         )
 
     def _finished(self, example: Example, ids: list[int], mask: bytearray, part: int) -> Encoded | Rejected:
@@ -408,7 +408,7 @@ def frozen_dates(template: str, now: dt.datetime) -> str:
         raise BpError(
             "CONFIG_TEMPLATE_DATED",
             "the chat template writes today's date in a format that cannot be frozen for the run",
-            "save the template with a fixed date and name it: backprop train --chat-template FILE …",
+            "save the template with a fixed date and name it with --chat-template FILE",
         )
     return frozen
 

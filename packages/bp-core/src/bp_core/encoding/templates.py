@@ -51,7 +51,7 @@ def choose_template(tokenizer: Any, chosen: str | None) -> str:
             raise BpError(
                 "CONFIG_TEMPLATE_MISSING",
                 f"{tokenizer.name_or_path or 'the model'} is a base model without a chat template",
-                "choose one: backprop train --chat-template plain … (or "
+                "choose one: add --chat-template plain to the command (or "
                 + ", ".join(sorted(NAMED))
                 + ", or a Jinja file)",
             )

@@ -67,5 +67,5 @@ def add_adapter(model: nn.Module, settings: Settings) -> Any:
         raise BpError(
             "CONFIG_TARGET_MODULES",
             f"no module is called {', '.join(lora.target_modules)} ({str(error).splitlines()[0][:120]})",
-            f"--target-modules all-linear, or some of: {', '.join(linear)}",
+            f"use --target-modules all-linear, or some of: {', '.join(linear)}",
         ) from None

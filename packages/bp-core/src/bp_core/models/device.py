@@ -62,7 +62,9 @@ def choose_device(settings: Settings) -> Device:
     if model.backend == "cpu" or not cuda:
         dtype = torch.float32 if model.dtype == "auto" else getattr(torch, model.dtype)
         if dtype is torch.float16:
-            raise BpError("CONFIG_INVALID_SETTING", "float16 does not train on the CPU", "--dtype float32")
+            raise BpError(
+                "CONFIG_INVALID_SETTING", "float16 does not train on the CPU", "use --dtype float32"
+            )
         return Device(torch.device("cpu"), dtype, None if dtype is torch.float32 else dtype, "CPU")
     half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     dtype = half if model.dtype == "auto" else getattr(torch, model.dtype)

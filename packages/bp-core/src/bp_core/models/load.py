@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def load_tokenizer(folder: Path, settings: Settings) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.model.trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise _failed(f"no tokenizer can be loaded from {folder}", error) from None
+        raise _failed(folder, f"no tokenizer can be loaded from {folder}", error) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # filler only: masks are positional, so no label is lost
     tokenizer.padding_side = "right"
@@ -54,18 +55,18 @@ def load_model(folder: Path, settings: Settings, device: Device) -> Any:
             use_safetensors=True,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise _failed(f"the model in {folder} cannot be loaded", error) from None
+        raise _failed(folder, f"the model in {folder} cannot be loaded", error) from None
     model.config.use_cache = False
     model.requires_grad_(False)
     return model.to(device.device)  # type: ignore[arg-type]  # the stubs take it for an unbound method
 
 
-def _failed(what: str, error: Exception) -> BpError:
+def _failed(folder: Path, what: str, error: Exception) -> BpError:
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return BpError(
         "DEP_MODEL_LOAD_FAILED",
         f"{what}: {cause}",
-        "backprop info MODEL  (tells what is missing)",
+        f"see what is there of the model: backprop info {shlex.quote(str(folder))}",
         details={"cause": type(error).__name__},
     )
 

@@ -160,7 +160,7 @@ class Judge:
                 raise BpError(
                     "CONFIG_JUDGE_MISSING",
                     f"the judge's key is not set: {s.key_env}",
-                    f"export {s.key_env}=…",
+                    f"set the variable {s.key_env} to the key",
                 )
             headers["Authorization"] = f"Bearer {os.environ[s.key_env]}"
         self.calls += 1

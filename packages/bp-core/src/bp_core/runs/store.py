@@ -154,7 +154,7 @@ class RunStore:
             raise BpError(
                 "CONFIG_INVALID_SETTING",
                 f"a run id is up to 64 letters, digits, - and _, not {run_id!r}",
-                "backprop train --run-id my-run-1 …",
+                "add --run-id my-run-1 to the command",
             )
         if (self.output / run_id).exists():
             raise self._taken(run_id)

@@ -225,7 +225,7 @@ def check(names: Sequence[str]) -> list[str]:
             raise BpError(
                 "INPUT_TRACKER_UNKNOWN",
                 f"no tracker {name!r}; {guess}",
-                "backprop train --tracker tensorboard …",
+                "add --tracker tensorboard to the command",
             )
         if importlib.util.find_spec(name) is None:
             raise BpError(

@@ -202,7 +202,7 @@ class HeatGuard:
             raise BpError(
                 "CONFIG_INVALID_SETTING",
                 f"temperatures must rise: resume {self.resume:g} < pause {self.pause:g} < abort {self.abort:g} °C",
-                "backprop train --resume-temperature 80 --pause-temperature 90 --abort-temperature 95 …",
+                "add --resume-temperature 80 --pause-temperature 90 --abort-temperature 95 to the command",
             )
 
     def observe(self, state: HeatState, now: float, temperature: float | None) -> tuple[HeatState, Verdict]:

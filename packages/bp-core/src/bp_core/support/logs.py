@@ -100,7 +100,7 @@ def configure(
             raise BpError(
                 "CONFIG_INVALID_SETTING",
                 f"{name} must be one of {', '.join(allowed)}, not {value!r}",
-                f"backprop --{name.replace(' ', '-')} {allowed[1]} …",
+                f"put --{name.replace(' ', '-')} {allowed[1]} before the name of the command",
             )
     sink = logging.StreamHandler(stream or sys.stderr)
     sink.setFormatter(_formatter(fmt, colours=fmt == "console" and _coloured(sink.stream)))

@@ -103,7 +103,7 @@ def write(root: Path, step: int, fill: Callable[[Path], None], **facts: Any) -> 
         raise BpError(
             "RUNTIME_CHECKPOINT_FAILED",
             f"checkpoint of step {step} could not be written: {error}",
-            f"make room on the disk that holds {root}, then: backprop resume",
+            f"make room on the disk that holds {root}, then: backprop resume {root.parent.name}",
             retryable=True,
             details={"step": step},
         ) from error
@@ -119,7 +119,9 @@ def read(folder: Path, *, verify: bool = True) -> Checkpoint:
 
     def invalid(why: str) -> BpError:
         return BpError(
-            "STATE_CHECKPOINT_INVALID", f"{folder.name}: {why}", "backprop resume  (takes the one before)"
+            "STATE_CHECKPOINT_INVALID",
+            f"{folder.name}: {why}",
+            f"backprop resume {folder.parent.parent.name}  (takes the checkpoint before)",
         )
 
     try:

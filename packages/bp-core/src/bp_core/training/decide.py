@@ -37,13 +37,13 @@ def check(settings: Settings) -> None:
         raise BpError(
             "CONFIG_CONFLICT",
             f"--truncate would cut the answers that {method.method} compares",
-            f"leave --truncate out: backprop train --method {method.method} …",
+            "leave --truncate out",
         )
     if method.label_smoothing and method.dpo_loss not in ("sigmoid", "robust"):
         raise BpError(
             "CONFIG_CONFLICT",
             f"the loss {method.dpo_loss} knows no label smoothing",
-            "backprop train --method dpo --dpo-loss robust --label-smoothing 0.1 …",
+            "add --method dpo --dpo-loss robust --label-smoothing 0.1 to the command",
         )
     HeatGuard(
         safety.pause_temperature, safety.resume_temperature, safety.abort_temperature

@@ -188,7 +188,7 @@ def _refuse_slow(
         raise BpError(
             "DEP_GPU_NOT_AVAILABLE",
             f"training {settings.model.model} on this CPU would take about {_duration(hours * 3600)}",
-            f"backprop train --model {settings.model.model} --allow-cpu …  (insists), or choose a smaller model",
+            "add --allow-cpu to the command, which insists, or choose a smaller model",
             details={"hours": round(hours, 1), "limit": settings.safety.max_cpu_hours},
         )
 

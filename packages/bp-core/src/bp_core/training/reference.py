@@ -42,7 +42,7 @@ def with_reference(trainer: StepTrainer | None, tokens: Tokens, units: np.ndarra
         raise BpError(
             "STATE_TOKENS_MISSING",
             f"{folder} has lost the log-probabilities of the model before the first step",
-            "start again: backprop train …",
+            f"start again: backprop replay {folder.parent.parent.name}",
         )
     measured = tokens.with_column(COLUMN, trainer.reference(tokens, units))
     measured.save_columns(folder)

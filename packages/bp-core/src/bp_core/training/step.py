@@ -166,7 +166,7 @@ class StepTrainer(transformers.Trainer):
             "RUNTIME_GPU_OOM",
             f"out of memory at step {self.state.global_step + 1} with {self.micro} example(s) per pass"
             + ("" if self.oom_recovery else " (recovery is off)"),
-            "shorten the examples: backprop train --max-seq-length 1024 …, or add --gradient-checkpointing",
+            "shorten the examples: add --max-seq-length 1024 to the command, or add --gradient-checkpointing",
             details={
                 "step": self.state.global_step,
                 "micro_batch": self.micro,

@@ -173,7 +173,7 @@ class Watch:
         if verdict.action == "stop":
             self._tell(verdict.code, verdict.message, **verdict.details)
             error = verdict.error(
-                "backprop train --lr 1e-4 …  (a lower learning rate), or look at the rows of that step"
+                "add --lr 1e-4 to the command  (a lower learning rate), or look at the rows of that step"
             )
             error.details["run_id"] = self.run.run_id
             raise error

@@ -46,7 +46,7 @@ def format_named(name: str) -> Format:
     import difflib
 
     close = difflib.get_close_matches(wanted, NAMES, 1)
-    hint = f"--format {close[0]}" if close else f"one of auto, {', '.join(FORMATS)}"
+    hint = f"use --format {close[0]}" if close else f"one of auto, {', '.join(FORMATS)}"
     raise BpError("INPUT_FORMAT_UNKNOWN", f"there is no format {name!r}", hint)
 
 

@@ -54,7 +54,7 @@ def report(
         value = getattr(settings, name)
         if value is not None and not 0 <= value <= 1:
             flag = "--" + name.replace("_", "-")
-            raise BpError("INPUT_VALIDATION_FAILED", f"{name} must be 0 to 1, not {value}", f"{flag} 0.1")
+            raise BpError("INPUT_VALIDATION_FAILED", f"{name} must be 0 to 1, not {value}", f"use {flag} 0.1")
 
     one_pass = Pass(settings, progress)
     with contextlib.closing(one_pass), room_for_temporary_files():

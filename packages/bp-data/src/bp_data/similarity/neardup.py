@@ -127,11 +127,11 @@ class NearDuplicateSearch:
             raise BpError(
                 "INPUT_VALIDATION_FAILED",
                 f"the threshold must be 0.3 to 1, not {threshold}",
-                "--dup-threshold 0.8",
+                "use --dup-threshold 0.8",
             )
         if unit not in UNITS:
             raise BpError(
-                "INPUT_VALIDATION_FAILED", f"shingle is {unit!r}, not one of {UNITS}", "--shingle auto"
+                "INPUT_VALIDATION_FAILED", f"shingle is {unit!r}, not one of {UNITS}", "use --shingle auto"
             )
         self.threshold, self.unit = threshold, unit
         self.bands = lsh.bands_for(threshold)

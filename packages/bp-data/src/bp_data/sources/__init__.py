@@ -131,7 +131,7 @@ def expand(*specs: Any, text: bool = False) -> list[Source]:
             sources += _behind(os.fspath(spec), text)
         else:
             cause = f"{type(spec).__name__} is neither a path nor rows"
-            raise BpError("INPUT_VALIDATION_FAILED", cause, 'bp_data.read("train.jsonl")')
+            raise BpError("INPUT_VALIDATION_FAILED", cause, 'give a path: bp_data.read("train.jsonl")')
     names, again = Counter(source.name for source in sources), Counter[str]()
     for source in sources:
         name = source.name

@@ -41,7 +41,7 @@ def parts(value: Any) -> tuple[list[tuple[str, Any]], str]:
         return [(str(name), part) for name, part in value.items()], ""
     columns = {name: _listed(column) for name, column in value.items()}
     sizes = {name: len(column) for name, column in columns.items() if column is not None}
-    hint = 'bp_data.read([{"prompt": "…", "completion": "…"}])'
+    hint = 'give rows: bp_data.read([{"prompt": "Why?", "completion": "So."}])'
     if len(sizes) < len(columns) or not sizes:
         cause = "a mapping must hold columns (lists) or splits; for one row, give a list of it"
         raise BpError("INPUT_VALIDATION_FAILED", cause, hint)

@@ -90,7 +90,10 @@ def resolve_base(
         return resolve_base(folder.parent, revision, token, weights=weights)
     if _looks_like_path(text):
         raise _failed(
-            text, "not_found", f"there is no folder {text}", "check the path, or name a Hub id (owner/name)"
+            text,
+            "not_found",
+            f"there is no folder {text}",
+            f"name a folder that is there, or a Hub id (owner/name): ls {folder.parent}",
         )
 
     offered = _entry_points()

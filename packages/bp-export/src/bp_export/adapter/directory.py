@@ -97,7 +97,11 @@ class AdapterInfo:
         """
         folder = Path(path).expanduser()
         if not folder.is_dir():
-            raise _invalid(folder, f"there is no adapter directory {folder}", "check the path")
+            raise _invalid(
+                folder,
+                f"there is no adapter directory {folder}",
+                "name the folder of an adapter; those of your runs: backprop runs",
+            )
         hint = (
             f"name a directory that PEFT saved (adapter_config.json, adapter_model.safetensors), not {folder}"
         )
@@ -172,7 +176,7 @@ class AdapterInfo:
             raise BpError(
                 "INPUT_WRONG_BASE",
                 f"{base} is not the model that {self.path} was trained on ({self.base_ref}): the configurations differ",
-                f"--base-model {self.base_ref or 'OWNER/NAME'}",
+                f"use --base-model {self.base_ref or 'OWNER/NAME'}",
                 details={"expected": self.base_config_sha256, "found": found},
             )
 

@@ -258,7 +258,7 @@ def _refuse_whole_model(inputs: Inputs, s: ExportSettings) -> None:
         raise BpError(
             "INPUT_VALIDATION_FAILED",
             f"--format {s.format} takes one adapter; {len(inputs.adapters)} were named",
-            "combine them first: backprop merge ADAPTER ADAPTER --output DIR",
+            "combine them first: backprop merge merge ADAPTER ADAPTER --output DIR",
         )
 
 

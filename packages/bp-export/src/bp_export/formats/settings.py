@@ -113,12 +113,12 @@ def _consistent(s: ExportSettings) -> None:
     if s.ollama and s.format in ("lora", "merged", "gguf-lora"):
         refuse(
             f"--ollama needs a GGUF model; --format {s.format} makes none",
-            "--format gguf --ollama, or --format ollama-adapter for the adapter unmerged",
+            "use --format gguf --ollama, or --format ollama-adapter for the adapter unmerged",
         )
     if s.format == "ollama-adapter" and not s.base_model:
         refuse(
             "ollama-adapter needs the base that the adapter is put on",
-            "--base-model llama3.2  (an Ollama model, or the path of a base GGUF file)",
+            "use --base-model llama3.2  (an Ollama model, or the path of a base GGUF file)",
         )
     if s.adapter_tag and s.format != "ollama-adapter":
         refuse("--adapter-tag belongs to --format ollama-adapter", "add --format ollama-adapter")

@@ -42,7 +42,7 @@ def read_token(
         raise BpError(
             "INPUT_TOKEN_FILE_INVALID",
             f"{file} cannot be read: {reason}",
-            f"check the path: --token-file {file}",
+            f"ls -l {file}",
         ) from None
     if not text or len(text.split()) != 1:
         raise BpError(

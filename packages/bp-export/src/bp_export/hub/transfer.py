@@ -305,7 +305,7 @@ def check_repo_id(repo_id: str) -> None:
         raise BpError(
             "INPUT_REPO_ID_INVALID",
             f"{repo_id!r} is no repository name: {first_line(error)}",
-            "--repo OWNER/NAME",
+            "use --repo OWNER/NAME",
         ) from None
 
 

@@ -297,7 +297,7 @@ class Ollama:
             return BpError(
                 "OLLAMA_DISK_FULL",
                 f"the disk of the Ollama server is full: {text}",
-                "remove models that are not needed (backprop ollama list, backprop ollama rm NAME), then run it again",
+                "remove a model that is not needed, then run it again: backprop ollama rm NAME",
                 details=details,
             )
         if "digest mismatch" in lowered:

@@ -113,7 +113,7 @@ def read_modelfile(path: Path) -> Modelfile:
         text = path.expanduser().read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
-        raise _invalid(f"{path} cannot be read: {reason}", f"check the path: --modelfile {path}") from None
+        raise _invalid(f"{path} cannot be read: {reason}", f"ls -l {path}") from None
     return parse(text)
 
 

@@ -100,7 +100,7 @@ def parse_name(text: str) -> Name:
         raise BpError(
             "INPUT_MODEL_NAME_INVALID",
             f"{text!r} is no valid Ollama model name",
-            f"--name {sanitize(text)}  (letters, digits, `_`, `-`, `.`; one optional `:tag`)",
+            f"use --name {sanitize(text)}  (letters, digits, `_`, `-`, `.`; one optional `:tag`)",
         )
     return Name(last, tag, namespace, host)
 

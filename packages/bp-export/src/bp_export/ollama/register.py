@@ -91,7 +91,7 @@ def find_gguf(path: Path) -> Path:
     if len(found) == 1:
         return found[0]
     if not path.exists():
-        raise BpError("INPUT_VALIDATION_FAILED", f"there is no {path}", "check the path")
+        raise BpError("INPUT_VALIDATION_FAILED", f"there is no {path}", f"ls -l {path.parent}")
     told = f"holds {len(found)} GGUF files" if found else "holds no GGUF file"
     raise BpError(
         "INPUT_VALIDATION_FAILED",

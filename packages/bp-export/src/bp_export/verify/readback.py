@@ -178,7 +178,7 @@ def _accept(found: VerifyResult, file: Path, final: Path) -> None:
     raise BpError(
         "RUNTIME_GGUF_CHECK_FAILED",
         f"what was written is wrong and was set aside as {rejected.name}: {found.problems[0]}",
-        "report this with the architecture and the versions: backprop doctor",
+        "report this with the architecture and the versions: backprop info",
         details={"problems": list(found.problems)},
     )
 

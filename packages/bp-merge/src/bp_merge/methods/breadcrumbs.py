@@ -35,7 +35,7 @@ def check_tails(density: float, gamma: float) -> None:
         raise BpError(
             "INPUT_VALIDATION_FAILED",
             f"density {density} and gamma {gamma} make more than 1",
-            f"--param gamma={max(0.0, 1 - density):.3g}",
+            f"use --param gamma={max(0.0, 1 - density):.3g}",
         )
 
 

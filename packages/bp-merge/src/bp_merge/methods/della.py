@@ -25,7 +25,7 @@ def check_chances(density: float, epsilon: float) -> None:
         raise BpError(
             "INPUT_VALIDATION_FAILED",
             f"density ± epsilon/2 must lie within (0, 1]: {density} ± {epsilon / 2}",
-            "--param epsilon=0.1",
+            "use --param epsilon=0.1",
         )
 
 

@@ -23,7 +23,7 @@ def place(t: float | None, weights: Sequence[float]) -> float:
         return t
     if min(weights) < 0 or not sum(weights):
         raise BpError(
-            "INPUT_VALIDATION_FAILED", "slerp needs weights ≥ 0 with a positive sum", "--weights 1,1"
+            "INPUT_VALIDATION_FAILED", "slerp needs weights ≥ 0 with a positive sum", "use --weights 1,1"
         )
     return weights[1] / sum(weights)
 
@@ -52,7 +52,7 @@ def slerp(
         return parts[0]
     if len(parts) != 2:
         raise BpError(
-            "INPUT_VALIDATION_FAILED", f"slerp takes two adapters, not {len(parts)}", "--method linear"
+            "INPUT_VALIDATION_FAILED", f"slerp takes two adapters, not {len(parts)}", "use --method linear"
         )
     t = place(t, weights)
     cos = cosine(*parts)
@@ -60,7 +60,7 @@ def slerp(
         raise BpError(
             "INPUT_VALIDATION_FAILED",
             f"{context.module}: the two changes are opposite, no arc joins them",
-            "--method linear",
+            "use --method linear",
         )
     if cos > 0.9995 or not norm(parts[0]) or not norm(parts[1]):
         return stack(parts, [1 - t, t])
