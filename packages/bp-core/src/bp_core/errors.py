@@ -68,6 +68,14 @@ CODES: dict[str, Code] = {
     "STATE_RUN_NO_ADAPTER": Code(
         "an adapter was asked of a run that has left none", "let the run end: backprop resume RUN"
     ),
+    "STATE_JOB_CANCELLED": Code(
+        "a job was asked to stop while it waited or prepared; it did nothing",
+        "start it again when it is wanted: backprop replay RUN",
+    ),
+    "INPUT_RUN_KIND": Code(
+        "what was asked for is not possible for a job of this kind",
+        "see which jobs are trainings: backprop runs",
+    ),
     "STATE_RUNS_LOCKED": Code(
         "the run store stayed locked by another process for longer than the time limit",
         "wait a moment and repeat the command",
@@ -269,7 +277,9 @@ CODES: dict[str, Code] = {
 }
 
 EVENTS: dict[str, str] = {
-    "RUN_STARTED": "the run was created",
+    "JOB_QUEUED": "the job waits for its turn on the card",
+    "JOB_PREPARING": "the job reads its data and decides; its work has not begun",
+    "RUN_STARTED": "the work began",
     "RUN_RESUMED": "the run goes on in a new process, from the step named",
     "RUN_FINISHED": "the run ended, with the status named",
     "RUN_FAILED": "an error ended the run",
@@ -295,4 +305,5 @@ EVENTS: dict[str, str] = {
     "CALLBACK_FAILED": "a callback of the user raised and was switched off",
     "TRACKER_FAILED": "a tracker broke and is left out",
     "STORE_REBUILT": "the run was restored from its directory",
+    "STORE_MIGRATED": "the run store was brought to a newer schema version; the row was kept",
 }

@@ -8,17 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import click
+from bp_core.runs import rows
 from bp_core.runs.store import RunStore, export_jsonl
 from bp_merge.common import Sink, output_options
 
 from bp_cli.options import output_option
 from bp_cli.text import number, table
 
-STATUSES = ("running", "paused", "completed", "stopped", "interrupted", "failed", "crashed")
+STATUSES = (*rows.STATUSES, "crashed")
 
 
 def _when(seconds: float) -> str:
     return dt.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+def done(record: rows.RunRecord) -> str:
+    """How far a job is: `3 of 10 steps`, `40%` of what is counted in bytes."""
+    from bp_cli.text import size
+
+    at = record.progress
+    amount, total, unit = at.get("done", record.step), at.get("total"), at.get("unit", "")
+    if unit == "bytes":
+        return f"{amount / total:.0%} of {size(total)}" if total else size(amount)
+    return f"{amount} of {total}" if total else str(amount)
 
 
 @click.command(epilog="\b\nExamples:\n  backprop runs\n  backprop runs --status failed --json\n")
@@ -36,20 +48,21 @@ def runs(sink: Sink, output: Path, status: str | None, limit: int) -> None:
             return f"no runs in {output} are {status}; all of them: backprop runs --output {output}"
         if not found:
             return f"no runs in {output}; the first one: backprop quickstart --output {output}"
-        rows = [
+        lines = [
             (
                 r.run_id,
+                r.kind,
                 r.status,
                 _when(r.created_at),
                 str(r.base_model.get("ref", "")),
-                str(r.step),
+                done(r),
                 number(r.result.get("train_loss")),
                 number(r.result.get("heldout_loss_after")),
             )
             for r in found
         ]
         more = f"\n(the newest {limit}; --limit shows more)" if len(found) == limit else ""
-        return table(rows, ("run", "status", "started", "model", "steps", "loss", "held-out")) + more
+        return table(lines, ("run", "kind", "status", "made", "model", "done", "loss", "held-out")) + more
 
     sink.result({"runs": [r.to_dict() for r in found]}, human, quiet="\n".join(r.run_id for r in found))
 
@@ -75,13 +88,21 @@ def show_run(sink: Sink, run_id: str, output: Path) -> None:
         facts = [
             ("run", record.run_id),
             ("status", record.status + (f": {result['error']}" if result.get("error") else "")),
-            ("started", f"{_when(record.created_at)}, took {record.seconds:.0f} s"),
-            ("model", str(record.base_model.get("ref", ""))),
             (
-                "data",
-                f"{record.dataset.get('accepted', 0)} rows used, {record.dataset.get('rejected', 0)} rejected",
+                "started",
+                f"{_when(record.started_at)}, took {record.seconds:.0f} s"
+                if record.started_at
+                else f"not yet: made {_when(record.created_at)}"
+                if record.status in rows.LIVE
+                else f"never: ended {record.seconds:.0f} s after it was made",
             ),
-            ("steps", f"{record.step} of {record.config.get('training', {}).get('steps')}"),
+            ("model", str(record.base_model.get("ref", ""))),
+            *(
+                [("data", f"{data.get('accepted', 0)} rows used, {data.get('rejected', 0)} rejected")]
+                if (data := record.dataset)
+                else []
+            ),
+            ("done", done(record)),
             *((name, f"{number(value)} (step {step})") for name, (step, value) in sorted(latest.items())),
         ]
         settings = [

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bp_core.errors import BpError
+from bp_core.runs.rows import LIVE
 from bp_core.runs.store import RunStore
 
 __all__ = ["LATEST", "find_adapter"]
@@ -48,11 +49,12 @@ def find_adapter(name: str | Path | None, output: str | Path) -> Path:
     record = store.get(text)
     adapter = record.path / "adapter"
     if not _is_adapter(adapter):
-        going = record.status in ("running", "paused")
+        going = record.status in LIVE
+        look = going or record.kind != "train"
         raise BpError(
             "STATE_RUN_NO_ADAPTER",
             f"run {record.run_id} is {record.status} and has no adapter",
-            f"backprop {'show-run' if going else 'resume'} {record.run_id}{store.flag}",
+            f"backprop {'show-run' if look else 'resume'} {record.run_id}{store.flag}",
             retryable=going,
             details={"run_id": record.run_id, "status": record.status},
         )

@@ -50,7 +50,7 @@ def rebuild(output: str | Path) -> Rebuilt:
             for manifest in sorted(output.glob("*/manifest.json")):
                 db.execute("BEGIN")
                 try:
-                    run_id = restore_row(db, manifest.parent, live=False)
+                    run_id = restore_row(db, manifest.parent, live=None)
                     _restore_metrics(db, run_id, manifest.parent / "metrics.jsonl")
                     insert_event(
                         db, run_id, 0, "STORE_REBUILT", "restored from the run's directory", time.time(), {}

@@ -136,10 +136,19 @@ def _read(source: str | Path, output: Path) -> dict[str, Any]:
     path = Path(source)
     path = path / "manifest.json" if path.is_dir() else path
     if path.suffix == ".json" or path.is_file():
-        return read_manifest(path)
-    record = RunStore(output).get(str(source))
-    facts = ("run_id", "config", "sources", "environment", "dataset", "base_model")
-    return {k: getattr(record, k) for k in facts}
+        recorded = read_manifest(path)
+    else:
+        record = RunStore(output).get(str(source))
+        facts = ("run_id", "kind", "config", "sources", "environment", "dataset", "base_model")
+        recorded = {k: getattr(record, k) for k in facts}
+    if recorded["kind"] != "train":
+        raise BpError(
+            "INPUT_RUN_KIND",
+            f"{recorded['run_id']} is a job of kind {recorded['kind']}: only a training is replayed",
+            f"backprop runs{RunStore(output).flag}",
+            details={"run_id": recorded["run_id"], "kind": recorded["kind"]},
+        )
+    return recorded
 
 
 def _touched(changed: Mapping[str, Any], settings: Settings) -> list[str]:

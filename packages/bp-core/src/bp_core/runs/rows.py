@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bp_core.errors import BpError
 from bp_core.runs.process import process_alive, process_identity
@@ -25,8 +25,15 @@ from bp_core.support.files import dumps, plain, storable
 from bp_core.support.redact import redact, redact_text
 
 # As stored. `crashed` is derived: it is what a dead process could not write.
-STATUSES = ("running", "paused", "completed", "stopped", "failed", "interrupted")
-LIVE = ("running", "paused")
+BEFORE = ("queued", "preparing")  # waits for the card; reads data and decides
+LIVE = (*BEFORE, "running", "paused")
+ENDS = ("completed", "stopped", "failed", "interrupted")
+STATUSES = (*LIVE, *ENDS)
+Start = Literal["queued", "preparing", "running"]
+
+# What another process may ask of a live run.
+Action = Literal["pause", "resume", "stop", "stop-and-save"]
+ACTIONS: tuple[Action, ...] = ("pause", "resume", "stop", "stop-and-save")
 
 # Seconds. The writer beats every 5 s in its own thread. Where the process can be looked up it is; on another
 # host or in another container only silence tells.
@@ -38,13 +45,22 @@ FACTS = ("config", "sources", "environment", "dataset", "base_model")
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """One run as recorded. Times are seconds since the epoch, UTC."""
+    """One run, or another job, as recorded. Times are seconds since the epoch, UTC.
+
+    Attributes:
+        kind: what the job does: train, export, …
+        created_at: when the row was made; it may have waited or read data after that.
+        started_at: when its work began; None where it never did.
+        progress: `done`, `total` and `unit` (steps, bytes, …), as far as they are known.
+        path: its folder.
+    """
 
     run_id: str
     kind: str
     name: str
     status: str
     created_at: float
+    started_at: float | None
     heartbeat_at: float
     finished_at: float | None
     step: int
@@ -58,17 +74,18 @@ class RunRecord:
     dataset: dict[str, Any]
     base_model: dict[str, Any]
     result: dict[str, Any]
+    progress: dict[str, Any]
     path: Path
 
     @property
     def seconds(self) -> float:
-        """Wall time from creation to the end, or to the last sign of life."""
-        return (self.finished_at or self.heartbeat_at) - self.created_at
+        """Wall time of the work, to its end or to the last sign of life; of the waiting where it never began."""
+        return (self.finished_at or self.heartbeat_at) - (self.started_at or self.created_at)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able data, times as ISO 8601 in UTC."""
         data = plain(self)
-        for key in ("created_at", "heartbeat_at", "finished_at"):
+        for key in ("created_at", "started_at", "heartbeat_at", "finished_at"):
             data[key] = iso(data[key])
         return {**data, "seconds": round(self.seconds, 3)}
 
@@ -132,14 +149,14 @@ def status_of(row: sqlite3.Row) -> str:
     return "crashed" if time.time() - row["heartbeat_at"] > SILENT_AFTER else row["status"]
 
 
-def restore_row(db: sqlite3.Connection, folder: Path, *, live: bool) -> str:
+def restore_row(db: sqlite3.Connection, folder: Path, *, live: Mapping[str, Any] | None) -> str:
     """Insert a run's row from its directory (`manifest.json`, and `result.json` where it ended). Returns its id.
 
     Args:
         db: a connection.
         folder: the run's directory.
-        live: the present process is writing the run; otherwise its end is read from `result.json`, and a run
-            without one counts as interrupted.
+        live: columns (`status`, `started_at`, `progress`) of a run that the present process is writing; without
+            them its end is read from `result.json`, and a run without one counts as interrupted.
 
     Raises:
         BpError: `INPUT_MANIFEST_INVALID`.
@@ -147,23 +164,28 @@ def restore_row(db: sqlite3.Connection, folder: Path, *, live: bool) -> str:
     manifest = read_manifest(folder / "manifest.json")
     created = seconds(manifest["created_at"])
     end: dict[str, Any] = {}
-    if not live and (folder / "result.json").is_file():
+    if live is None and (folder / "result.json").is_file():
         end = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    finished = seconds(end["finished_at"]) if end else None if live else created
+    finished = seconds(end["finished_at"]) if end else created if live is None else None
+    # an end written before `started_at` was recorded is that of a run that began with its row
+    began = seconds(end["started_at"]) if end.get("started_at") else None if "started_at" in end else created
     here = process_identity()
     row = {
         **{k: manifest[k] for k in ("run_id", "kind", "name", "seed", "parent")},
-        "status": end.get("status", "running" if live else "interrupted"),
+        "status": end.get("status", "interrupted"),
         "created_at": created,
-        "heartbeat_at": time.time() if live else finished,
+        "started_at": began,
+        "heartbeat_at": time.time() if finished is None else finished,
         "finished_at": finished,
         "step": end.get("step", 0),
         "host": here.host,
         "pid_space": here.pid_space,
-        "pid": here.pid if live else 0,
-        "pid_started": here.started if live else None,
+        "pid": 0 if live is None else here.pid,
+        "pid_started": None if live is None else here.started,
         **{k: dumps(manifest[k]) for k in FACTS},
         "result": dumps(end.get("result", {})),
+        "progress": dumps(end.get("progress", {})),
+        **(live or {}),
     }
     db.execute(
         f"INSERT INTO runs({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", tuple(row.values())

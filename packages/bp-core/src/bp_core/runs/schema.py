@@ -12,21 +12,25 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 
 from bp_core.errors import BpError
+from bp_core.runs.rows import insert_event
 
 FILE_NAME = "runs.db"
-VERSION = 1
+VERSION = 2
 
-# Step n of the list brings a file of version n to n + 1.
+# Step n of the list brings a file of version n to n + 1. Version 2 records jobs that wait or prepare: when the work
+# began is no longer when the row was made, and how far it is may be counted in other things than steps. A run of
+# version 1 began with its row, and has its steps in its settings.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE runs (
             run_id TEXT PRIMARY KEY,
             kind TEXT NOT NULL,                 -- train, multi-run, eval, …
             name TEXT NOT NULL DEFAULT '',
-            status TEXT NOT NULL,               -- running, paused, completed, stopped, failed, interrupted
+            status TEXT NOT NULL,               -- `rows.STATUSES`
             created_at REAL NOT NULL,           -- seconds since the epoch, UTC, like every time here
             heartbeat_at REAL NOT NULL,
             finished_at REAL,
@@ -80,7 +84,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX control_waiting ON control(run_id, id) WHERE taken_at IS NULL",
     ),
+    (
+        "ALTER TABLE runs ADD COLUMN started_at REAL",  # NULL until the work begins
+        "ALTER TABLE runs ADD COLUMN progress TEXT NOT NULL DEFAULT '{}'",  # JSON: done, total, unit
+        """UPDATE runs SET started_at = created_at, progress = json_object(
+            'done', step,
+            'total', CASE WHEN json_valid(config) THEN json_extract(config, '$.training.steps') END,
+            'unit', 'steps')""",
+    ),
 )
+# What each step of the list did to the rows that were there, told in their events.
+DID = ("", "the work began when the row was made; progress counts its steps")
 
 
 def connect(path: Path, *, timeout: float = 10.0, create: bool = False) -> sqlite3.Connection:
@@ -121,11 +135,13 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
         return
     db.execute("BEGIN IMMEDIATE")
     try:
-        for statements in MIGRATIONS[
-            _version(db, path) :
-        ]:  # read again: another process may have been faster
+        version = _version(db, path)  # read again: another process may have been faster
+        for number, statements in enumerate(MIGRATIONS[version:], version):
             for statement in statements:
                 db.execute(statement)
+            for row in db.execute("SELECT run_id, step FROM runs").fetchall():
+                told = f"{path.name} went from schema version {number} to {number + 1}: {DID[number]}"
+                insert_event(db, row["run_id"], row["step"], "STORE_MIGRATED", told, time.time(), {})
         db.execute(f"PRAGMA user_version={VERSION}")
         db.execute("COMMIT")
     except BaseException:

@@ -1,8 +1,8 @@
 """The record of every run of an output directory: what was asked, what happened, what came out.
 
-- A run is one directory, `<output>/<run_id>/`, and rows in one SQLite file, `<output>/runs.db` (`runs_db`).
-- Training writes through a `Run` (`run_writer`); everything else only reads, or leaves a `control` row.
-- `manifest.json` (at the start) and `result.json` (at the end) in the run's directory carry the same facts, so
+- A run is one directory, `<output>/<run_id>/`, and rows in one SQLite file, `<output>/runs.db` (`runs.schema`).
+- A job writes through its `Run` (`runs.writer`); everything else only reads (`runs.table`), or leaves a `control` row.
+- `manifest.json` (from the start, renewed when more is known) and `result.json` (at the end) in the run's directory carry the same facts, so
   that a run can be replayed on another machine and a damaged store rebuilt from its directories.
 - Run ids sort by time and are readable: `20261121-073455-a1b2c3`, UTC. Any unambiguous prefix names a run.
 - The status is honest: a run that says `running` while its process is gone is `crashed`.
@@ -17,65 +17,35 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
-import math
 import re
 import secrets
-import shlex
 import shutil
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bp_core.errors import BpError
-from bp_core.runs import schema as runs_db
 from bp_core.runs.process import process_identity
-from bp_core.runs.rows import (
-    MANIFEST_VERSION,
-    Artifact,
-    Event,
-    RunRecord,
-    insert_artifact,
-    is_live,
-    iso,
-    restore_row,
-    status_of,
-    unwritable,
-)
+from bp_core.runs.rows import MANIFEST_VERSION, Start, is_live, iso, restore_row, status_of, unwritable
+from bp_core.runs.table import RunTable
 from bp_core.support.files import dumps, plain, write_json
 from bp_core.support.redact import redact
 
 if TYPE_CHECKING:
     from bp_core.runs.writer import Run
 
-Action = Literal["pause", "resume", "stop", "stop-and-save"]
-ACTIONS: tuple[Action, ...] = ("pause", "resume", "stop", "stop-and-save")
 
-
-class RunStore:
-    """The runs of one output directory. Cheap to make; opens the file per call, so it may be shared by threads.
-
-    Args:
-        output: the directory that holds `runs.db` and the run directories. Nothing is created before `create`.
-        timeout: seconds that a call waits for another process's lock.
-    """
-
-    def __init__(self, output: str | Path, *, timeout: float = 10.0) -> None:
-        self.output = Path(output)
-        self.path = self.output / runs_db.FILE_NAME
-        self.timeout = timeout
-
-    # ------------------------------------------------------------------------------------------ writing
+class RunStore(RunTable):
+    """The runs of one output directory: the table, and how a run enters it. Cheap to make; may be shared by threads."""
 
     def create(
         self,
         kind: str = "train",
         *,
+        status: Start = "running",
         config: Mapping[str, Any] | None = None,
         sources: Mapping[str, Any] | None = None,
         environment: Mapping[str, Any] | None = None,
@@ -89,7 +59,9 @@ class RunStore:
         """Begin a run: its directory, its `manifest.json`, its row. All of it or, on an error, none.
 
         Args:
-            kind: what is run (`train`, `multi-run`, `eval`, …).
+            kind: what is run (`train`, `export`, …).
+            status: `queued` or `preparing` where the work does not begin yet; `Run.describe` then adds the facts
+                that are not known, and `Run.begin` begins it.
             config: the whole resolved configuration.
             sources: where each value of it came from (default, file, env, flag).
             environment: versions, hardware, operating system (`environment.collect()`).
@@ -133,15 +105,16 @@ class RunStore:
             }
             write_json(folder / "manifest.json", {"schema_version": MANIFEST_VERSION, **header, **facts})
             with self._open(create=True) as db:
-                restore_row(db, folder, live=True)
+                began = now if status == "running" else None
+                restore_row(db, folder, live={"status": status, "started_at": began})
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise unwritable(error, folder) from error
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        run = Run(self, run_id, folder)
-        run.event("RUN_STARTED", f"{kind} run started", run_id=run_id, seed=seed, parent=parent)
+        run = Run(self, run_id, folder, status=status, started_at=began)
+        run.announce()
         return run
 
     def check_new(self, run_id: str) -> None:
@@ -169,11 +142,6 @@ class RunStore:
             f"backprop show-run {run_id}{self.flag}",
             details={"run_id": run_id},
         )
-
-    @property
-    def flag(self) -> str:
-        """` --output FOLDER` for a hint, "" where it is the default."""
-        return "" if self.output == Path("output") else f" --output {shlex.quote(str(self.output))}"
 
     def _new_directory(self, now: float, chosen: str | None = None) -> tuple[str, Path]:
         self.output.mkdir(parents=True, exist_ok=True)
@@ -221,9 +189,9 @@ class RunStore:
                     )
                 now = time.time()
                 db.execute(
-                    "UPDATE runs SET status='running', finished_at=NULL, heartbeat_at=?, host=?, pid_space=?, pid=?,"
-                    " pid_started=?, step=coalesce(?, step) WHERE run_id=?",
-                    (now, here.host, here.pid_space, here.pid, here.started, step, found),
+                    "UPDATE runs SET status='running', started_at=coalesce(started_at, ?), finished_at=NULL,"
+                    " heartbeat_at=?, host=?, pid_space=?, pid=?, pid_started=?, step=coalesce(?, step) WHERE run_id=?",
+                    (now, now, here.host, here.pid_space, here.pid, here.started, step, found),
                 )
                 db.execute("UPDATE control SET taken_at=? WHERE run_id=? AND taken_at IS NULL", (now, found))
                 dropped = 0
@@ -241,7 +209,14 @@ class RunStore:
             (folder / "result.json").unlink(missing_ok=True)  # it told the end of the part before
         except OSError as error:
             raise unwritable(error, folder) from error
-        run = Run(self, found, folder, step=row["step"] if step is None else step)
+        run = Run(
+            self,
+            found,
+            folder,
+            step=row["step"] if step is None else step,
+            started_at=row["started_at"] or now,
+            progress=json.loads(row["progress"]),
+        )
         run.event(
             "RUN_RESUMED",
             f"resumed at step {run.step}",
@@ -249,191 +224,6 @@ class RunStore:
             metrics_dropped=dropped,
         )
         return run
-
-    def request(self, run_id: str, action: Action) -> str:
-        """Ask a live run to pause, resume, stop or stop and save; it obeys at its next step. Returns the full id.
-
-        Raises:
-            BpError: `STATE_RUN_NOT_ACTIVE` where nothing is running that could obey.
-            ValueError: an unknown action.
-        """
-        if action not in ACTIONS:
-            raise ValueError(f"action must be one of {', '.join(ACTIONS)}, not {action!r}")
-        with self._open(required=run_id) as db:
-            row = self._find(db, run_id)
-            status = status_of(row)
-            if not is_live(row):
-                raise BpError(
-                    "STATE_RUN_NOT_ACTIVE",
-                    f"run {row['run_id']} is {status}: there is nothing to {action.split('-')[0]}",
-                    f"backprop show-run {row['run_id']} --output {self.output}",
-                    details={"run_id": row["run_id"], "status": status},
-                )
-            db.execute(
-                "INSERT INTO control(run_id, action, requested_at) VALUES (?,?,?)",
-                (row["run_id"], action, time.time()),
-            )
-            return row["run_id"]
-
-    def add_artifact(self, run_id: str, kind: str, path: str | Path, **meta: Any) -> None:
-        """Record an artifact of a run that has ended (an export made afterwards)."""
-        with self._open(required=run_id) as db:
-            found = self._find(db, run_id)["run_id"]
-            insert_artifact(db, found, kind, self._stored(found, path), time.time(), meta)
-
-    def _stored(self, run_id: str, path: str | Path) -> str:
-        """A path as stored: relative to the run's directory where it lies inside, so that the output may move."""
-        full, folder = Path(path).absolute(), (self.output / run_id).absolute()
-        return full.relative_to(folder).as_posix() if full.is_relative_to(folder) else str(full)
-
-    # ------------------------------------------------------------------------------------------ reading
-
-    def get(self, run_id: str) -> RunRecord:
-        """The run with this id or unambiguous prefix.
-
-        Raises:
-            BpError: `INPUT_RUN_NOT_FOUND`, `INPUT_RUN_AMBIGUOUS`.
-        """
-        with self._open(required=run_id) as db:
-            return self._record(self._find(db, run_id))
-
-    def resumable(self, run_id: str) -> RunRecord:
-        """The run with this id or prefix, where something is left to do for it.
-
-        Raises:
-            BpError: `STATE_RUN_FINISHED` where it completed, and those of `get`.
-        """
-        record = self.get(run_id)
-        if record.status == "completed":
-            adapter = record.path / "adapter"
-            raise BpError(
-                "STATE_RUN_FINISHED",
-                f"run {record.run_id} completed at step {record.step}: nothing is left to resume, and it stays as it is",
-                f'backprop generate {shlex.quote(str(adapter))} "your question"',
-                details={"run_id": record.run_id},
-            )
-        return record
-
-    def list(
-        self, *, status: str | None = None, kind: str | None = None, limit: int | None = None
-    ) -> list[RunRecord]:
-        """The recorded runs, newest first; those of one status (also `crashed`) or kind where asked."""
-        with self._open() as db:
-            if db is None:
-                return []
-            rows = db.execute("SELECT * FROM runs ORDER BY created_at DESC, run_id DESC")
-            found: list[RunRecord] = []
-            for row in rows:
-                if (status and status_of(row) != status) or (kind and row["kind"] != kind):
-                    continue
-                found.append(self._record(row))
-                if limit is not None and len(found) >= limit:
-                    break
-            return found
-
-    def metrics(self, run_id: str, name: str, *, after: int = -1) -> list[tuple[int, float]]:
-        """One metric as (step, value) in the order of steps; only steps past `after` (a cursor for followers)."""
-        with self._open(required=run_id) as db:
-            rows = db.execute(
-                "SELECT step, value FROM metrics WHERE run_id=? AND name=? AND step>? ORDER BY step",
-                (self._find(db, run_id)["run_id"], name, after),
-            )
-            return [(r["step"], math.nan if r["value"] is None else r["value"]) for r in rows]
-
-    def metric_names(self, run_id: str) -> list[str]:
-        """The names of the metrics of a run, sorted."""
-        with self._open(required=run_id) as db:
-            rows = db.execute(
-                "SELECT DISTINCT name FROM metrics WHERE run_id=? ORDER BY name",
-                (self._find(db, run_id)["run_id"],),
-            )
-            return [r["name"] for r in rows]
-
-    def latest(self, run_id: str) -> dict[str, tuple[int, float]]:
-        """The last (step, value) of every metric of a run."""
-        with self._open(required=run_id) as db:
-            rows = db.execute(
-                "SELECT name, max(step) AS step, value FROM metrics WHERE run_id=? GROUP BY name ORDER BY name",
-                (self._find(db, run_id)["run_id"],),
-            )
-            return {r["name"]: (r["step"], math.nan if r["value"] is None else r["value"]) for r in rows}
-
-    def events(self, run_id: str, *, after: int = 0) -> list[Event]:
-        """The audit trail of a run in the order written; only ids past `after`."""
-        with self._open(required=run_id) as db:
-            rows = db.execute(
-                "SELECT * FROM events WHERE run_id=? AND id>? ORDER BY id",
-                (self._find(db, run_id)["run_id"], after),
-            )
-            return [Event(**{**dict(r), "details": json.loads(r["details"])}) for r in rows]
-
-    def artifacts(self, run_id: str, kind: str | None = None) -> list[Artifact]:
-        """What a run made, oldest first, with absolute paths."""
-        with self._open(required=run_id) as db:
-            found = self._find(db, run_id)["run_id"]
-            rows = db.execute("SELECT * FROM artifacts WHERE run_id=? ORDER BY time, kind, path", (found,))
-            folder = (self.output / found).absolute()
-            return [
-                Artifact(found, r["kind"], folder / r["path"], r["time"], json.loads(r["meta"]))
-                for r in rows
-                if kind in (None, r["kind"])
-            ]
-
-    # ------------------------------------------------------------------------------------------ inside
-
-    @contextlib.contextmanager
-    def _open(self, *, create: bool = False, required: str | None = None) -> Iterator[Any]:
-        """A connection for one call; None where there is no store yet and no run is required."""
-        if not create and not self.path.exists():
-            if required is not None:
-                raise self._missing(required)
-            yield None
-            return
-        with closing(runs_db.connect(self.path, timeout=self.timeout, create=create)) as db:
-            try:
-                yield db
-            except sqlite3.Error as error:
-                raise runs_db.coded(error, self.path) from error
-
-    def _find(self, db: sqlite3.Connection, run_id: str) -> sqlite3.Row:
-        rows = db.execute(
-            "SELECT * FROM runs WHERE substr(run_id, 1, ?) = ? ORDER BY created_at DESC LIMIT 6",
-            (len(run_id), run_id),
-        ).fetchall()
-        exact = [r for r in rows if r["run_id"] == run_id]
-        if not run_id or not rows:
-            raise self._missing(run_id)
-        if not exact and len(rows) > 1:
-            names = [r["run_id"] for r in rows]
-            raise BpError(
-                "INPUT_RUN_AMBIGUOUS",
-                f"{run_id!r} begins {'more than 5' if len(names) > 5 else len(names)} run ids: {', '.join(names[:5])}",
-                f"backprop show-run {names[0]} --output {self.output}",
-                details={"run_ids": names},
-            )
-        return (exact or rows)[0]
-
-    def _missing(self, run_id: str) -> BpError:
-        whole = sorted(self.output.glob(f"{glob.escape(run_id)}*/manifest.json")) if run_id else []
-        if whole:
-            return BpError(
-                "INPUT_RUN_NOT_FOUND",
-                f"{self.path} does not know run {whole[0].parent.name}, whose folder is there",
-                f"python -m bp_core.runs.rebuild {shlex.quote(str(self.output))}",
-                details={"run_id_prefix": run_id, "folder": str(whole[0].parent)},
-            )
-        return BpError(
-            "INPUT_RUN_NOT_FOUND",
-            f"no run in {self.path} has an id that begins with {run_id!r}",
-            f"backprop runs --output {self.output}",
-            details={"run_id_prefix": run_id},
-        )
-
-    def _record(self, row: sqlite3.Row) -> RunRecord:
-        values = {k: row[k] for k in row.keys() if k not in ("pid_started", "pid_space")}  # noqa: SIM118 - a Row iterates over values
-        for key in ("config", "sources", "environment", "dataset", "base_model", "result"):
-            values[key] = json.loads(values[key])
-        return RunRecord(**{**values, "status": status_of(row)}, path=self.output / row["run_id"])
 
 
 def export_jsonl(

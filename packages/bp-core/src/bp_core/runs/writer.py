@@ -21,18 +21,27 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from bp_core.errors import BpError
 from bp_core.runs import schema as runs_db
-from bp_core.runs.rows import STATUSES, insert_artifact, insert_event, iso, restore_row, unwritable
-from bp_core.runs.store import ACTIONS, Action
+from bp_core.runs.rows import (
+    ACTIONS,
+    BEFORE,
+    ENDS,
+    FACTS,
+    Action,
+    insert_artifact,
+    insert_event,
+    iso,
+    read_manifest,
+    restore_row,
+    unwritable,
+)
+from bp_core.runs.table import RunTable
 from bp_core.support import logs
-from bp_core.support.files import plain, write_json
+from bp_core.support.files import dumps, plain, write_json
 from bp_core.support.redact import redact, redact_text
-
-if TYPE_CHECKING:
-    from bp_core.runs.store import RunStore
 
 FLUSH_EVERY = 1.0  # seconds
 HEARTBEAT_EVERY = 5.0  # seconds
@@ -54,16 +63,30 @@ class Run:
     Attributes:
         run_id: its id.
         path: its directory.
+        status: how it stands now.
         step: the last step that a metric or heartbeat named.
         problem: why the last commit failed, None while all is well.
         dropped: metric values given up because the store stayed unwritable.
     """
 
-    def __init__(self, store: RunStore, run_id: str, path: Path, *, step: int = 0) -> None:
+    def __init__(
+        self,
+        store: RunTable,
+        run_id: str,
+        path: Path,
+        *,
+        step: int = 0,
+        status: str = "running",
+        started_at: float | None = None,
+        progress: Mapping[str, Any] | None = None,
+    ) -> None:
         self.store = store
         self.run_id = run_id
         self.path = path
         self.step = step
+        self.status = status
+        self._started_at = started_at
+        self._progress: dict[str, Any] = dict(progress or {})
         self.problem: BpError | None = None
         self.dropped = 0
         self._waiting: deque[_Op] = deque()
@@ -78,6 +101,99 @@ class Run:
         self._closed = False
         self._thread = threading.Thread(target=self._loop, name=f"bp-run-{run_id}", daemon=True)
         self._thread.start()
+
+    # ---------------------------------------------------------------------------------- how it stands
+
+    def announce(self) -> None:
+        """The event of the status that the run entered with: JOB_QUEUED, JOB_PREPARING or RUN_STARTED."""
+        about = read_manifest(self.path / "manifest.json")
+        details = {k: about[k] for k in ("run_id", "seed", "parent")}
+        if self.status == "queued":
+            self.event("JOB_QUEUED", f"{about['kind']} job queued", **details)
+        elif self.status == "preparing":
+            self.event("JOB_PREPARING", f"{about['kind']} job prepares", **details)
+        else:
+            self.event("RUN_STARTED", f"{about['kind']} run started", **details)
+
+    def describe(self, *, seed: int | None = None, **facts: Mapping[str, Any]) -> None:
+        """Record what was not known when the row was made, in `manifest.json` and the row.
+
+        Args:
+            seed: of the run.
+            **facts: `config`, `sources`, `environment`, `dataset`, `base_model`, as in `RunStore.create`; each
+                replaces what stood there.
+
+        Raises:
+            TypeError: another name.
+            BpError: `STATE_RUNS_UNWRITABLE`, `RUNTIME_DISK_FULL`, `INPUT_MANIFEST_INVALID`.
+        """
+        if unknown := set(facts) - set(FACTS):
+            raise TypeError(f"a run is described by {', '.join(FACTS)}, not {', '.join(sorted(unknown))}")
+        new: dict[str, Any] = {
+            k: plain(v) if k == "sources" else redact(plain(v), needed=True) for k, v in facts.items()
+        }
+        file = self.path / "manifest.json"
+        columns: dict[str, Any] = {k: dumps(v) for k, v in new.items()}
+        if seed is not None:
+            new["seed"] = columns["seed"] = seed
+        try:
+            write_json(file, {**read_manifest(file), **new})
+        except OSError as error:
+            raise unwritable(error, file) from error
+        self._update(**columns)
+        self.flush()
+
+    def prepare(self) -> None:
+        """From `queued` to `preparing`: the job's turn has come."""
+        self._enter("preparing")
+
+    def begin(self, *, total: float | None = None, unit: str = "steps") -> None:
+        """Begin the work: the status is `running` from here on.
+
+        Args:
+            total: how much there is to do, in `unit`; None where that is not known.
+            unit: what progress counts; `steps` are those of `metric` and `heartbeat`.
+
+        Raises:
+            BpError: `STATE_JOB_CANCELLED` where a stop was asked for before; the run has ended then.
+        """
+        if self.stop_asked():
+            raise self.cancelled()
+        self._started_at = time.time()
+        self._progress = {"done": 0, "total": total, "unit": unit}
+        self._enter("running")
+
+    def progress(self, done: float, total: float | None = None) -> None:
+        """Say how much of the work is done, in the unit of `begin`. Costs one assignment, like `heartbeat`."""
+        self._progress = {**self._progress, "done": done, **({} if total is None else {"total": total})}
+
+    def stop_asked(self) -> bool:
+        """Whether another process asked the job to stop; asked once each."""
+        return self.control() in ("stop", "stop-and-save")
+
+    def cancelled(self) -> BpError:
+        """End a job that did not begin as `stopped`, and give the error that tells so."""
+        cause = f"{self.run_id} was stopped before its work began"
+        self.finish("stopped", {"error": cause, "error_code": "STATE_JOB_CANCELLED"})
+        return BpError(
+            "STATE_JOB_CANCELLED",
+            cause,
+            f"backprop show-run {self.run_id}{self.store.flag}",
+            details={"run_id": self.run_id},
+        )
+
+    def _enter(self, status: str) -> None:
+        if self.status not in BEFORE:
+            raise ValueError(f"run {self.run_id} is {self.status}: it cannot become {status} again")
+        self.status = status
+        self._update(status=status, started_at=self._started_at)
+        self.announce()
+        self.flush()
+
+    def _update(self, **columns: Any) -> None:
+        if columns:
+            names, values = ", ".join(f"{k}=?" for k in columns), (*columns.values(), self.run_id)
+            self._add("status", lambda db: db.execute(f"UPDATE runs SET {names} WHERE run_id=?", values))
 
     # ---------------------------------------------------------------------------------- what happened
 
@@ -125,10 +241,8 @@ class Run:
 
     def paused(self, paused: bool = True) -> None:
         """Show the run as paused, or as running again."""
-        status = "paused" if paused else "running"
-        self._add(
-            "status", lambda db: db.execute("UPDATE runs SET status=? WHERE run_id=?", (status, self.run_id))
-        )
+        self.status = "paused" if paused else "running"
+        self._update(status=self.status)
 
     # --------------------------------------------------------------------------------- what is asked
 
@@ -173,22 +287,21 @@ class Run:
         Raises:
             BpError: the store could not be written in that time; the files of the run are safe.
         """
-        if status not in STATUSES or status == "running":
+        if status not in (*ENDS, "paused"):
             raise ValueError(f"a run cannot finish as {status!r}")
         if self._closed:
             return
-        from bp_core.support.files import dumps
-
         now, kept, step = time.time(), redact(plain(result or {}), needed=True), self.step
-        text = dumps(kept)
+        self.status = status
         lost = {"metrics_dropped": self.dropped} if self.dropped else {}
         self.event("RUN_FINISHED", f"{status} at step {step}", status=status, **lost)
-        self._add(
-            "status",
-            lambda db: db.execute(
-                "UPDATE runs SET status=?, result=?, step=?, heartbeat_at=?, finished_at=? WHERE run_id=?",
-                (status, text, step, now, now, self.run_id),
-            ),
+        self._update(
+            status=status,
+            result=dumps(kept),
+            step=step,
+            progress=dumps(self._done()),
+            heartbeat_at=now,
+            finished_at=now,
         )
         failure: BpError | None = None
         summary = {
@@ -196,6 +309,8 @@ class Run:
             "run_id": self.run_id,
             "status": status,
             "step": step,
+            "progress": self._done(),
+            "started_at": iso(self._started_at),
             "finished_at": iso(now),
         }
         try:
@@ -265,6 +380,12 @@ class Run:
                 self.dropped += max(0, len(metrics) - room)
                 self._waiting = deque((*kept, *metrics[-room:]))
 
+    def _done(self) -> dict[str, Any]:
+        """Progress; where it counts steps, as far as the last one."""
+        return (
+            {**self._progress, "done": self.step} if self._progress.get("unit") == "steps" else self._progress
+        )
+
     def _loop(self) -> None:
         beat = time.monotonic()
         pause = FLUSH_EVERY
@@ -287,13 +408,15 @@ class Run:
                 db.execute(f"PRAGMA busy_timeout={int(wait * 1000)}")
                 db.execute("BEGIN IMMEDIATE")
                 if not db.execute("SELECT 1 FROM runs WHERE run_id=?", (self.run_id,)).fetchone():
-                    restore_row(db, self.path, live=True)  # the file was replaced under a running training
+                    # the file was replaced under a running training
+                    live = {"status": self.status, "started_at": self._started_at}
+                    restore_row(db, self.path, live=live)
                 for _, write in batch:
                     write(db)
                 if not self._closed:
                     db.execute(
-                        "UPDATE runs SET heartbeat_at=?, step=? WHERE run_id=?",
-                        (time.time(), self.step, self.run_id),
+                        "UPDATE runs SET heartbeat_at=?, step=?, progress=? WHERE run_id=?",
+                        (time.time(), self.step, dumps(self._done()), self.run_id),
                     )
                 db.execute("COMMIT")
             except (sqlite3.Error, OSError, BpError) as error:

@@ -46,7 +46,15 @@ CONFIG_FILE = "backprop.toml"
 # Variables under our prefix that are no knobs: of the program itself, of the web UI, and of older versions.
 _FOREIGN = tuple(
     (PREFIX + name).lower()
-    for name in ("DEBUG", "UI_", "SECURITY_", "CLOUDFLARED_", "DEFER_FEATURE_DETECTION", "VERSION")
+    for name in (
+        "DEBUG",
+        "LEASE_DIR",
+        "UI_",
+        "SECURITY_",
+        "CLOUDFLARED_",
+        "DEFER_FEATURE_DETECTION",
+        "VERSION",
+    )
 )
 
 
