@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "train": ("bp_cli.commands.train:train", "Fine-tune a model on a dataset."),
     "resume": ("bp_cli.commands.train:resume", "Continue a stopped or killed run."),
+    "reward": ("bp_cli.commands.reward:reward", "List, propose, compose and test rewards."),
     "generate": ("bp_cli.commands.generate:generate", "Ask a tuned model."),
     "export": ("bp_export.cli.main:export_command", "Export an adapter: merged weights, GGUF, Ollama."),
     "push": ("bp_export.cli.main:push_command", "Push an adapter or model to the Hub."),

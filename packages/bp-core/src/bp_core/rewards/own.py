@@ -109,7 +109,7 @@ def scorer(function: Any, name: str, parameters: Mapping[str, Any] | None = None
             raise BpError(
                 "RUNTIME_REWARD_FAILED",
                 f"the reward {name} raised {type(error).__name__}: {error}",
-                "backprop reward test with --verbose shows where",
+                "backprop --verbose reward test FILE.toml --data FILE  (shows where)",
             ) from error
         return _checked(values, len(samples), name)
 
@@ -184,7 +184,9 @@ def _checked(values: Any, count: int, name: str) -> list[float | None]:
 
 def _failed(message: str) -> BpError:
     return BpError(
-        "RUNTIME_REWARD_FAILED", message, "mend the function, then: backprop reward test FILE.toml"
+        "RUNTIME_REWARD_FAILED",
+        message,
+        "correct the function, then: backprop reward test FILE.toml --data FILE",
     )
 
 
