@@ -215,7 +215,7 @@ def parse_map(text: str | Mapping[str, Any] | FieldMap) -> FieldMap:
     Raises:
         BpError: `INPUT_MAPPING_INVALID`.
     """
-    example = "--map question=prompt,answer=completion"
+    example = "use --map question=prompt,answer=completion"
     if isinstance(text, FieldMap):
         return text
     if isinstance(text, str):

@@ -332,18 +332,21 @@ def _check_arguments(
         raise wrong("there is no adapter to merge", "bp-merge merge ADAPTER ADAPTER --output DIR")
     if weights is not None and (len(weights) != n or not np.isfinite(list(weights)).all()):
         raise wrong(
-            f"{n} adapters need {n} finite weights, not {list(weights)}", f"--weights {','.join(['1'] * n)}"
+            f"{n} adapters need {n} finite weights, not {list(weights)}",
+            f"use --weights {','.join(['1'] * n)}",
         )
     if weights is not None and any(abs(w) > MOST for w in weights):
-        raise wrong(f"weights lie within ±{MOST:g}, not {list(weights)}", f"--weights {','.join(['1'] * n)}")
+        raise wrong(
+            f"weights lie within ±{MOST:g}, not {list(weights)}", f"use --weights {','.join(['1'] * n)}"
+        )
     if rank is not None and energy is not None:
-        raise wrong("give a rank or an energy fraction, not both", "--rank 64")
+        raise wrong("give a rank or an energy fraction, not both", "use --rank 64")
     if rank is not None and rank < 1:
-        raise wrong(f"rank must be at least 1, not {rank}", "--rank 64")
+        raise wrong(f"rank must be at least 1, not {rank}", "use --rank 64")
     if energy is not None and not 0 < energy <= 1:
-        raise wrong(f"energy must be within (0, 1], not {energy}", "--energy 0.99")
+        raise wrong(f"energy must be within (0, 1], not {energy}", "use --energy 0.99")
     if missing not in ("error", "zero"):
-        raise wrong(f"missing must be error or zero, not {missing!r}", "--missing zero")
+        raise wrong(f"missing must be error or zero, not {missing!r}", "use --missing zero")
 
 
 def _names(adapters: Sequence[Adapter], missing: str) -> list[str]:
