@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from bp_core import Callback, Trainer
-from bp_core.support.generators import generators_kept
+from bp_core.models.generators import generators_kept
 from safetensors.torch import load_file
 from stones import quiet, stones
 

@@ -27,7 +27,8 @@ def base(tmp_path):
 
 @pytest.fixture
 def adapter(tmp_path, base):
-    return write_adapter(tmp_path / "law", base_ref=str(base), base_path=base)
+    width = json.loads((base / "config.json").read_text())["hidden_size"]
+    return write_adapter(tmp_path / "law", base_ref=str(base), base_path=base, out=width, rows=width)
 
 
 def run(capsys, *argv: object) -> tuple[int, str, str]:
@@ -232,8 +233,8 @@ def test_commands_are_where_they_are_mounted():
 
 _IMPORTS = """
 import sys
-import bp_export, bp_export.cli.main, bp_export.adapter.base, bp_export.adapter.directory, bp_export.formats.job, bp_export.hub.transfer
-import bp_export.ollama.register, bp_export.adapter.card, bp_export.verify.readback, bp_export.formats.merged, bp_export.ollama.template
+import bp_export, bp_export.cli.main, bp_export.adapter.base, bp_export.adapter.directory, bp_export.formats.job, bp_export.sharing.push, bp_export.sharing.pull
+import bp_export.ollama.register, bp_export.adapter.card, bp_export.formats.readback, bp_export.formats.merged, bp_export.ollama.template
 heavy = {"torch", "transformers", "peft", "huggingface_hub", "jinja2", "tokenizers"} & set(sys.modules)
 assert not heavy, heavy
 sockets = []

@@ -14,7 +14,8 @@ from bp_export.adapter.base import resolve_base
 from bp_export.adapter.card import make_card
 from bp_export.adapter.directory import AdapterInfo
 from bp_export.adapter.licences import licence_of
-from bp_export.hub.transfer import pull, push
+from bp_export.sharing.pull import pull
+from bp_export.sharing.push import push
 from bp_merge.common import BpError
 from fakes.fake_hub import READ, WRITE, Fault, fake_hub
 from huggingface_hub import constants

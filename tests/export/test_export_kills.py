@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL and fork are PO
 _HARNESS = """
 import json, os, signal, sys
 from pathlib import Path
-import bp_export.verify.readback, bp_export.formats.job, bp_export.formats.targets, bp_export.gguf.lora, bp_export.gguf.write
+import bp_export.formats.readback, bp_export.formats.job, bp_export.formats.gguf, bp_export.formats.gguf_lora, bp_export.formats.lora, bp_export.gguf.lora, bp_export.gguf.write
 import bp_export.formats.merged, bp_export.ollama.modelfile, bp_export.ollama.register, bp_export.verify.gguf, bp_merge.bake, jinja2
 
 adapter, format, quantization, moments = Path(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from bp_export.formats.job import export
-from bp_export.formats.layouts import commands_for, line, lm_studio
+from bp_export.formats.runners import commands_for, line, lm_studio
 from bp_merge.common import BpError
 from tiny_models import build
 

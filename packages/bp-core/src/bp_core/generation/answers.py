@@ -13,7 +13,7 @@ import torch
 from bp_data.example import Turn
 
 from bp_core.encoding.encode import Encoder
-from bp_core.support.generators import generators_kept
+from bp_core.models.generators import generators_kept
 
 
 @torch.no_grad()

@@ -16,12 +16,9 @@ import shutil
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from bp_core.errors import BpError
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -219,7 +216,7 @@ def open_sensor(device: int | str = 0, *, nvml: Any = None, command: str = "nvid
     """The best sensor of a card: NVML, else nvidia-smi, else None.
 
     Args:
-        device: index, or UUID as `cuda_uuid` tells it.
+        device: index, or UUID as `bp_core.models.card` tells it.
         nvml: the module to use instead of `pynvml`.
         command: the program to use instead of `nvidia-smi`.
     """
@@ -230,18 +227,3 @@ def open_sensor(device: int | str = 0, *, nvml: Any = None, command: str = "nvid
             return SmiSensor(device, command=command)
         except BpError:
             return None
-
-
-def card_of(device: torch.device) -> Sensor | None:
-    """The sensor of the card that a run trains on; None on a CPU, or where nothing reads the card."""
-    return open_sensor(cuda_uuid(device.index or 0)) if device.type == "cuda" else None
-
-
-def cuda_uuid(index: int = 0) -> str | int:
-    """The UUID of torch's CUDA card `index` as NVML writes it; the index itself where torch does not tell."""
-    import torch
-
-    uuid = str(getattr(torch.cuda.get_device_properties(index), "uuid", ""))
-    if not uuid:
-        return index
-    return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"

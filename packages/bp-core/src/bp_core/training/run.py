@@ -25,6 +25,7 @@ from bp_core.encoding.encode import Encoder
 from bp_core.encoding.tokens import Unit
 from bp_core.generation.answers import answers
 from bp_core.models.adapters import add_adapter, beside_experts
+from bp_core.models.card import card_of
 from bp_core.models.device import Device, choose_device
 from bp_core.models.load import load_model
 from bp_core.models.weights import AdapterWeights
@@ -35,7 +36,6 @@ from bp_core.runs.store import RunStore
 from bp_core.runs.writer import Run
 from bp_core.safety.guards import HeatGuard
 from bp_core.safety.monitor import Monitor
-from bp_core.safety.sensors import card_of
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import from_record
 from bp_core.support import environment, logs

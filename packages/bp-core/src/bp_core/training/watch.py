@@ -21,11 +21,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from bp_core.encoding.tokens import Tokens
+from bp_core.models.generators import generators_kept
 from bp_core.runs.trackers import Trackers
 from bp_core.safety.guards import DiskGuard, LossGuard, LossState
 from bp_core.safety.monitor import Monitor
 from bp_core.settings.knobs import Settings
-from bp_core.support.generators import generators_kept
 from bp_core.training import checkpoint
 from bp_core.training.callbacks import Callback, StepInfo
 

@@ -70,8 +70,8 @@ def push_command(
 ) -> None:
     """Push an adapter, a merged model or GGUF files to the Hub, as one commit, with a model card."""
     bars_on_terminals_only(sink)
-    from bp_export.formats.plan import size
-    from bp_export.hub.transfer import push
+    from bp_export.formats.estimate import size
+    from bp_export.sharing.push import push
 
     result = push(
         path,
@@ -122,7 +122,7 @@ def pull_command(
 ) -> None:
     """Fetch an adapter (or a model) from the Hub into a folder."""
     bars_on_terminals_only(sink)
-    from bp_export.hub.transfer import pull
+    from bp_export.sharing.pull import pull
 
     out = output or Path(repo.partition("@")[0].rsplit("/", 1)[-1])
     path = pull(

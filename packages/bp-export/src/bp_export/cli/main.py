@@ -73,7 +73,7 @@ def export_command(adapters: Sequence[Path], sink: Sink, hub_token: str | None, 
 
 
 def _shown(result: Any) -> str:
-    from bp_export.formats.plan import size
+    from bp_export.formats.estimate import size
 
     if result.dry_run:
         plan = result.plan

@@ -103,7 +103,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _listed(sink: Sink, models: list[dict[str, Any]], empty: str) -> None:
-    from bp_export.formats.plan import size
+    from bp_export.formats.estimate import size
 
     def human() -> str:
         if not models:

@@ -17,7 +17,7 @@ HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 def progress_line(sink: Sink) -> Any:
     """A status line with a rate and what is left, at most ten times a second."""
-    from bp_export.formats.plan import size
+    from bp_export.formats.estimate import size
 
     began, last = time.monotonic(), [0.0]
 

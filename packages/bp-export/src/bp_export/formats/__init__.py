@@ -1,1 +1,1 @@
-"""What an adapter becomes: one job over five formats, planned and laid out."""
+"""What an adapter becomes: one job over the formats, a file each: decided first, then written, read back and named."""

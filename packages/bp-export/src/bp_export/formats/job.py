@@ -7,17 +7,13 @@
 - Adapter → GGUF is one pass: W + ΔW is summed in f32 row block by row block and rounded once, to the target type; no
   merged folder and no 16-bit file in between.
 - What is written is read back before it gets its name in the result. What was not checked is null, with why.
-- The module is callable, so that `from bp_export import export` gives the same whether or not this module was
-  imported before.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import errno
-import sys
 import time
-import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +21,8 @@ from typing import Any
 from bp_export.adapter.directory import write_json
 from bp_export.adapter.inputs import AdapterPath, Inputs, open_inputs
 from bp_export.errors import BpError
-from bp_export.formats import targets as formats
-from bp_export.formats.plan import ExportPlan, tree_bytes
+from bp_export.formats.estimate import ExportPlan, tree_bytes
+from bp_export.formats.prepared import Prepared
 from bp_export.formats.settings import ExportSettings, settings_from
 from bp_export.memory import peak_rss_mb
 
@@ -121,7 +117,7 @@ def export(
         ExportResult: `.path`, and every figure that `--json` prints.
 
     Raises:
-        BpError: coded (`bp_export.errors`, `bp_export.gguf.errors`, `bp_merge.errors`); nothing stands under the final
+        BpError: coded (`bp_export.errors`, `bp_merge.errors`); nothing stands under the final
             name then.
 
     Example:
@@ -143,7 +139,7 @@ def run(
     progress: Progress | None = None,
 ) -> ExportResult:
     """Like `export`, with the settings built already."""
-    from bp_export.formats.layouts import commands_for, lm_studio
+    from bp_export.formats.runners import commands_for, lm_studio
     from bp_export.hub.token import read_token
 
     began, tell = time.perf_counter(), note or (lambda _text: None)
@@ -156,7 +152,7 @@ def run(
         weights=s.format in ("merged", "gguf") or (s.verify and s.format != "lora"),
     )
     _refuse_whole_model(inputs, s)
-    job = formats.prepare(inputs, s)
+    job = prepare(inputs, s)
     for text in inputs.notices:
         tell(text)
     result = ExportResult(
@@ -228,6 +224,23 @@ def run(
         known = {"inputs_sha256": job.identity} if job.identity else {}
         write_json(job.record, {"schema_version": 1, **result.to_dict(), **known})
     return result
+
+
+def prepare(inputs: Inputs, s: ExportSettings) -> Prepared:
+    """Decide what will be written where; nothing is written and no weight is read.
+
+    Only the module of the wanted format is imported: copying an adapter needs no numpy.
+    """
+    reserve = int(s.reserve_disk_gb * 1e9)
+    if s.format == "lora":
+        from bp_export.formats.lora import prepare_lora as chosen
+    elif s.format == "merged":
+        from bp_export.formats.merged import prepare_merged as chosen
+    elif s.format == "gguf":
+        from bp_export.formats.gguf import prepare_gguf as chosen
+    else:
+        from bp_export.formats.gguf_lora import prepare_gguf_lora as chosen
+    return chosen(inputs, s, reserve)
 
 
 def _unwritable(error: OSError, path: Path) -> BpError:
@@ -303,7 +316,7 @@ def _ollama_name(s: ExportSettings, inputs: Inputs) -> str | None:
 
 
 def _register(client: Any, inputs: Inputs, s: ExportSettings, path: Path, tell: Note) -> dict[str, Any]:
-    from bp_export.formats.facts import chat_keys, generation_config
+    from bp_export.formats.description import chat_keys, generation_config
     from bp_export.ollama.register import generation_parameters, register
 
     unmerged = s.format == "ollama-adapter"
@@ -323,11 +336,3 @@ def _register(client: Any, inputs: Inputs, s: ExportSettings, path: Path, tell: 
         progress=tell,
     )
     return result.to_dict()
-
-
-class _Callable(types.ModuleType):
-    def __call__(self, *args: Any, **kwargs: Any) -> ExportResult:
-        return export(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _Callable

@@ -1,4 +1,7 @@
-"""Merged weights: bp-merge's bake, and the comparison of what it wrote with what was to be written."""
+"""Merged weights: bp-merge's bake, and the comparison of what it wrote with what was to be written.
+
+- Weights, tokenizer, template and licence go into a hidden folder, then one rename.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,59 @@ import numpy as np
 from bp_merge.casts import to_f32
 from threadpoolctl import threadpool_limits
 
-from bp_export.adapter.directory import write_json
+from bp_export.adapter.directory import write_json, write_text
 from bp_export.adapter.inputs import Inputs
 from bp_export.errors import BpError
+from bp_export.formats.estimate import make_plan
+from bp_export.formats.places import output_dir, publish, staging_of
+from bp_export.formats.prepared import RECORD, Prepared, Progress, Tell, Written
+from bp_export.formats.settings import ExportSettings
 from bp_export.verify.delta import rounded
 
 _SIZES = {"BF16": 2, "F16": 2, "F32": 4}
 _MARK = ".baked.json"
 SAMPLED = 64  # rows of each tensor
 _BLOCK = 1 << 20  # elements read at once
+
+
+def prepare_merged(inputs: Inputs, s: ExportSettings, reserve: int) -> Prepared:
+    """Decide a merged folder from the headers; no weight is read and nothing is written."""
+    out = output_dir(inputs, s)
+    staging = staging_of(out)
+    figures = plan_merged(inputs, s.dtype)
+    plan = make_plan(
+        out,
+        kind="merged",
+        output_bytes=figures["bytes"],
+        tensors=figures["tensors"],
+        parameters=figures["parameters"],
+        reserve_bytes=reserve,
+        partial=staging,
+        steps=(
+            "sum base and adapters in f32, shard by shard",
+            "copy tokenizer, template and generation settings",
+            "compare every value with the sum"
+            if s.verify
+            else "compare samples of every tensor with the sum",
+        ),
+    )
+
+    def write(_reference: Any, tell: Tell, progress: Progress) -> Written:
+        made = write_merged(inputs, staging, s.dtype, progress, every=s.verify)
+        own = inputs.root / "generation_config.json"  # as trained: it knows where answers end
+        if inputs.adapters and own.is_file():
+            write_text(staging / own.name, own.read_text("utf-8"))
+        publish(staging, out)
+        why = "merged weights run in transformers; bp-core compares them there"
+        return Written(
+            figures["tensors"],
+            {"verified": made["verified"]},
+            dict.fromkeys(("token_ids_equal", "top1_agreement", "kl"), why),
+            made["delta"],
+            tuple(made["notices"]),
+        )
+
+    return Prepared(out, figures["dtype"], plan, write, out / RECORD, inputs.identity("merged", s.dtype))
 
 
 def plan_merged(inputs: Inputs, dtype: str | None) -> dict[str, Any]:

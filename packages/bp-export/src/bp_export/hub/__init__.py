@@ -1,1 +1,1 @@
-"""The Hub: push, pull, tokens, and what can go wrong."""
+"""How the Hub is spoken to: names, tokens, bounded retries, and what can go wrong."""

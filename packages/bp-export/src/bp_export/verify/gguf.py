@@ -29,7 +29,7 @@ from bp_export.gguf.plan import Plan, plan_gguf
 from bp_export.gguf.read import GgufFile, TensorEntry
 from bp_export.gguf.recipe import QUANTIZATIONS
 from bp_export.quant import TYPES
-from bp_export.verify.probe_texts import NASTY, PROMPTS
+from bp_export.verify.probe_texts import PROBES, PROMPTS
 from bp_export.verify.runtime import Runtime, open_runtime
 
 # Mean KL in nats above which a file is wrong rather than coarse. A permutation or norm mistake gives 0.5 and more on
@@ -129,7 +129,7 @@ def verify(
     tokenizer_dir: Path | None = None,
     runtime: bool = True,
     lora: Sequence[tuple[Path, float]] = (),
-    texts: Sequence[str] = NASTY,
+    texts: Sequence[str] = PROBES,
     prompts: Sequence[str] = PROMPTS,
     reference_name: str = "",
 ) -> VerifyResult:

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-NASTY = (
+PROBES = (
     "",
     " ",
     "   leading and trailing   ",

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from bp_export.adapter.inputs import Inputs
 from bp_export.errors import BpError
+from bp_export.formats.prepared import Written
 from bp_export.formats.settings import ExportSettings
-from bp_export.formats.targets import Written
 from bp_export.verify.delta import survival
 
 if TYPE_CHECKING:
