@@ -72,7 +72,7 @@ def test_keywords_have_aliases(keyword):
         ({"lrr": 1}, "did you mean 'lr'"),
         ({"rank": 0}, "greater than 0"),
         ({"scheduler": "cosin"}, "one of constant"),
-        ({"steps": "many"}, "valid integer"),
+        ({"steps": "many"}, "a whole number"),
         ({"heldout_ratio": 1.5}, "less than 1"),
     ],
 )
@@ -82,6 +82,88 @@ def test_what_is_wrong_is_told(given, told):
     assert error.value.code == "CONFIG_INVALID_SETTING"
     assert told in error.value.message
     assert "backprop train --help" in error.value.hint
+
+
+def by_each_source(folder, group, name, text):
+    """The value of a setting, or the refusal, where its text stands in each source."""
+
+    def outcome(read):
+        try:
+            return getattr(getattr(read(), group), name)
+        except BpError as error:
+            told = error.message.split(" (from ")[0]
+            return told if error.code == "CONFIG_INVALID_SETTING" else error.code
+
+    def flag():
+        import click
+        from bp_merge.common import options
+
+        found = {}
+        command = click.command()(options(*GROUPS.values())(lambda **given: found.update(given)))
+        words = [f"--{name.replace('_', '-')}", text]
+        command.main(words, standalone_mode=False)
+        return resolve(found)
+
+    def written(file, content):
+        (folder / file).write_text(content)
+        try:
+            return resolve()
+        finally:
+            (folder / file).unlink()
+
+    variable = f"BACKPROPAGATE_{group}__{name}".upper()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(variable, text)
+        environment = outcome(resolve)
+    return {
+        "keyword": outcome(lambda: resolve({name: text})),
+        "flag": outcome(flag),
+        "environment": environment,
+        ".env": outcome(lambda: written(".env", f"{variable}='{text}'\n")),
+        "TOML": outcome(lambda: written("backprop.toml", f"[{group}]\n{name} = '{text}'\n")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "text", "expected"),
+    [
+        ("lora", "rank", "16", 16),
+        ("lora", "rank", "1e2", 100),
+        ("lora", "rank", "none", None),
+        ("lora", "rank", "0", "lora.rank must be greater than 0, not '0'"),
+        ("lora", "rank", "1.5", "lora.rank must be a whole number, not '1.5'"),
+        ("lora", "rank", "many", "lora.rank must be a whole number, not 'many'"),
+        ("training", "learning_rate", "2e-4", 2e-4),
+        ("training", "learning_rate", "nan", "training.learning_rate must be a finite number, not 'nan'"),
+        ("training", "learning_rate", "inf", "training.learning_rate must be a finite number, not 'inf'"),
+        ("training", "scheduler", "COSINE", "cosine"),
+        ("lora", "target_modules", "q_proj, v_proj", ("q_proj", "v_proj")),
+        ("training", "log_prompts", "Hello, you", ("Hello, you",)),
+        ("data", "data", "a,b.jsonl", ("a,b.jsonl",)),
+        ("model", "revision", "1234", "1234"),
+    ],
+)
+def test_a_text_means_the_same_in_every_source(clean, group, name, text, expected):
+    found = by_each_source(clean, group, name, text)
+    assert found == dict.fromkeys(found, expected)
+
+
+@pytest.mark.parametrize(
+    "value", [True, float("nan"), float("inf"), -float("inf"), "1e999", [1], {}, 10**400]
+)
+def test_a_number_is_a_finite_number(value):
+    for name in ("learning_rate", "rank", "epochs", "seed"):
+        with pytest.raises(BpError, match=r"must be (a|at most|less than|greater than|at least)"):
+            resolve({name: value})
+
+
+def test_one_setting_under_two_names_is_refused_and_a_later_call_wins():
+    with pytest.raises(BpError, match="learning_rate and lr are one setting"):
+        resolve({"lr": 1e-3, "learning_rate": 1e-4})
+    from bp_core import Trainer
+
+    with pytest.raises(BpError, match="model and model_name are one setting"):
+        Trainer("tiny", model_name="other")
 
 
 def test_unknown_keys_are_refused_wherever_they_stand(clean, monkeypatch):

@@ -332,7 +332,7 @@ def test_a_setting_that_the_flags_refuse_is_refused(run, wrong):
     with pytest.raises(BpError) as error:
         run(rows, **wrong)
     assert error.value.code == "INPUT_VALIDATION_FAILED"
-    assert error.value.hint.startswith(("use --", "see --help", "did you mean document?"))
+    assert error.value.hint.startswith((f"bp-data {run.__name__} --help", "did you mean document?"))
 
 
 def test_id_prefix_is_of_the_rows_own_id():

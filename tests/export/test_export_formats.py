@@ -409,7 +409,7 @@ def test_an_unknown_architecture_is_refused_by_name_before_any_work(tmp_path, ba
         ({"format": "zip"}, "one of"),
         ({"quantization": "q9"}, "one of"),
         ({"quantisation": "q8_0"}, "no setting 'quantisation'"),
-        ({"threads": 0}, ">="),
+        ({"threads": 0}, "at least 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(adapter, settings, told):

@@ -23,7 +23,7 @@ from bp_merge.common import BpError
 
 from bp_core.runs.results import RunResult
 from bp_core.settings.knobs import Settings
-from bp_core.settings.resolve import resolve
+from bp_core.settings.resolve import by_field, resolve
 from bp_core.training.callbacks import Callback
 from bp_core.training.prepare import to_stderr
 from bp_core.training.run import Session, resume_training, run_training
@@ -56,7 +56,9 @@ class Trainer:
         tell: Callable[[str], None] = to_stderr,
         **settings: Any,
     ) -> None:
-        self._given = {**settings, **({"model": str(model)} if model is not None else {})}
+        if model is not None:
+            settings["model"] = model
+        self._given = by_field(settings)
         self._config_file = Path(config_file) if config_file is not None else None
         self.callbacks, self.tell = tuple(callbacks), tell
         self.settings: Settings = resolve(self._given, config_file=self._config_file)
@@ -84,7 +86,7 @@ class Trainer:
         Raises:
             BpError: of settings (`CONFIG_…`), data (`INPUT_…`), model (`DEP_…`) or the run (`RUNTIME_…`).
         """
-        given = {**self._given, **settings}
+        given = self._given | by_field(settings)
         sources = None
         if isinstance(data, str | Path):
             given["data"] = (str(data),)

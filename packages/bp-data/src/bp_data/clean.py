@@ -21,7 +21,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Le
 
 from bp_data.checks import check, severity
-from bp_data.common import knob
+from bp_data.common import build, knob
 from bp_data.errors import REASONS, BpError
 from bp_data.example import Example, Rejected
 from bp_data.language import language, languages
@@ -29,7 +29,6 @@ from bp_data.output import STDOUT
 from bp_data.privacy import pii
 from bp_data.privacy.every_text import map_texts, map_value
 from bp_data.report.parts import Trace
-from bp_data.settings import checked
 from bp_data.similarity.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, star_clusters
 from bp_data.similarity.texts import compared_text, exact_key, row_text, text_key
 from bp_data.tokens import TokenCounter
@@ -50,7 +49,7 @@ class CleanSettings:
     )
     shingle: str = knob("auto", "What similarity compares.", group="clean", choices=("auto", "word", "char"))
     against: tuple[str, ...] = knob(
-        (), "Drop rows that overlap this held-out file (repeat it).", group="clean"
+        (), "Drop rows that overlap this held-out file (repeat it).", group="clean", whole=True
     )
     redact: bool = knob(False, "Replace secrets and personal data by [KIND].", group="clean")
     min_tokens: Annotated[int, Ge(0)] | None = knob(None, "Drop shorter rows.", group="clean", unit="tokens")
@@ -206,13 +205,10 @@ def clean(
         >>> [row.id for row in result.kept], [(row.id, row.reason, row.detail) for row in result.dropped]
         (['r0'], [('r1', 'duplicate_exact', 'r0'), ('r2', 'duplicate_exact', 'r0')])
     """
-    if isinstance(changes.get("against"), (str, Path)):
-        changes["against"] = (str(changes["against"]),)
-    settings = dataclasses.replace(settings or CleanSettings(), **changes)
+    settings = build(CleanSettings, changes, base=settings, command="bp-data clean")
     from bp_data.conversion import input_files
     from bp_data.reader import as_rows
 
-    checked(settings)
     filters = _Filters(settings)
     rows: list[Example] = []
     fate: dict[int, Dropped] = {}

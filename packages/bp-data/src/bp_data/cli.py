@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from bp_data.clean import CleanSettings
-from bp_data.common import Exit, Sink, collect, options, output_options, run_command
+from bp_data.common import Exit, Sink, options, output_options, run_command
 from bp_data.errors import BpError
 from bp_data.excerpt import shown
 from bp_data.output import STDOUT, check_outputs, whole_files
@@ -62,7 +62,7 @@ def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--force", is_flag=True, help="Read with the best guess even below a confidence of 0.80."
         ),
-        options(Limits),
+        options(limits=Limits),
     )
     for decorate in reversed(decorators):
         function = decorate(function)
@@ -114,7 +114,7 @@ def counted(rows: Iterable[Any], tell: Callable[[int], None]) -> Iterator[Any]:
 @cli.command(epilog=EPILOG["validate"])
 @click.argument("dataset")
 @input_options
-@options(ValidateSettings)
+@options(settings=ValidateSettings)
 @click.option("--verbose", "-v", is_flag=True, help="Show a traceback with an error.")
 @output_options
 def validate(
@@ -125,14 +125,14 @@ def validate(
     drop_keys: str,
     force: bool,
     verbose: bool,
-    **given: Any,
+    limits: Limits,
+    settings: ValidateSettings,
 ) -> int:
     """Look at every row of DATASET and list what is wrong, with line, field and how it should be."""
     from bp_data.validation import validate as run
 
-    settings = collect(ValidateSettings, given)
     result = run(
-        dataset, settings, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, limits=collect(Limits, given),
+        dataset, settings, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, limits=limits,
         note=sink.note, progress=ticker(sink, "validate"),
     )  # fmt: skip
     sink.result(result.to_dict(), result.tell, quiet="ok" if result.ok else f"{result.errors} errors")
@@ -142,7 +142,7 @@ def validate(
 @cli.command(epilog=EPILOG["report"])
 @click.argument("dataset")
 @input_options
-@options(ReportSettings)
+@options(settings=ReportSettings)
 @click.option(
     "--html", type=click.Path(path_type=Path), help="Write one self-contained page too (-: to stdout)."
 )
@@ -159,16 +159,16 @@ def report(
     html: Path | None,
     overwrite: bool,
     verbose: bool,
-    **given: Any,
+    limits: Limits,
+    settings: ReportSettings,
 ) -> int:
     """Say what DATASET is made of: duplicates, lengths, languages, secrets, contamination, and a verdict."""
     from bp_data.conversion import input_files
     from bp_data.reader import read
     from bp_data.report.report import report as run
 
-    settings = collect(ReportSettings, given)
     reader = read(
-        dataset, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, limits=collect(Limits, given), note=sink.note
+        dataset, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, limits=limits, note=sink.note
     )  # fmt: skip
     check_stdout(sink, html)
     inputs = input_files(reader, *settings.against)
@@ -188,7 +188,7 @@ def report(
 @cli.command(epilog=EPILOG["clean"])
 @click.argument("dataset")
 @input_options
-@options(CleanSettings)
+@options(settings=CleanSettings)
 @click.option(
     "--output",
     "-o",
@@ -216,7 +216,8 @@ def clean(
     overwrite: bool,
     dry_run: bool,
     verbose: bool,
-    **given: Any,
+    limits: Limits,
+    settings: CleanSettings,
 ) -> int:
     """Drop duplicates and rows that DATASET is better without, and redact; each dropped row keeps its reason."""
     from bp_data.clean import clean as run
@@ -224,10 +225,9 @@ def clean(
     from bp_data.conversion import input_files
     from bp_data.reader import read
 
-    settings = collect(CleanSettings, given)
     path = output or beside(dataset, "clean")
     reader = read(
-        dataset, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, limits=collect(Limits, given), note=sink.note
+        dataset, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, limits=limits, note=sink.note
     )  # fmt: skip
     targets = outputs(path, dropped)
     check_stdout(sink, *targets)
@@ -309,7 +309,7 @@ def map_command(
     samples: int,
     max_samples: int | None,
     verbose: bool,
-    **given: Any,
+    limits: Limits,
 ) -> int:
     """Rewrite DATASET in one canonical format, after showing what fits and what does not."""
     from bp_data.conversion import convert
@@ -328,7 +328,7 @@ def map_command(
             sink.note(line)
     reader = read(
         dataset, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, mapper=mapper, mapper_modules=mapper_module,
-        limits=collect(Limits, given), max_samples=max_samples, note=sink.note if mapper or mapping else None,
+        limits=limits, max_samples=max_samples, note=sink.note if mapper or mapping else None,
     )  # fmt: skip
     check_stdout(sink, output)
     result = convert(
@@ -350,7 +350,7 @@ def map_command(
 @cli.command(epilog=EPILOG["split"])
 @click.argument("dataset")
 @input_options
-@options(SplitSettings)
+@options(settings=SplitSettings)
 @click.option(
     "--out-train",
     type=click.Path(path_type=Path),
@@ -377,16 +377,16 @@ def split(
     overwrite: bool,
     dry_run: bool,
     verbose: bool,
-    **given: Any,
+    limits: Limits,
+    settings: SplitSettings,
 ) -> int:
     """Divide DATASET into a training and a held-out file that share no row and no near-duplicate."""
     from bp_data.conversion import input_files, write_sides
     from bp_data.reader import read
     from bp_data.split import split as run
 
-    settings = collect(SplitSettings, given)
     reader = read(
-        dataset, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, limits=collect(Limits, given), note=sink.note
+        dataset, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, limits=limits, note=sink.note
     )  # fmt: skip
     train, heldout = out_train or beside(dataset, "train"), out_heldout or beside(dataset, "heldout")
     check_stdout(sink, train, heldout)

@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from bp_data.common import build
 from bp_data.errors import BpError
 from bp_data.example import Rejected
 from bp_data.formats import CONFIDENT, rank
@@ -131,7 +132,7 @@ def detect(
     if not isinstance(source, str | os.PathLike):
         return detect_rows([dict(row) for row in source], "rows")
     opened = expand(source)[0]
-    limits = limits or Limits()
+    limits = build(Limits, {}, base=limits)
     rows: list[dict[str, Any]] = []
     bad = 0
     for batch in opened.batches(limits):

@@ -19,6 +19,7 @@ from typing import Any
 
 from bp_data.account import KeyAccount, agreed, parse_keys
 from bp_data.checks import refused
+from bp_data.common import build
 from bp_data.detection import HEAD, HEAD_BAD, HEAD_BYTES, Detection, detect_source
 from bp_data.errors import BpError, RowError
 from bp_data.example import Example, Rejected
@@ -94,7 +95,7 @@ def read(
     if field_map is not None and field_map.format:
         chosen = format_named(field_map.format)
     plugin = mapper_named(mapper, mapper_modules) if isinstance(mapper, str) else mapper
-    limits = limits or Limits()
+    limits = build(Limits, {}, base=limits)
     return Reader(
         expand(*sources, text=limits.text_by != "auto"), chosen, field_map, plugin, force, limits, max_samples, note,
         parse_keys(drop_keys), check,

@@ -23,13 +23,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
-from bp_data.common import knob
+from bp_data.common import build, knob
 from bp_data.errors import BpError
 from bp_data.example import Example, Rejected
 from bp_data.reader import as_rows
-from bp_data.settings import checked
 from bp_data.similarity.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, components
 from bp_data.similarity.texts import compared_text, exact_key, prompt_key
 
@@ -45,7 +44,7 @@ class SplitSettings:
         0.1, "Share of the rows to hold out; at least one row stays on each side.", flags=("--heldout-ratio",)
     )
     seed: Annotated[int, Ge(0)] = knob(0, "Seed of the order in which groups are held out.")
-    dup_threshold: Annotated[float, Ge(0.3)] | None = knob(
+    dup_threshold: Annotated[float, Ge(0.3), Le(1)] | None = knob(
         DEFAULT_THRESHOLD, "Similarity from which two rows must stay on one side."
     )
     shingle: str = knob("auto", "What similarity compares.", choices=("auto", "word", "char"))
@@ -146,14 +145,7 @@ def split(
         changes["ratio"] = ratio
     if seed is not None:
         changes["seed"] = seed
-    settings = dataclasses.replace(settings or SplitSettings(), **changes)
-    if not 0 < settings.ratio < 1:
-        raise BpError(
-            "INPUT_VALIDATION_FAILED",
-            f"ratio must be in (0, 1), not {settings.ratio}",
-            "use --heldout-ratio 0.1",
-        )
-    checked(settings)
+    settings = build(SplitSettings, changes, base=settings, command="bp-data split")
     rows: list[Example] = []
     rejected = 0
     for row in as_rows(examples):

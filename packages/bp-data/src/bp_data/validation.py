@@ -24,7 +24,7 @@ import annotated_types
 
 from bp_data.account import CODES, KeyAccount
 from bp_data.checks import Issue, check, severity
-from bp_data.common import knob
+from bp_data.common import build, knob
 from bp_data.errors import REFUSALS, BpError
 from bp_data.example import Example, Rejected
 from bp_data.excerpt import excerpt, shown
@@ -67,7 +67,7 @@ class ValidateSettings:
     max_length: Annotated[int, annotated_types.Gt(0)] | None = knob(
         None, "Rows longer than this are errors.", group="validate", unit="tokens"
     )
-    label: tuple[str, ...] = knob((), "A label that is allowed (repeat it).", group="validate")
+    label: tuple[str, ...] = knob((), "A label that is allowed (repeat it).", group="validate", whole=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +186,7 @@ def validate(
     Raises:
         BpError: as `read`; `INPUT_TOKENIZER_INVALID`; `INPUT_VALIDATION_FAILED` for a tokenizer without a limit.
     """
-    settings = dataclasses.replace(settings or ValidateSettings(), **overrides)
+    settings = build(ValidateSettings, overrides, base=settings, command="bp-data validate")
     if settings.tokenizer and not settings.max_length:
         raise BpError(
             "INPUT_VALIDATION_FAILED",

@@ -79,6 +79,7 @@ class DataSettings:
         "Dataset: file, folder, glob, `hf:ID`; repeat it to mix, with a weight as in a.jsonl=0.7.",
         group="Data",
         flags=("-d",),
+        whole=True,
     )
     data_format: str = knob(
         "auto", "Row format, where detection should not decide.", group="Data", flags=("--format",)
@@ -306,6 +307,7 @@ class TrainingSettings:
         "Prompt answered at every evaluation and logged; repeat it.",
         group="Training",
         flags=("--log-prompt",),
+        whole=True,
     )
     dataloader_workers: Annotated[int, Ge(0), Le(256)] = knob(
         0, "Processes that build batches.", group="Training"

@@ -1,22 +1,21 @@
 """Resolution of settings: default < backprop.toml < .env < environment < keyword or flag.
 
-- pydantic-settings reads and validates each source; the tree's nodes are the dataclasses of `bp_core.settings.knobs`.
+- pydantic-settings finds the values of each source; what they mean and which are refused is said by
+  `bp_merge.common.read` alone, for every source alike.
 - A source is kept apart until the merge, so that every value knows where it came from.
 - A key that no knob has is refused with the nearest one; nothing is ignored silently.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bp_merge.common import BpError, knobs
-from pydantic import Field, ValidationError
+from bp_merge.common import BpError, knobs, read, unknown
+from pydantic import Field
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -38,11 +37,12 @@ from bp_core.settings.knobs import (
     TrackingSettings,
     TrainingSettings,
     group_of,
-    knob_of,
 )
 
 PREFIX = "BACKPROPAGATE_"
 CONFIG_FILE = "backprop.toml"
+CODE, HELP = "CONFIG_INVALID_SETTING", "backprop train"  # of a refusal: its code, and the command that helps
+_FULL_NAMES = [f"{g}.{k.name}" for g, c in GROUPS.items() for k in knobs(c)]
 # Variables under our prefix that are no knobs: of the program itself, of the web UI, and of older versions.
 _FOREIGN = tuple(
     (PREFIX + name).lower()
@@ -102,107 +102,71 @@ def resolve(
         raise BpError("CONFIG_FILE_UNREADABLE", f"{file.name}: {error}", f"correct {file.name}") from None
     dotenv_file = folder / ".env"
     dotenv = DotEnvSettingsSource(_Tree, env_file=dotenv_file)
-    layers: list[tuple[str, dict[str, dict[str, Any]]]] = [
-        (file.name, _checked(from_file, file.name)),
-        (".env", _from_environment(dotenv(), dict(dotenv.env_vars))),
-        (
-            "environment",
-            _from_environment(EnvSettingsSource(_Tree)(), {k.lower(): v for k, v in os.environ.items()}),
-        ),
-        ("given", _from_keywords(given or {})),
-    ]
-    merged: dict[str, dict[str, Any]] = {}
-    sources: dict[str, str] = {f"{g}.{k.name}": "default" for g, cls in GROUPS.items() for k in knobs(cls)}
-    for source, layer in layers:
-        for group, values in layer.items():
-            for name, value in values.items():
-                merged.setdefault(group, {})[name] = _listed(name, value)
-                sources[f"{group}.{name}"] = source
-    return _validated(merged, sources)
+    return _merged(
+        [
+            (file.name, _by_group(from_file, file.name)),
+            (".env", _from_environment(dotenv(), dict(dotenv.env_vars), ".env")),
+            (
+                "environment",
+                _from_environment(
+                    EnvSettingsSource(_Tree)(),
+                    {k.lower(): v for k, v in os.environ.items()},
+                    "the environment",
+                ),
+            ),
+            ("given", _from_keywords(given or {})),
+        ]
+    )
 
 
 def from_record(
     config: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any] | None = None
 ) -> Settings:
     """Rebuild the settings of a recorded run; `overrides` are keywords as in `resolve`."""
-    merged = {group: dict(values) for group, values in _checked(dict(config), "the run record").items()}
-    sources = {f"{g}.{name}": "run record" for g, values in merged.items() for name in values}
-    for group, values in _from_keywords(overrides or {}).items():
-        merged.setdefault(group, {}).update(values)
-        sources.update({f"{group}.{name}": "given" for name in values})
-    return _validated(merged, sources)
-
-
-def _validated(merged: dict[str, dict[str, Any]], sources: dict[str, str]) -> Settings:
-    try:
-        tree = _Tree(**merged)  # type: ignore[arg-type]
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][:2])
-        name = str(first["loc"][1]) if len(first["loc"]) > 1 else where
-        raise BpError(
-            "CONFIG_INVALID_SETTING",
-            f"{where} = {first.get('input')!r} (from {sources.get(where, 'default')}): {first['msg'].lower()}",
-            f"backprop train --help  (see --{name.replace('_', '-')})",
-            details={"setting": where, "errors": error.error_count()},
-        ) from None
-    settings = Settings(**{group: getattr(tree, group) for group in GROUPS}, sources=sources)
-    for group, cls in GROUPS.items():
-        for k in knobs(cls):
-            try:
-                k.check(getattr(getattr(settings, group), k.name))
-            except ValueError as error:
-                raise BpError(
-                    "CONFIG_INVALID_SETTING",
-                    f"{group}.{k.name} (from {sources.get(f'{group}.{k.name}', 'default')}): {error}",
-                    f"backprop train --help  (see --{k.name.replace('_', '-')})",
-                    details={"setting": f"{group}.{k.name}"},
-                ) from None
-    return settings
-
-
-def _unknown(key: str, known: list[str], where: str) -> BpError:
-    near = difflib.get_close_matches(key, known, n=1)
-    return BpError(
-        "CONFIG_INVALID_SETTING",
-        f"{where} has no setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
-        "backprop train --help",
-        details={"setting": key, "nearest": near},
+    return _merged(
+        [("run record", _by_group(config, "the run record")), ("given", _from_keywords(overrides or {}))]
     )
 
 
-def _checked(tree: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
-    """The nested values with aliases taken to field names; unknown groups and fields are refused."""
+def _merged(layers: list[tuple[str, dict[str, dict[str, Any]]]]) -> Settings:
+    """The layers over the defaults, the later the stronger; each was read by `_by_group` or `_from_keywords`."""
+    values: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+    sources = {f"{g}.{k.name}": "default" for g, cls in GROUPS.items() for k in knobs(cls)}
+    for source, layer in layers:
+        for group, found in layer.items():
+            values[group].update(found)
+            sources.update({f"{group}.{name}": source for name in found})
+    return Settings(**{group: cls(**values[group]) for group, cls in GROUPS.items()}, sources=sources)
+
+
+def _read(group: str, values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    return read(GROUPS[group], values, source, prefix=f"{group}.", known=_FULL_NAMES, code=CODE, command=HELP)
+
+
+def _by_group(tree: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    """The nested values, read; unknown groups and fields are refused."""
     out: dict[str, dict[str, Any]] = {}
     for group, values in tree.items():
         if group not in GROUPS:
-            raise _unknown(group, list(GROUPS), where)
+            raise unknown(group, GROUPS, where, code=CODE, command=HELP)
         if not isinstance(values, Mapping):
-            raise BpError(
-                "CONFIG_INVALID_SETTING", f"{where}: {group} must be a table", f"write [{group}] in {where}"
-            )
-        names = {alias: k.name for k in knobs(GROUPS[group]) for alias in (k.name, *k.keywords)}
-        for key, value in values.items():
-            if key not in names:
-                raise _unknown(
-                    f"{group}.{key}", [f"{g}.{k.name}" for g, c in GROUPS.items() for k in knobs(c)], where
-                )
-            out.setdefault(group, {})[names[key]] = value
+            raise BpError(CODE, f"{where}: {group} must be a table", f"write [{group}] in {where}")
+        out[group] = _read(group, values, where)
     return out
 
 
 def _from_environment(
-    tree: Mapping[str, Any], variables: Mapping[str, str | None]
+    tree: Mapping[str, Any], variables: Mapping[str, str | None], where: str
 ) -> dict[str, dict[str, Any]]:
-    """The settings among environment variables; whole-name aliases first, then PREFIX + GROUP__FIELD."""
+    """The settings among environment variables: PREFIX + GROUP__FIELD, and the whole names that knobs have."""
     aliases = {a.lower(): (g, k.name) for g, cls in GROUPS.items() for k in knobs(cls) for a in k.env}
-    out: dict[str, dict[str, Any]] = {}
     nested: dict[str, dict[str, Any]] = {}
     for group, values in tree.items():
         # names of other programs, and our own that are no settings (BACKPROPAGATE_DEBUG), are no business of ours
         if group in GROUPS and isinstance(values, Mapping):
-            kept = {k: v for k, v in values.items() if f"{PREFIX}{group}__{k}".lower() not in aliases}
-            nested[group] = kept
+            nested[group] = {
+                k: v for k, v in values.items() if f"{PREFIX}{group}__{k}".lower() not in aliases
+            }
     known = {
         f"{PREFIX}{g}__{alias}".lower()
         for g, c in GROUPS.items()
@@ -214,44 +178,42 @@ def _from_environment(
         own = name.startswith(PREFIX.lower()) and not name.startswith(_FOREIGN)
         # what stands under a known group is told with that group, below
         if own and name not in known and name.removeprefix(PREFIX.lower()).split("__")[0] not in GROUPS:
-            raise _unknown(variable.upper(), sorted(n.upper() for n in known), "the environment")
-    for group, values in _checked(nested, "the environment").items():
-        out.setdefault(group, {}).update(values)
+            names = sorted(n.upper() for n in known)
+            raise unknown(variable.upper(), names, where, code=CODE, command=HELP)
+    out = _by_group(nested, where)
     for variable, value in variables.items():
         if variable.lower() in aliases and value is not None:
             group, name = aliases[variable.lower()]
-            out.setdefault(group, {})[name] = value
+            if name == "log_json" and value == "auto":
+                value = str(not sys.stderr.isatty())
+            out.setdefault(group, {}).update(_read(group, {name: value}, where))
     return out
 
 
 def _from_keywords(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    out: dict[str, dict[str, Any]] = {}
+    by_group: dict[str, dict[str, Any]] = {}
+    for name, value in by_field(given).items():
+        by_group.setdefault(group_of(name), {})[name] = value
+    return {group: _read(group, values, "") for group, values in by_group.items()}
+
+
+def by_field(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords by field name instead of alias, without those that are None: what another source says stands.
+
+    Raises:
+        BpError: `CONFIG_INVALID_SETTING` for an unknown keyword, and for two that are one setting.
+    """
+    out: dict[str, Any] = {}
     for key, value in given.items():
-        if value is None or value == ():
-            continue
         if key not in KEYWORDS:
-            raise _unknown(key, list(KEYWORDS), "the call")
-        name = KEYWORDS[key]
-        if knob_of(name).many and isinstance(value, str | Path):
-            value = (str(value),)
-        out.setdefault(group_of(name), {})[name] = value
+            raise unknown(key, KEYWORDS, code=CODE, command=HELP)
+        if value is None:
+            continue
+        if (name := KEYWORDS[key]) in out:
+            names = sorted(k for k in given if KEYWORDS[k] == name)
+            raise BpError(CODE, f"{' and '.join(names)} are one setting; both were given", f"{HELP} --help")
+        out[name] = value
     return out
-
-
-def _listed(name: str, value: Any) -> Any:
-    """Text as a tuple where the knob holds several: a JSON list, or items between commas."""
-    if name == "log_json" and value == "auto":
-        return not sys.stderr.isatty()
-    if (choices := knob_of(name).choices) and isinstance(value, str) and value not in choices:
-        return next((c for c in choices if c.lower() == value.lower()), value)
-    if not knob_of(name).many or not isinstance(value, str):
-        return tuple(value) if isinstance(value, list) else value
-    if value.lstrip().startswith("["):
-        try:
-            return tuple(json.loads(value))
-        except json.JSONDecodeError:
-            return (value,)
-    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def explain(settings: Settings) -> list[tuple[str, str, str]]:
@@ -268,4 +230,4 @@ def explain(settings: Settings) -> list[tuple[str, str, str]]:
     ]
 
 
-__all__ = ["explain", "from_record", "resolve"]
+__all__ = ["by_field", "explain", "from_record", "resolve"]

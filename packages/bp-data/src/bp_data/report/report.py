@@ -9,12 +9,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bp_data.errors import BpError
+from bp_data.common import build
 from bp_data.example import Example, Rejected
 from bp_data.output import room_for_temporary_files
 from bp_data.report.collect import Pass
@@ -47,14 +46,7 @@ def report(
         >>> found.rows_accepted, found.exact_duplicates
         (3, 2)
     """
-    if isinstance(changes.get("against"), (str, Path)):
-        changes["against"] = (str(changes["against"]),)
-    settings = dataclasses.replace(settings or ReportSettings(), **changes)
-    for name in ("fail_on_dups", "fail_on_contamination", "max_outlier_rate"):
-        value = getattr(settings, name)
-        if value is not None and not 0 <= value <= 1:
-            flag = "--" + name.replace("_", "-")
-            raise BpError("INPUT_VALIDATION_FAILED", f"{name} must be 0 to 1, not {value}", f"use {flag} 0.1")
+    settings = build(ReportSettings, changes, base=settings, command="bp-data report")
 
     one_pass = Pass(settings, progress)
     with contextlib.closing(one_pass), room_for_temporary_files():

@@ -19,7 +19,7 @@ class ReportSettings:
     """What the report looks for, and when it fails."""
 
     against: tuple[str, ...] = knob(
-        (), "Held-out or benchmark file that must not overlap (repeat it).", group="report"
+        (), "Held-out or benchmark file that must not overlap (repeat it).", group="report", whole=True
     )
     dup_threshold: Annotated[float, Ge(0.3), Le(1)] = knob(
         DEFAULT_THRESHOLD, "Jaccard similarity from which two rows are near-duplicates.", group="report"

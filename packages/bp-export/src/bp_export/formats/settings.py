@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le
-from bp_merge.common import knob, knobs
+from bp_merge.common import build, knob
 
 from bp_export.errors import BpError
 
@@ -67,38 +66,12 @@ class ExportSettings:
 
 
 def settings_from(given: Mapping[str, Any]) -> ExportSettings:
-    """Settings from keywords, with bounds and choices checked and unknown names refused.
+    """Settings from keywords or flags, read by `build`, and consistent with each other.
 
     Raises:
         BpError: `INPUT_VALIDATION_FAILED`.
     """
-    known = {k.name: k for k in knobs(ExportSettings)}
-    renamed = {keyword: k.name for k in known.values() for keyword in k.keywords}
-    values: dict[str, Any] = {}
-    for name, value in given.items():
-        name = renamed.get(name, name)
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise BpError(
-                "INPUT_VALIDATION_FAILED",
-                f"export has no setting {name!r}",
-                f"did you mean {near[0]}?" if near else f"the settings are {', '.join(known)}",
-            )
-        knob_ = known[name]
-        if value is None:
-            continue
-        if name in ("quantization", "format", "dtype"):
-            value = str(value).lower()
-        if knob_.type is Path:
-            value = Path(value).expanduser()
-        try:
-            knob_.check(value)
-        except ValueError as error:
-            raise BpError(
-                "INPUT_VALIDATION_FAILED", str(error), f"see --help for --{name.replace('_', '-')}"
-            ) from None
-        values[name] = value
-    settings = ExportSettings(**values)
+    settings = build(ExportSettings, given, command="backprop export")
     _consistent(settings)
     return settings
 

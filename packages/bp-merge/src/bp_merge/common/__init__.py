@@ -1,6 +1,6 @@
 """What every package of the workspace shares: coded errors, knobs, and the command line.
 
-- One idea, one file: `errors`, `knobs`, `command`. bp-merge and bp-data know nobody, so each carries this folder
+- One idea, one file: `errors`, `knobs`, `flags`, `command`. bp-merge and bp-data know nobody, so each carries this folder
   and a test holds the two byte-identical (hence the relative imports); bp-export, bp-core, bp-cli and bp-ui import
   bp-merge's.
 - Import cost: standard library only.
@@ -19,7 +19,8 @@ from .errors import (
     printable,
     render_error,
 )
-from .knobs import Knob, collect, knob, knobs, options
+from .flags import options
+from .knobs import Knob, build, knob, knobs, like, read, unknown
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -28,17 +29,20 @@ __all__ = [
     "Exit",
     "Knob",
     "Sink",
+    "build",
     "clear_status",
-    "collect",
     "exit_code_of",
     "finite",
     "hidden",
     "is_coded",
     "knob",
     "knobs",
+    "like",
     "options",
     "output_options",
     "printable",
+    "read",
     "render_error",
     "run_command",
+    "unknown",
 ]
