@@ -11,6 +11,7 @@ import pytest
 from bp_data.clean import clean
 from bp_data.common import BpError
 from bp_data.example import Example, Rejected, Turn
+from bp_data.report import collect
 from bp_data.report.report import report
 from bp_data.report.settings import ReportSettings
 from bp_data.split import split
@@ -234,6 +235,41 @@ def test_reasoning_and_languages():
     assert found.reasoning["unbalanced"] == 1
     assert found.reasoning["words_p50"] == 20
     assert found.languages["de"] == 1
+
+
+def test_long_rows_are_worked_off_by_size_and_not_by_number(tmp_path):
+    path, size = tmp_path / "long.jsonl", 1_000_000
+    row = json.dumps({"prompt": "why", "completion": prose(1, 160_000)[:size]})
+    path.write_text(f"{row}\n" * 60)
+    code = (
+        "import resource, sys; from bp_data import report; from bp_data.report import collect\n"
+        "work, held = collect.Pass._work_off, []\n"
+        "def spy(self):\n    held.append(sum(map(len, self.texts))); work(self)\n"
+        "collect.Pass._work_off = spy; found = report(sys.argv[1])\n"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)\n"
+        "print(found.rows_accepted, max(held), peak)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    rows, held, peak = map(int, done.stdout.split())
+    assert rows == 60
+    assert held <= collect._BATCH_CHARS + len(row)
+    assert peak < 800e6  # 60 such rows in one batch took 1.5 GB
+
+
+@pytest.mark.parametrize("every", [2, 3, 7])
+def test_languages_of_many_rows_are_those_of_an_even_sample(every):
+    german = "Der Hund und die Katze sind nicht mit dem Auto auf das Land gefahren, sagte er."
+    english = "The dog and the cat did not go to the country by car, he said to all of them."
+    rows = [chat(i, german if i % every == 0 else english, f"{i}") for i in range(2500)]
+    found = report(rows)
+    assert found.languages_of == sum(found.languages.values()) == 2000
+    assert found.languages["de"] == pytest.approx(2000 / every, rel=0.03)  # drawn at random: 0.05
+    assert "(of 2,000 rows drawn evenly)" in found.to_text()
+    assert "of 2,000 rows drawn evenly" in found.to_html()
+    assert found.languages == report(rows).languages
+    few = report(rows[:50])
+    assert few.languages_of == 50
+    assert "drawn evenly" not in few.to_text()
 
 
 @pytest.mark.skipif(not GSM8K.exists(), reason="the GSM8K files are not beside the checkout")

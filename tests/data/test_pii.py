@@ -1,5 +1,6 @@
 """Secrets and personal data: what must be found, what must not, and that redaction leaves nothing."""
 
+import re
 import time
 
 import pytest
@@ -332,3 +333,23 @@ def test_time_grows_with_the_length_alone(piece):
         return best
 
     assert seconds(80_000) < 64 * max(seconds(5_000), 1e-4)
+
+
+@given(st.lists(st.text(alphabet="0123456789.- \nab:é", max_size=40), max_size=6))
+def test_the_digit_gate_lets_through_whatever_holds_numbers(texts):
+    """Ten digits within 24 characters, three dots between digits, or the shape of a social security number."""
+    wanted = [
+        any(sum(c.isdigit() for c in t[i : i + 24]) >= 10 for i in range(len(t)))
+        or len(re.findall(r"(?<=[0-9])\.(?=[0-9])", t)) >= 3
+        or bool(re.search(r"(?=[0-9]{3}-[0-9]{2}-[0-9]{4})", t))
+        for t in texts
+    ]
+    if texts:
+        assert pii.digit_rows(texts).tolist() == wanted
+
+
+def test_an_id_is_scanned_where_the_row_has_one_and_not_where_the_reader_made_it():
+    own = Example("AKIAQYLPMN5HHHFPZAM2", "a.jsonl", 1, "text", text="x")
+    made = Example("AKIAQYLPMN5HHHFPZAM2.jsonl:1", "AKIAQYLPMN5HHHFPZAM2.jsonl", 1, "text", text="x")
+    assert every_text(own)[0] == ["AKIAQYLPMN5HHHFPZAM2", "x"]
+    assert every_text(made)[0] == ["x"]

@@ -56,7 +56,15 @@ def _fields(value: Any, fields: tuple[str, ...], change: Change) -> Any:
     changed = {}
     for field in fields:
         old = getattr(value, field)
-        if old and (new := map_value(old, change, "")) is not old:
+        if field == "id" and old == f"{value.source}:{value.line}":
+            continue  # the reader's name for a row without one: nothing that the row says
+        if not old:
+            continue
+        if type(old) is str:  # the common one, spared a call
+            new = change(old, "")
+            if new != old:
+                changed[field] = new
+        elif (new := map_value(old, change, "")) is not old:
             changed[field] = new
     return dataclasses.replace(value, **changed) if changed else value
 

@@ -41,9 +41,12 @@ class Finding(NamedTuple):
 
 PII_KINDS = ("email", "phone", "card", "iban", "ssn", "ipv4", "ipv6")
 
+# Rules by the one character that a text must hold, and the rules whose literals stand in any case of letters.
 _BY_MARK: dict[str, list[tuple[str, Rule]]] = {}
+_ANY_CASE: list[tuple[str, Rule]] = []
 for _rule in RULES:
-    _BY_MARK.setdefault(_rule.mark, []).extend((start, _rule) for start in _rule.starts)
+    _where = _BY_MARK.setdefault(_rule.mark, []) if len(_rule.mark) == 1 else _ANY_CASE
+    _where.extend((start, _rule) for start in _rule.starts)
 _INVISIBLE = re.compile(
     "[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff]"
 )
@@ -131,37 +134,23 @@ def digit_rows(texts: Sequence[str]) -> np.ndarray:
         codes = np.frombuffer(joined.encode("ascii"), np.uint8)
     else:
         codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
-    digit = (codes >= 48) & (codes <= 57)
-    seen = np.zeros(len(codes) + 1, np.int32)
-    np.cumsum(digit, out=seen[1:])
-    dense = np.zeros(len(codes), np.bool_)
-    if len(codes) > 24:
-        dense[24:] = seen[25:] - seen[1:-24] >= 10
-    else:
-        dense[-1] = seen[-1] >= 10
-    dotted = np.zeros(len(codes), np.bool_)
-    dotted[1:-1] = (codes[1:-1] == 46) & digit[:-2] & digit[2:]
+    found = np.zeros(len(texts), np.bool_)
+    digits = np.flatnonzero(codes - codes.dtype.type(48) < 10)  # below "0" the unsigned difference wraps
+    if len(digits) < 4:
+        return found
+    row = np.searchsorted(ends, digits, side="right")
+    dense = (digits[9:] - digits[:-9] < 24) & (row[9:] == row[:-9])
+    found[row[9:][dense]] = True
+    gap = np.flatnonzero(digits[1:] - digits[:-1] == 2)
+    dotted = gap[codes[digits[gap] + 1] == 46]
+    found |= np.bincount(row[dotted], minlength=len(texts)) >= 3
     dashes = np.flatnonzero(codes == 45)
     dashes = dashes[(dashes >= 3) & (dashes + 7 < len(codes))]
     dashes = dashes[codes[dashes + 3] == 45]
-    dense[
-        dashes[np.all(digit[dashes[:, None] + np.array(np.array(np.array(np.array(_SSN_DIGITS))))], axis=1)]
-    ] = True
-    dashes = np.flatnonzero(codes == 45)
-    dashes = dashes[(dashes >= 3) & (dashes + 7 < len(codes))]
-    dashes = dashes[codes[dashes + 3] == 45]
-    dense[dashes[np.all(digit[dashes[:, None] + np.array(np.array(np.array(_SSN_DIGITS)))], axis=1)]] = True
-    dashes = np.flatnonzero(codes == 45)
-    dashes = dashes[(dashes >= 3) & (dashes + 7 < len(codes))]
-    dashes = dashes[codes[dashes + 3] == 45]
-    dense[dashes[np.all(digit[dashes[:, None] + np.array(np.array(_SSN_DIGITS))], axis=1)]] = True
-    dashes = np.flatnonzero(codes == 45)
-    dashes = dashes[(dashes >= 3) & (dashes + 7 < len(codes))]
-    dashes = dashes[codes[dashes + 3] == 45]
-    dense[dashes[np.all(digit[dashes[:, None] + np.array(_SSN_DIGITS)], axis=1)]] = True
-    starts = np.concatenate([[0], ends[:-1]])
-    dots = np.add.reduceat(dotted.astype(np.int32), starts)
-    return (np.add.reduceat(dense.astype(np.int32), starts) > 0) | (dots >= 3)
+    around = codes[dashes[:, None] + np.array(_SSN_DIGITS)]
+    ssn = dashes[np.all((around >= 48) & (around <= 57), axis=1)]
+    found[np.searchsorted(ends, ssn, side="right")] = True
+    return found
 
 
 def luhn(digits: str) -> bool:
@@ -230,7 +219,7 @@ def find(text: str, digits: bool = True, name: str = "") -> list[Finding]:
     """
     if not text.isascii() and _INVISIBLE.search(text):
         return _find_hidden(text, name)
-    found = [*_secrets(text)]
+    found = _secrets(text)
     if "@" in text:
         found.extend(
             Finding("email", *match.span())
@@ -258,17 +247,21 @@ def find(text: str, digits: bool = True, name: str = "") -> list[Finding]:
     return kept
 
 
-def _secrets(text: str) -> Iterator[Finding]:
+def _secrets(text: str) -> list[Finding]:
+    found: list[Finding] = []
     for mark, rules in _BY_MARK.items():
-        exact = len(mark) == 1
-        if mark in text if exact else not mark or any(c in text for c in mark):
-            where = text if exact else _folded(text)
+        if mark in text:
             for literal, rule in rules:
-                if literal in where:
-                    yield from _matches(rule, literal, where, text)
+                if literal in text:
+                    found += _matches(rule, literal, text, text)
+    folded = _folded(text)
+    assigned = "=" in text or ":" in text
+    for literal, rule in _ANY_CASE:
+        if (assigned or not rule.mark) and literal in folded:
+            found += _matches(rule, literal, folded, text)
     if "PRIVATE KEY" in text:
-        for start, end in private_keys(text):
-            yield Finding("private_key", start, end)
+        found += [Finding("private_key", start, end) for start, end in private_keys(text)]
+    return found
 
 
 def _folded(text: str) -> str:

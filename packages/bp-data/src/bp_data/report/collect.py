@@ -2,6 +2,7 @@
 
 - Rows are streamed. What is kept per row is numbers (line, tokens, turns) and an excerpt in a spooled file, so memory
   is that of the near-duplicate search.
+- Languages are told of a sample of the rows (`language.Sample`): a model looks at each, which costs more than all else.
 - Held-out items enter the same similarity search as the training rows: one search gives duplicates and contamination.
 - A tokenizer counts in its own threads beside the rest.
 """
@@ -30,6 +31,9 @@ from bp_data.similarity.texts import compared_text, exact_key, row_text, text_ke
 from bp_data.tokens import ESTIMATE, CountsAhead, TokenCounter, distribution, histogram
 
 _BATCH = 512
+_BATCH_CHARS = (
+    1 << 20
+)  # a batch of long rows is worked off earlier: memory is that of some MB of text, not of rows
 
 
 def _by_count(counts: Counter[str]) -> dict[str, int]:
@@ -56,7 +60,7 @@ class Pass:
         self.reader: Any = None
         self.keys = KeyAccount()
         self.scripts: Counter[str] = Counter()
-        self.languages: Counter[str] = Counter()
+        self.spoken = language.Sample()
         self.kinds: Counter[str] = Counter()
         self.pii_rows = 0
         self.pii_lines: dict[str, list[str]] = {}
@@ -70,6 +74,7 @@ class Pass:
         self.trace = Trace()
         self.excerpts = Excerpts()
         self.batch: list[str] = []
+        self.waiting = 0  # characters that the batch holds
         self.compared: list[str] = []
         self.texts: list[str] = []  # every text of the batch, row after row
         self.names: list[str] = []
@@ -149,8 +154,10 @@ class Pass:
         self.texts += texts
         self.names += names
         self.ends.append(len(self.texts))
+        self.waiting += sum(map(len, texts))
+        self.spoken.add(text)
         self._scan(self.search.add(compared))
-        if len(self.batch) >= _BATCH:
+        if len(self.batch) >= _BATCH or self.waiting >= _BATCH_CHARS:
             self._work_off()
 
     def _scan(self, groups: list[Any]) -> None:
@@ -164,7 +171,7 @@ class Pass:
             self.index.scan(Tokens(t.rows - self.held, t.hashes, t.offsets, t.size))
 
     def _work_off(self) -> None:
-        batch, self.batch = self.batch, []
+        batch, self.batch, self.waiting = self.batch, [], 0
         compared, self.compared = self.compared, []
         if not batch:
             return
@@ -177,7 +184,6 @@ class Pass:
                 self.index.scan(tokens)
         for text in batch:
             self.scripts[language.script(text)] += 1
-            self.languages[language.language(text)] += 1
         self._search_secrets(start)
 
     def _search_secrets(self, start: int) -> None:
@@ -203,6 +209,7 @@ class Pass:
     def _sum_up(self, dataset: Any, pairs: NearDuplicatePairs) -> Report:
         settings, held, rows = self.settings, self.held, self.accepted
         counts = self.tokens.finish()
+        spoken = self.spoken.languages()
         inside = (pairs.first >= held) & (pairs.second >= held)
         mine = dataclasses.replace(
             pairs,
@@ -276,7 +283,8 @@ class Pass:
             turns=turn_statistics(self.turns, self.roles),
             outliers=outliers,
             scripts=_by_count(self.scripts),
-            languages=_by_count(self.languages),
+            languages=_by_count(spoken),
+            languages_of=spoken.total(),
             pii=found,
             reasoning=self.trace.result(),
             verdict="FAIL" if failed else "WARN" if warnings else "PASS",

@@ -35,6 +35,7 @@ class Figures:
     outliers: dict[str, Any]
     scripts: dict[str, int]
     languages: dict[str, int]
+    languages_of: int
     pii: dict[str, Any]
     reasoning: dict[str, Any]
     verdict: str

@@ -173,7 +173,10 @@ def to_html(report: Figures) -> str:
         "<h2>Outliers</h2>",
         _table([(k, o[k], ", ".join(o["where"].get(k, [])[:5])) for k in ("short", "long", "repetitive", "format")], ("kind", "rows", "first rows")),
         "<h2>Script and language</h2>", _shares(r.scripts, "script"),
-        _shares(dict(list(r.languages.items())[:20]), "language"),
+        _shares(
+            dict(list(r.languages.items())[:20]),
+            "language" if r.languages_of == r.rows_accepted else f"language, of {r.languages_of:,} rows drawn evenly",
+        ),
         "<h2>Reasoning traces</h2>",
     ]  # fmt: skip
     g = r.reasoning

@@ -28,7 +28,8 @@ def to_text(report: Figures) -> str:
         f"outliers         {o['rows']:,}: {o['short']:,} short, {o['long']:,} long, {o['repetitive']:,} repetitive, "
         f"{o['format']:,} in a rare format",
         f"scripts          {_mix(r.scripts)}",
-        f"languages        {_mix(r.languages)}",
+        f"languages        {_mix(r.languages)}"
+        + (f" (of {r.languages_of:,} rows drawn evenly)" if r.languages_of < r.rows_accepted else ""),
         f"secrets          {_mix(r.pii['secrets'])}",
         f"personal data    {_mix(r.pii['personal'])}",
     ]

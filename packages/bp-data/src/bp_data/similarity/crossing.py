@@ -51,7 +51,9 @@ def similar_across(
             block = _gather(values, begin, size, rows[low : low + (1 << 13)])
             often += np.bincount(block >> np.uint32(10), minlength=1 << 22)
     ours, our_rows = _prefixes(values, begin, size, held, often, threshold)
-    others, other_rows = _prefixes(values, begin, size, rest, often, threshold)
+    others, other_rows = _prefixes(
+        values, begin, size, _holding(values, begin, size, rest, ours), often, threshold
+    )
     order = np.argsort(others, kind="stable")
     others, other_rows = others[order], other_rows[order]
     first = np.searchsorted(others, ours)
@@ -89,6 +91,24 @@ def similar_across(
     a = np.concatenate([f[0] for f in found]) if found else np.zeros(0, np.int64)
     b = np.concatenate([f[1] for f in found]) if found else np.zeros(0, np.int64)
     return a, b
+
+
+def _holding(
+    values: np.ndarray, begin: np.ndarray, size: np.ndarray, rows: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
+    """The rows that hold one of some shingles: of no other can a prefix meet them."""
+    import numpy as np
+
+    cells = np.zeros(1 << 22, np.bool_)
+    cells[wanted >> np.uint32(10)] = True
+    kept = [np.zeros(0, np.int64)]
+    for low in range(0, len(rows), 1 << 13):
+        block = rows[low : low + (1 << 13)]
+        mine = _gather(values, begin, size, block)
+        place = np.flatnonzero(cells[mine >> np.uint32(10)])
+        place = place[np.isin(mine[place], wanted)]
+        kept.append(block[np.unique(np.searchsorted(np.cumsum(size[block]), place, side="right"))])
+    return np.concatenate(kept)
 
 
 def _gather(values: np.ndarray, begin: np.ndarray, size: np.ndarray, rows: np.ndarray) -> np.ndarray:
