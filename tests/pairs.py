@@ -27,3 +27,21 @@ def pairs(count: int = 40, seed: int = 0) -> list[Example]:
             )
         )
     return rows
+
+
+def judged(count: int = 40, seed: int = 0) -> list[Example]:
+    """`count` answers judged one by one: the right colours are wanted, every second row is a wrong one."""
+    rows = []
+    for i, pair in enumerate(pairs(count, seed)):
+        answer = pair.chosen if i % 2 == 0 else pair.rejected
+        rows.append(
+            Example(
+                id=f"judged:{i}",
+                source="judged",
+                line=i + 1,
+                kind="unpaired",
+                turns=(*pair.turns, *answer),
+                label=i % 2 == 0,
+            )
+        )
+    return rows

@@ -21,11 +21,16 @@ PIECES = st.lists(
 
 
 def tokens_of(pieces, width: int = 1) -> Tokens:
-    encoded = [Encoded(tuple(t for t, _ in p), bytes(m for _, m in p), f"e{i}") for i, p in enumerate(pieces)]
-    columns = {"reference": [-float(i) for i in range(len(encoded))]} if width > 1 else None
-    return Tokens.of(
-        [encoded[i : i + width] for i in range(0, len(encoded), width)], width=width, columns=columns
-    )
+    encoded = [
+        Encoded(
+            tuple(t for t, _ in p),
+            bytes(m for _, m in p),
+            f"e{i}",
+            values={"reference": -float(i)} if width > 1 else {},
+        )
+        for i, p in enumerate(pieces)
+    ]
+    return Tokens.of([encoded[i : i + width] for i in range(0, len(encoded), width)], width=width)
 
 
 @given(PIECES, st.integers(1, 9), st.booleans(), st.integers(0, 5))

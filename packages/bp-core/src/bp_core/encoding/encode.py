@@ -27,7 +27,7 @@ import collections
 import dataclasses
 import datetime as dt
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -57,6 +57,7 @@ class Encoded:
         example_id: the Example's id.
         part: the assistant turn that this piece teaches where the conversation was split, else 0.
         cut: tokens lost to truncation.
+        values: numbers that the loss needs of this piece (`Tokens.columns`).
     """
 
     ids: tuple[int, ...]
@@ -64,6 +65,7 @@ class Encoded:
     example_id: str
     part: int = 0
     cut: int = 0
+    values: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def labels(self) -> int:

@@ -95,9 +95,8 @@ class Tokens:
         sources: Sequence[int] | None = None,
         *,
         width: int = 1,
-        columns: Mapping[str, Sequence[float]] | None = None,
     ) -> Tokens:
-        """Lay units end to end; `columns` has a number for each piece in the same order."""
+        """Lay units end to end; the columns are the values of their pieces, which all pieces have alike."""
         units = list(units)
         pieces = [piece for unit in units for piece in unit]
         lengths = np.array([len(p.ids) for p in pieces], np.int64)
@@ -108,7 +107,10 @@ class Tokens:
             np.zeros(len(units), np.int32) if sources is None else np.asarray(sources, np.int32),
             tuple(unit[0].example_id for unit in units),
             width,
-            {name: np.asarray(values, np.float32) for name, values in (columns or {}).items()},
+            {
+                name: np.array([p.values[name] for p in pieces], np.float32)
+                for name in (pieces[0].values if pieces else ())
+            },
         )
 
     def with_column(self, name: str, values: np.ndarray) -> Tokens:

@@ -18,6 +18,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from bp_merge.common import Knob, knob, knobs
 
 MANY = 10**9  # above what any run counts; a number past it is a mistake, and arithmetic on it may not end
+METHODS = ("sft", "dpo", "orpo", "simpo", "kto")
 DEFAULT_MODEL = "Qwen/Qwen2.5-7B-Instruct"
 
 
@@ -108,6 +109,17 @@ class DataSettings:
         "flash_attention_2, else off, as similar lengths are batched together anyway.",
         group="Data",
     )
+    reasoning_trace: bool = knob(
+        False,
+        "Learn from reasoning: rows without it are dropped and counted, and max-seq-length is 8192 unless given.",
+        group="Data",
+    )
+    min_trace_tokens: Annotated[int, Ge(1), Le(10**7)] = knob(
+        1, "Fewest tokens of reasoning, with --reasoning-trace.", group="Data", unit="tokens"
+    )
+    max_trace_tokens: Annotated[int, Ge(1), Le(10**7)] | None = knob(
+        None, "Most tokens of reasoning, with --reasoning-trace.", group="Data", unit="tokens"
+    )
     preview: Annotated[int, Ge(0), Le(MANY)] = knob(
         1, "Show this many examples with their loss mask before training.", group="Data", unit="examples"
     )
@@ -122,9 +134,11 @@ class MethodSettings:
 
     method: str = knob(
         "sft",
-        "sft: learn the answers; dpo: learn to prefer chosen over rejected answers (arXiv:2305.18290).",
+        "sft: learn the answers. From pairs: dpo (arXiv:2305.18290), orpo (2403.07691), simpo (2405.14734). "
+        "From single judgements: kto (2402.01306).",
         group="Method",
-        choices=("sft", "dpo"),
+        choices=METHODS,
+        env=("BACKPROPAGATE_TRAINING__METHOD",),
     )
     dpo_beta: Annotated[float, Gt(0), Le(1e6)] = knob(
         0.1, "Strength of DPO's tie to the model as it was before the first step.", group="Method"
@@ -136,7 +150,31 @@ class MethodSettings:
         choices=("sigmoid", "ipo", "hinge", "robust"),
     )
     label_smoothing: Annotated[float, Ge(0), Lt(0.5)] = knob(
-        0.0, "Share of pairs whose label is taken to be wrong; sigmoid and robust use it.", group="Method"
+        0.0,
+        "Share of pairs whose label is taken to be wrong; DPO's losses sigmoid and robust use it.",
+        group="Method",
+    )
+    orpo_beta: Annotated[float, Gt(0), Le(1e6)] = knob(
+        0.1, "Weight of ORPO's odds-ratio term beside the likelihood of the chosen answer.", group="Method"
+    )
+    simpo_beta: Annotated[float, Gt(0), Le(1e6)] = knob(
+        2.0, "Scale of SimPO's rewards, the mean log-probabilities.", group="Method"
+    )
+    simpo_gamma: Annotated[float, Ge(0), Le(1e6)] = knob(
+        1.0,
+        "Margin that SimPO asks of the chosen answer's reward; at most simpo-beta is usual.",
+        group="Method",
+    )
+    kto_beta: Annotated[float, Gt(0), Le(1e6)] = knob(
+        0.1, "Strength of KTO's tie to the model as it was before the first step.", group="Method"
+    )
+    kto_desirable_weight: Annotated[float, Gt(0), Le(1e6)] | None = knob(
+        None,
+        "Weight of wanted answers in KTO. Default: such that wanted and unwanted ones count 1:1 to 4:3.",
+        group="Method",
+    )
+    kto_undesirable_weight: Annotated[float, Gt(0), Le(1e6)] | None = knob(
+        None, "Weight of unwanted answers in KTO. Default: likewise.", group="Method"
     )
 
 
@@ -397,7 +435,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quality": {"rank": 256, "target_modules": ("all-linear",)},
 }
 # Peak learning rate of each method with LoRA, where the user gave none.
-LEARNING_RATES = {"sft": 2e-4, "dpo": 5e-6}
+LEARNING_RATES = {"sft": 2e-4, "dpo": 5e-6, "orpo": 8e-6, "simpo": 1e-6, "kto": 1e-6}
+# Past this one a method is known to come apart with LoRA: a rate that the user gave is kept, and that is said.
+HIGH_RATES = {"sft": 5e-3, "dpo": 1e-4, "orpo": 1e-4, "simpo": 1e-5, "kto": 5e-6}
+TRACE_LENGTH = 8192  # tokens of an example with a reasoning trace, where the user gave no length
 STEP_EXAMPLES = 16  # examples of an optimizer step, where neither batch size nor accumulation is given
 
 

@@ -11,15 +11,23 @@ import time
 from typing import Any
 
 import torch
-from bp_merge.common import BpError
+from bp_merge.common import BpError, knobs
 
 from bp_core.encoding.dataset import Prepared
 from bp_core.encoding.steps import StepPlan
 from bp_core.models.device import Device
 from bp_core.safety.guards import HeatGuard
-from bp_core.settings.knobs import LEARNING_RATES, PRESETS, STEP_EXAMPLES, Settings
+from bp_core.settings.knobs import (
+    HIGH_RATES,
+    LEARNING_RATES,
+    METHODS,
+    PRESETS,
+    STEP_EXAMPLES,
+    MethodSettings,
+    Settings,
+)
+from bp_core.training.objectives.kto import balanced_weights, label_counts
 
-MAX_SAFE_LR = 5e-3
 LOGITS = 2**26  # numbers of a chunk of logits: 256 MB in fp32
 
 
@@ -39,7 +47,13 @@ def check(settings: Settings) -> None:
             f"--truncate would cut the answers that {method.method} compares",
             "leave --truncate out",
         )
-    if method.label_smoothing and method.dpo_loss not in ("sigmoid", "robust"):
+    if method.method != "sft" and settings.data.reasoning_trace:
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"--reasoning-trace is supervised training, not {method.method}",
+            "backprop train --method sft --reasoning-trace …",
+        )
+    if method.method == "dpo" and method.label_smoothing and method.dpo_loss not in ("sigmoid", "robust"):
         raise BpError(
             "CONFIG_CONFLICT",
             f"the loss {method.dpo_loss} knows no label smoothing",
@@ -84,6 +98,8 @@ def decide(
     if t.learning_rate is None:
         method = settings.method.method
         settings = settings.replace(f"default (method {method})", learning_rate=LEARNING_RATES[method])
+    if settings.method.method == "kto":
+        settings = _balanced(settings, prepared)
     pieces = len(prepared.train)
     if t.batch_size is None or t.gradient_accumulation is None:
         accumulation = t.gradient_accumulation or (
@@ -120,6 +136,17 @@ def decide(
     return settings.replace(f"default ({device.name})", **more) if more else settings
 
 
+def _balanced(settings: Settings, prepared: Prepared) -> Settings:
+    """KTO's weights from the counts of both labels, where the user gave none."""
+    wanted, unwanted = label_counts(prepared.train)
+    for name, weight in zip(
+        ("kto_desirable_weight", "kto_undesirable_weight"), balanced_weights(wanted, unwanted), strict=True
+    ):
+        if getattr(settings.method, name) is None:
+            settings = settings.replace(f"default ({wanted} wanted, {unwanted} unwanted)", **{name: weight})
+    return settings
+
+
 def plan_of(settings: Settings, prepared: Prepared) -> StepPlan:
     """The plan of optimizer steps that the settings ask for."""
     t = settings.training
@@ -142,18 +169,24 @@ def _optimizer(device: Device) -> str:
 def warnings_for(settings: Settings, prepared: Prepared) -> list[str]:
     """What the user asked for and will very likely regret, one sentence each."""
     t, lora = settings.training, settings.lora
+    method = settings.method
     told = [
-        f"--{name.replace('_', '-')} is of dpo and does nothing with {settings.method.method}"
-        for name in ("dpo_beta", "dpo_loss", "label_smoothing")
-        if settings.given(name) and settings.method.method != "dpo"
+        f"--{name.replace('_', '-')} is of {name.split('_')[0]} and does nothing with {method.method}"
+        for name in (k.name for k in knobs(MethodSettings))
+        if settings.given(name) and name.split("_")[0] in METHODS and name.split("_")[0] != method.method
     ]
-    if (
-        settings.given("learning_rate")
-        and (t.learning_rate or 0) > MAX_SAFE_LR
-        and settings.model.model != "tiny"
-    ):
+    if settings.given("label_smoothing") and method.method != "dpo":
+        told.append(f"--label-smoothing is of dpo and does nothing with {method.method}")
+    if method.method == "simpo" and method.simpo_gamma > method.simpo_beta:
         told.append(
-            f"a learning rate of {t.learning_rate:g} usually diverges with LoRA; 1e-4 to 5e-4 is common"
+            f"simpo-gamma {method.simpo_gamma:g} is more than simpo-beta {method.simpo_beta:g}: "
+            "a margin past the rewards' own scale makes answers degenerate; half of beta is usual"
+        )
+    high = HIGH_RATES[method.method]
+    if settings.given("learning_rate") and (t.learning_rate or 0) > high and settings.model.model != "tiny":
+        told.append(
+            f"a learning rate of {t.learning_rate:g} usually diverges with {method.method} and LoRA; "
+            f"{LEARNING_RATES[method.method]:g} is the default"
         )
     if settings.given("alpha") and lora.rank and lora.alpha and lora.alpha < lora.rank / 4:
         told.append(f"alpha {lora.alpha:g} is small for rank {lora.rank}: the adapter will learn slowly")

@@ -30,7 +30,7 @@ from bp_core.models.device import Device, choose_device
 from bp_core.models.load import load_tokenizer, parameter_count, recommended, vocabulary_size
 from bp_core.runs import trackers
 from bp_core.runs.writer import Run
-from bp_core.settings.knobs import Settings
+from bp_core.settings.knobs import TRACE_LENGTH, Settings
 from bp_core.settings.resolve import explain
 from bp_core.training.checkpoint import Checkpoint
 from bp_core.training.decide import check, cpu_hours, decide, plan_of, warnings_for
@@ -134,14 +134,21 @@ def make_ready(
         AdapterInfo.read(settings.model.init_adapter)  # refuses what is none
     trackers.check(settings.tracking.trackers)
     device = choose_device(settings)
+    if settings.data.reasoning_trace and not settings.given("max_seq_length"):
+        settings = settings.replace("default (reasoning-trace)", max_seq_length=TRACE_LENGTH)
     folder = resolve_base(settings.model.model, revision=settings.model.revision, weights=False).path
     encoder = make_encoder(folder, settings, now or dt.datetime.now(dt.UTC))
-    objective = objective_of(settings.method)
+    objective = objective_of(settings)
     with as_ours():
         prepared = prepare(
             settings, encoder, objective.encode, width=objective.width, sources=sources, tell=tell
         )
     settings = decide(settings, recommended(folder), device, prepared, vocabulary=vocabulary_size(folder))
+    if settings.method.method == "kto":
+        m = settings.method
+        tell(
+            f"kto: wanted answers weigh {m.kto_desirable_weight:g}, unwanted ones {m.kto_undesirable_weight:g}"
+        )
     for line in warnings_for(settings, prepared):
         tell(f"warning: {line}")
     _refuse_slow(settings, device, folder, prepared, tell)

@@ -255,7 +255,7 @@ def _train(job: Job, callbacks: Iterable[Callback], after: After | None) -> Sess
         AdapterWeights().load(model, settings.model.init_adapter)
     pad = encoder.tokenizer.pad_token_id or 0
     loss = LanguageLoss(model, chunk=t.loss_chunk or 0, device=device.device, autocast=device.autocast)
-    objective = objective_of(settings.method)
+    objective = objective_of(settings)
     plan = plan_of(settings, prepared)
     order = [int(i) for i in prepared.train.lengths.argsort()]
     if told := loss.probe([prepared.train.unit(order[len(order) // 2])], pad):

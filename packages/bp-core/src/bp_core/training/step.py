@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,6 +47,26 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def summed(shares: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The sum of each name over all shares."""
+    total: dict[str, torch.Tensor] = {}
+    for share in shares:
+        for name, value in share.items():
+            total[name] = total[name] + value if name in total else value
+    return total
+
+
+def objective_means(
+    objective: Objective, sums: Mapping[str, torch.Tensor], per: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """Metrics from their sums; one whose denominator is 0 in this step is left out."""
+    return {
+        name: value / per[objective.metrics[name]]
+        for name, value in sums.items()
+        if per[objective.metrics[name]]
+    }
 
 
 class StepTrainer(transformers.Trainer):
@@ -141,17 +161,30 @@ class StepTrainer(transformers.Trainer):
         return self.step_loss
 
     def _accumulate(self, units: list[Unit]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        per = self.objective.denominators(units)
+        objective = self.objective
+        per: dict[str, Any] = dict(objective.denominators(units))
+        if objective.measured:
+            with torch.no_grad():
+                per |= summed(
+                    objective.statistic(self.forward, batch, per)
+                    for batch in self._batches(units, objective.measured)
+                )
         total = torch.zeros((), device=self.args.device)
-        metrics: dict[str, torch.Tensor] = {}
-        for part in micro_batches(units, self.micro, packed=self.packed):
-            batch = collate(part, self.pad_id, packed=bool(self.packed)).to(self.args.device)
-            loss, told = self.objective.terms(self.forward, batch, per)
+        told: list[Mapping[str, torch.Tensor]] = []
+        for batch in self._batches(units, objective.learnt):
+            loss, metrics = objective.terms(self.forward, batch, per)
             self.accelerator.backward(loss)
             total += loss.detach()
-            for name, value in told.items():
-                metrics[name] = metrics[name] + value if name in metrics else value
-        return total, {name: value / len(units) for name, value in metrics.items()}
+            told.append(metrics)
+        return total, objective_means(objective, summed(told), per)
+
+    def _batches(self, units: Sequence[Unit], pieces: tuple[int, ...]) -> Iterator[MicroBatch]:
+        """Forward passes over the named pieces of units."""
+        chosen = (
+            units if len(pieces) == self.objective.width else [tuple(u[k] for k in pieces) for u in units]
+        )
+        for part in micro_batches(chosen, self.micro, packed=self.packed):
+            yield collate(part, self.pad_id, packed=bool(self.packed)).to(self.args.device)
 
     def _shrink(self, model: nn.Module, cause: BaseException) -> None:
         model.zero_grad(set_to_none=True)
@@ -207,9 +240,13 @@ class StepTrainer(transformers.Trainer):
 
     @torch.no_grad()
     def _measured(
-        self, tokens: Tokens, units: np.ndarray, measure: Callable[[MicroBatch], _T]
+        self,
+        tokens: Tokens,
+        units: np.ndarray,
+        pieces: tuple[int, ...],
+        measure: Callable[[MicroBatch], _T],
     ) -> Iterator[tuple[list[int], _T]]:
-        """`measure` of forward passes over the named units, longest first, without dropout or gradient.
+        """`measure` of forward passes over pieces of the named units, longest first, without dropout or gradient.
 
         Out of memory halves the micro-batch, as in training.
         """
@@ -222,8 +259,8 @@ class StepTrainer(transformers.Trainer):
             while start < len(order):
                 chosen = order[start : start + self.micro]
                 try:
-                    batch = collate([tokens.unit(i) for i in chosen], self.pad_id).to(self.args.device)
-                    measured = measure(batch)
+                    picked = [tuple(tokens.unit(i)[k] for k in pieces) for i in chosen]
+                    measured = measure(collate(picked, self.pad_id).to(self.args.device))
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error) or self.micro == 1 or not self.oom_recovery:
                         raise
@@ -244,14 +281,29 @@ class StepTrainer(transformers.Trainer):
         Example:
             For SFT a perplexity is exp of the loss: 0.6931 nats per label is a perplexity of 2.
         """
-        per = self.objective.denominators(list(tokens))
-        totals: dict[str, torch.Tensor] = {}
-        for _, (loss, told) in self._measured(
-            tokens, np.arange(len(tokens)), lambda batch: self.objective.terms(self.forward, batch, per)
-        ):
-            for name, value in {"loss": loss, **{k: v / len(tokens) for k, v in told.items()}}.items():
-                totals[name] = totals[name] + value.double() if name in totals else value.double()
-        return dict(zip(totals, torch.stack(list(totals.values())).tolist(), strict=True)) if totals else {}
+        if not len(tokens):
+            return {}
+        objective, everything = self.objective, np.arange(len(tokens))
+        per: dict[str, Any] = dict(objective.denominators(list(tokens)))
+        if objective.measured:
+            per |= summed(
+                share
+                for _, share in self._measured(
+                    tokens,
+                    everything,
+                    objective.measured,
+                    lambda batch: objective.statistic(self.forward, batch, per),
+                )
+            )
+        told = [
+            {"loss": loss, **metrics}
+            for _, (loss, metrics) in self._measured(
+                tokens, everything, objective.learnt, lambda batch: objective.terms(self.forward, batch, per)
+            )
+        ]
+        sums = summed([{name: value.double() for name, value in one.items()} for one in told])
+        means = {"loss": sums.pop("loss"), **objective_means(objective, sums, per)}
+        return dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
 
     def reference(self, tokens: Tokens, units: np.ndarray) -> np.ndarray:
         """Summed log-probability of each piece of the named units under the model as it stands, without dropout.
@@ -261,7 +313,10 @@ class StepTrainer(transformers.Trainer):
         """
         out = np.full((len(tokens), tokens.width), np.nan, np.float32)
         for chosen, sums in self._measured(
-            tokens, units, lambda batch: batch.sum_by_piece(self.forward.log_probs(batch)).cpu().numpy()
+            tokens,
+            units,
+            tuple(range(tokens.width)),
+            lambda batch: batch.sum_by_piece(self.forward.log_probs(batch)).cpu().numpy(),
         ):
             out[chosen] = sums.reshape(len(chosen), tokens.width)
         return out.reshape(-1)

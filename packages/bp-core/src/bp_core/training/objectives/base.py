@@ -12,8 +12,9 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from bp_data.example import Example, Rejected
@@ -40,40 +41,56 @@ class Terms(NamedTuple):
 
     Args:
         loss: fp32 scalar, already divided by the step's denominators; its gradient adds up over micro-batches.
-        metrics: fp32 scalars summed over the units of the micro-batch; the step divides them by its units.
+        metrics: fp32 scalars, sums that the step divides by the denominators that `Objective.metrics` names.
     """
 
     loss: torch.Tensor
     metrics: Mapping[str, torch.Tensor]
 
 
-class Objective(Protocol):
+class Objective(abc.ABC):
     """A training method.
 
     Attributes:
         name: of the method, as `--method` takes it.
         kinds: kinds of Example that it can learn from.
         width: pieces of a unit.
+        learnt: the pieces of a unit that the loss is of.
+        measured: the pieces that `statistic` is of; none where a method needs no statistic.
         reference: whether the pieces need the column `reference`.
-        metrics: names of its metrics, beside the loss.
+        metrics: its metrics beside the loss, each with the denominator that its sum is divided by.
     """
 
     name: str
     kinds: tuple[str, ...]
-    width: int
-    reference: bool
-    metrics: tuple[str, ...]
+    width: int = 1
+    learnt: tuple[int, ...] = (0,)
+    measured: tuple[int, ...] = ()
+    reference: bool = False
+    metrics: Mapping[str, str] = {}
 
+    @abc.abstractmethod
     def encode(
         self, encoder: Encoder, examples: Iterable[Example]
     ) -> Iterator[tuple[Encoded, ...] | Rejected]:
-        """Units of the examples, in order; a row that cannot be learnt from is one `Rejected`."""
-        ...
+        """Units of the examples; a row that cannot be learnt from is one `Rejected`."""
 
+    @abc.abstractmethod
     def denominators(self, units: Sequence[Unit]) -> Mapping[str, float]:
-        """What each term of the loss is divided by, over the whole step."""
-        ...
+        """What the terms and the metrics are divided by, over the whole step."""
 
-    def terms(self, forward: Forward, batch: MicroBatch, per: Mapping[str, float]) -> Terms:
-        """Loss and metrics of one micro-batch, `per` being the step's denominators."""
-        ...
+    @abc.abstractmethod
+    def terms(self, forward: Forward, batch: MicroBatch, per: Mapping[str, Any]) -> Terms:
+        """Loss and metrics of one micro-batch of learnt pieces.
+
+        Args:
+            forward: the model.
+            batch: the `learnt` pieces of some units of the step.
+            per: the step's denominators, and its statistics as fp32 scalars on the device.
+        """
+
+    def statistic(
+        self, forward: Forward, batch: MicroBatch, per: Mapping[str, float]
+    ) -> Mapping[str, torch.Tensor]:
+        """The share of one micro-batch of measured pieces in each statistic of the step, without gradient."""
+        return {}

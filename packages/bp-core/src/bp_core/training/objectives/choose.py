@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from bp_core.settings.knobs import MethodSettings
+from bp_core.encoding.traces import TraceBand
+from bp_core.settings.knobs import Settings
 from bp_core.training.objectives.base import Objective
 from bp_core.training.objectives.dpo import Dpo
+from bp_core.training.objectives.kto import Kto
+from bp_core.training.objectives.orpo import Orpo
 from bp_core.training.objectives.sft import Sft
+from bp_core.training.objectives.simpo import Simpo
 
 
-def objective_of(method: MethodSettings) -> Objective:
-    """A fresh objective of the method's settings."""
-    if method.method == "dpo":
-        return Dpo(beta=method.dpo_beta, kind=method.dpo_loss, label_smoothing=method.label_smoothing)
-    return Sft()
+def objective_of(settings: Settings) -> Objective:
+    """A fresh objective of the method's settings; KTO's weights are 1 until they are decided from the data."""
+    m, data = settings.method, settings.data
+    if m.method == "dpo":
+        return Dpo(beta=m.dpo_beta, kind=m.dpo_loss, label_smoothing=m.label_smoothing)
+    if m.method == "orpo":
+        return Orpo(beta=m.orpo_beta)
+    if m.method == "simpo":
+        return Simpo(beta=m.simpo_beta, gamma=m.simpo_gamma)
+    if m.method == "kto":
+        return Kto(
+            beta=m.kto_beta,
+            desirable_weight=m.kto_desirable_weight or 1.0,
+            undesirable_weight=m.kto_undesirable_weight or 1.0,
+        )
+    return Sft(
+        traces=TraceBand(data.min_trace_tokens, data.max_trace_tokens) if data.reasoning_trace else None
+    )

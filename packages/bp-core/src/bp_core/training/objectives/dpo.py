@@ -14,6 +14,7 @@ The loss of a step is the mean over its pairs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from bp_data.example import Example, Rejected
 from bp_core.encoding.encode import Encoded, Encoder
 from bp_core.encoding.tokens import Unit
 from bp_core.training.batch import MicroBatch
-from bp_core.training.objectives.base import Forward, Terms
+from bp_core.training.objectives.base import Forward, Objective, Terms
 from bp_core.training.objectives.pairs import METRICS, encode_pairs, pair_metrics
 
 LOSSES = ("sigmoid", "ipo", "hinge", "robust")
@@ -68,7 +69,7 @@ def dpo_loss(
     raise ValueError(f"the loss must be one of {', '.join(LOSSES)}, not {kind!r}")
 
 
-class Dpo:
+class Dpo(Objective):
     """Learns to prefer, against the model as it stood before the first update.
 
     Args:
@@ -77,11 +78,12 @@ class Dpo:
         label_smoothing: assumed share of flipped labels.
     """
 
-    name: str = "dpo"
-    kinds: tuple[str, ...] = ("preference",)
-    width: int = 2
-    reference: bool = True
-    metrics: tuple[str, ...] = METRICS
+    name = "dpo"
+    kinds = ("preference",)
+    width = 2
+    learnt = (0, 1)
+    reference = True
+    metrics = METRICS
 
     def __init__(self, *, beta: float = 0.1, kind: str = "sigmoid", label_smoothing: float = 0.0) -> None:
         self.beta, self.kind, self.label_smoothing = beta, kind, label_smoothing
@@ -96,7 +98,7 @@ class Dpo:
         """The pairs of the step."""
         return {"pairs": len(units)}
 
-    def terms(self, forward: Forward, batch: MicroBatch, per: Mapping[str, float]) -> Terms:
+    def terms(self, forward: Forward, batch: MicroBatch, per: Mapping[str, Any]) -> Terms:
         """Summed loss over the step's pairs, and what the pairs look like."""
         policy = batch.sum_by_piece(forward.log_probs(batch))  # (2·pairs,)
         ratio = policy - batch.values["reference"]

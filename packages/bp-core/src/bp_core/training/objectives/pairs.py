@@ -15,13 +15,16 @@ from bp_data.example import Example, Rejected
 from bp_core.encoding.encode import Encoded, Encoder
 from bp_core.encoding.refusals import rejected
 
-METRICS = (
-    "rewards_chosen",
-    "rewards_rejected",
-    "rewards_margin",
-    "rewards_accuracy",
-    "logps_chosen",
-    "logps_rejected",
+METRICS: Mapping[str, str] = dict.fromkeys(
+    (
+        "rewards_chosen",
+        "rewards_rejected",
+        "rewards_margin",
+        "rewards_accuracy",
+        "logps_chosen",
+        "logps_rejected",
+    ),
+    "pairs",
 )
 
 
@@ -29,7 +32,7 @@ def pair_metrics(policy: torch.Tensor, rewards: torch.Tensor) -> Mapping[str, to
     """Sums over pairs of rewards, their margin, how often the chosen one is preferred, and log-probabilities.
 
     Args:
-        policy: summed log-probability of each piece, (2·pairs,), chosen first.
+        policy: log-probability of each answer, as the method takes it, (2·pairs,), chosen first.
         rewards: of each piece, likewise.
 
     Example:
