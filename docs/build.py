@@ -10,6 +10,7 @@ import argparse
 import ast
 import os
 import re
+import runpy
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -140,7 +141,13 @@ def _imported(package: str) -> set[str]:
     return {p for p in PACKAGES if p.replace("-", "_") in found and p.replace("-", "_") != own}
 
 
+def rewards() -> str:
+    """The catalogue of rewards."""
+    return runpy.run_path(str(ROOT / "docs" / "rewards.py"))["page"]()
+
+
 PAGES = {
+    "docs/concepts/rewards.md": rewards,
     "docs/reference/commands.md": commands,
     "docs/reference/settings.md": settings,
     "docs/reference/errors.md": errors,

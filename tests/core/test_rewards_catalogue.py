@@ -1,6 +1,8 @@
 """Every reward of the catalogue: its truth table, hostile texts, and laws over random ones."""
 
 import math
+import runpy
+from pathlib import Path
 
 import pytest
 from bp_core.rewards.reward import get_reward, reward_names
@@ -227,3 +229,11 @@ def test_a_row_without_what_a_reward_needs_is_refused():
 def test_a_schema_that_refers_to_itself_everywhere_ends():
     schema = {"anyOf": [{"$ref": "#"}, {"$ref": "#"}], "type": ["object", "array"]}
     assert get_reward("json_schema")('{"a": 1}', schema=schema) < 1
+
+
+def test_the_page_is_the_catalogues():
+    root = Path(__file__).parents[2]
+    made = runpy.run_path(str(root / "docs" / "rewards.py"))["page"]()
+    written = (root / "docs" / "concepts" / "rewards.md").read_text(encoding="utf-8")
+    assert written == made, "run: python docs/build.py"
+    assert all(f"### {name}" in written for name in NAMES)

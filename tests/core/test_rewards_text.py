@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 from bp_core.rewards.catalogue.choices import chosen
-from bp_core.rewards.text import answers, boxed, final_answer, marked_answer, normalized, number_of, numbers
+from bp_core.rewards.text import answers, final_answer, marked_answer, normalized, number_of
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,8 @@ from bp_core.rewards.text import answers, boxed, final_answer, marked_answer, no
         ("<answer>1</answer> no: <answer>2</answer>", "2"),
         ("<SOLUTION>a</SOLUTION><answer>b</answer>", "a"),
         (r"thus \boxed{\frac{1}{2}} holds", r"\frac{1}{2}"),
-        (r"\boxed{1} then \boxed{2", None),
+        (r"\boxed{1} then \boxed{2", "2"),
+        ("<think>#### 1</think>2", None),
         ("1+1=2\n#### 2\nbye", "2"),
         ("The answer is 42.", "42"),
         ("**Answer:** 42", "42"),
@@ -26,7 +27,7 @@ from bp_core.rewards.text import answers, boxed, final_answer, marked_answer, no
 )
 def test_the_marked_answer(text, answer):
     assert marked_answer(text) == answer
-    assert final_answer(text) == (text.strip() if answer is None else answer)
+    assert final_answer(text) == (text.rpartition("</think>")[2].strip() if answer is None else answer)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,8 @@ def test_the_marked_answer(text, answer):
         (".5", Fraction(1, 2)),
         ("$18.00", 18),
         ("50%", 50),
-        ("x2 = v3", None),
+        ("x2 = 3", 3),
+        ("1,5 km", Fraction(3, 2)),
         ("1/0", None),
         ("none", None),
         ("", None),
@@ -61,11 +63,8 @@ def test_the_marked_answer(text, answer):
     ],
 )
 def test_the_number_of_a_value(value, number):
-    assert number_of(value) == number
-
-
-def test_numbers_come_in_order():
-    assert list(numbers("1, 2.5 and 3/4 of 1,000")) == [1, Fraction(5, 2), Fraction(3, 4), 1000]
+    found = number_of(value)
+    assert (found[0] if found else None) == number
 
 
 @pytest.mark.parametrize(
@@ -89,4 +88,3 @@ def test_accepted_answers():
     assert answers(["a", 1]) == ["a", "1"]
     assert answers({"a": 1}) == ['{"a": 1}']
     assert answers([{"a": 1}, "b"]) == ['[{"a": 1}, "b"]']
-    assert boxed("none") is None

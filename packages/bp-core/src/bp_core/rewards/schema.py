@@ -5,19 +5,22 @@
   and `$ref` within the schema. Notes (title, description, …) are passed over; any other keyword is refused by name,
   since a rule that is not looked at would reward what breaks it.
 - A pattern has a time limit; a document or a schema nested deeper than 100 does not fit.
-- JSON is strict: NaN and infinities are none, and of equal keys the text is no JSON.
+- Why not a library: this is asked for each completion of a training step, whose text is hostile; a library's patterns
+  have no time limit.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import regex
 from bp_merge.common import BpError
+
+from bp_core.evaluation.metrics.texts import MISSING, same_json
+from bp_core.evaluation.metrics.texts import json_of as metric_json_of
 
 DEPTH = 100
 WORK = 200_000  # a schema that refers to itself in several places would take for ever
@@ -70,7 +73,6 @@ _KNOWN = frozenset(
         "$ref",
     ]
 )
-MISSING = object()
 
 
 def fenced(text: str) -> list[str]:
@@ -88,33 +90,9 @@ def fenced(text: str) -> list[str]:
 
 
 def json_of(text: str, *, fences: bool = True) -> Any:
-    """The JSON value that a text is, or that its only fenced block is, or `MISSING`."""
-    if fences and "```" in text:
-        blocks = fenced(text)
-        if len(blocks) == 1:
-            text = blocks[0]
-    try:
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once)
-    except (ValueError, RecursionError):
-        return MISSING
+    """The JSON value of a text as the metrics read it, or `MISSING`, also where it is nested deeper than 100."""
+    value = metric_json_of(text, fenced=fences)
     return value if depth_within(value, DEPTH) else MISSING
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(name)
-
-
-def _finite(text: str) -> float:
-    if math.isinf(value := float(text)):
-        raise ValueError(text)
-    return value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
 
 
 def depth_within(value: Any, limit: int) -> bool:
@@ -127,17 +105,6 @@ def depth_within(value: Any, limit: int) -> bool:
         if not level:
             return True
     return not level
-
-
-def same(a: Any, b: Any) -> bool:
-    """JSON equality: 1 is 1.0 but not true, keys in any order."""
-    if isinstance(a, bool) or isinstance(b, bool):
-        return a is b
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return type(a) is type(b) and a == b if isinstance(a, str | type(None)) else a == b
 
 
 def check_schema(schema: Any, where: str = "schema", depth: int = 0) -> None:
@@ -189,9 +156,9 @@ def fits(value: Any, schema: Any, root: Any = None, depth: int = 0, left: list[i
     kinds = schema.get("type")
     if kinds is not None and not any(_is(value, k) for k in ([kinds] if isinstance(kinds, str) else kinds)):
         return False
-    if "enum" in schema and not any(same(value, e) for e in schema["enum"]):
+    if "enum" in schema and not any(same_json(value, e) for e in schema["enum"]):
         return False
-    if "const" in schema and not same(value, schema["const"]):
+    if "const" in schema and not same_json(value, schema["const"]):
         return False
     if any(not sub(value, s) for s in schema.get("allOf", ())):
         return False

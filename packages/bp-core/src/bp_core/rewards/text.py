@@ -1,10 +1,11 @@
 r"""Reading an answer out of a text: where it stands, what number it is, how texts are compared.
 
 - Everything is linear in the length of the text; nothing here can backtrack.
-- A number is exact (`Fraction`), so that 0.1 + 0.2 is 0.3 and a tolerance means what it says. One of more than 300
-  digits is none.
+- Numbers and boxes are read as the metrics of `bp_core.evaluation` read them.
+- Normalisation is not quite the metrics', which follow SQuAD's script to the letter: there 3.5 is 35, -5 is 5 and the
+  answer "A" is empty. A model that is rewarded for such an answer learns it.
 
-Where an answer stands (`final_answer`), the first that is there, the last of its kind:
+Where an answer stands (`final_answer`), after the last `</think>`: the first that is there, the last of its kind:
     <SOLUTION>…</SOLUTION>, <answer>…</answer>    the tags of the prompts in `presets`
     \boxed{…}                                     LaTeX, with nested braces
     #### …                                        GSM8K
@@ -16,19 +17,18 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any, TypeVar
 
 import regex
 
+from bp_core.evaluation.metrics.numeric import boxed
+from bp_core.evaluation.metrics.numeric import number_of as last_number
+from bp_core.evaluation.metrics.texts import after_thinking
+
 T = TypeVar("T")
 _TAIL = 10_000  # characters in which the last number is looked for
-_NUMBER = re.compile(
-    r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,300})?(?:\.\d{1,300})?(?:[eE][-+]?\d{1,3})?(?![\d])"
-)
-_FRACTION = re.compile(r"([-+]?)\\[dt]?frac\{([-+]?\d{1,300})\}\{(\d{1,300})\}")
-_SLASH = re.compile(r"([-+]?\d{1,300})\s?/\s?(\d{1,300})")
 _PHRASE = re.compile(r"\banswer(?:\s+is\b|\s?:|\s?=)", re.I)
 _ARTICLES = frozenset(("a", "an", "the"))
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -76,25 +76,9 @@ def between(text: str, opening: str, closing: str) -> str | None:
     return text[start + len(opening) : end] if start >= 0 else None
 
 
-def boxed(text: str) -> str | None:
-    r"""The content of the last \boxed{…}, braces balanced, or None.
-
-    >>> boxed(r"so \boxed{\frac{1}{2}}.")
-    '\\frac{1}{2}'
-    """
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth = 0
-    for i in range(start + 6, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if not depth:
-            return text[start + 7 : i]
-    return None
-
-
 def marked_answer(text: str) -> str | None:
     """The answer where one of the marks of this module's table names it, else None."""
+    text = after_thinking(text)
     for opening, closing in (("<SOLUTION>", "</SOLUTION>"), ("<answer>", "</answer>")):
         if (found := between(text, opening, closing)) is not None:
             return found.strip()
@@ -108,9 +92,9 @@ def marked_answer(text: str) -> str | None:
 
 
 def final_answer(text: str) -> str:
-    """The marked answer, else the whole text."""
+    """The marked answer, else the whole text after its thinking."""
     found = marked_answer(text)
-    return text.strip() if found is None else found
+    return after_thinking(text).strip() if found is None else found
 
 
 def normalized(text: str) -> str:
@@ -134,43 +118,19 @@ def words(text: str) -> list[str]:
     return [w for i, w in enumerate(found) if w not in _ARTICLES or i == len(found) - 1]
 
 
-def numbers(text: str) -> Iterator[Fraction]:
-    r"""Every number of the text, in order: 1,234.5, -3, 2e3, 3/4, \frac{3}{4}; 50% as 50."""
-    text = _FRACTION.sub(r" \1\2/\3 ", text.translate(_MINUS))
-    at = 0
-    for found in _NUMBER.finditer(text):
-        if found.start() < at or not any(c.isdigit() for c in found.group()):
-            continue
-        slash = _SLASH.match(text, found.start())
-        value = _fraction(slash) if slash else _decimal(found.group())
-        at = slash.end() if slash else found.end()
-        if value is not None:
-            yield value
+def number_of(value: Any) -> tuple[Fraction, bool] | None:
+    r"""The number that a value is or that its final answer ends with, and whether it is a percentage; None for none.
 
-
-def number_of(value: Any) -> Fraction | None:
-    r"""The number that a value is or that its final answer ends with, or None.
+    It is read as the metric `math_equal` reads it, in the last 10,000 characters of the answer.
 
     >>> number_of("She has 3 + 4 = 7.\n#### 7")
-    Fraction(7, 1)
+    (Fraction(7, 1), False)
     """
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
         try:
-            return Fraction(str(value))
+            return Fraction(str(value)), False
         except ValueError:  # NaN, an infinity, an integer of too many digits
             return None
-    return last_of(numbers(final_answer(plain_text(value))[-_TAIL:]))
-
-
-def _fraction(found: re.Match[str]) -> Fraction | None:
-    top, below = int(found[1]), int(found[2])
-    return Fraction(top, below) if below else None
-
-
-def _decimal(text: str) -> Fraction | None:
-    try:
-        return Fraction(text.replace(",", ""))
-    except ValueError:
-        return None
+    return last_number(final_answer(plain_text(value))[-_TAIL:])

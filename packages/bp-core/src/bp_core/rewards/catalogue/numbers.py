@@ -22,6 +22,8 @@ from bp_core.rewards.text import marked_answer, number_of
         Case("#### 71", 0.5, "72", parameters={"near": 0.1, "near_credit": 0.5}, why="within a tenth"),
         Case("#### 72.5", 1.0, "72", parameters={"absolute": 0.5}),
         Case("−5", 1.0, "-5", why="the sign may be a minus of typography"),
+        Case("50%", 1.0, "0.5", why="a percentage is the figure and the share"),
+        Case("<think>5 or 6?</think> 6", 1.0, "6"),
         Case("72", 0.0, "72", parameters={"marked": True}, why="no mark"),
         Case("no number", 0.0, "72"),
         Case("", 0.0, "72"),
@@ -41,7 +43,7 @@ def numeric_match(
     """1 where the final number is the reference's within a tolerance, else 0, or `near_credit` where it is near.
 
     |x − r| ≤ max(absolute, relative·|r|), in exact fractions. The number is the last one of the marked answer, else of
-    the whole text; `marked` asks for a mark. `near` is the relative distance that earns `near_credit`. A reference
+    the whole text, read as the metric `math_equal` reads it (50% is 50 and 0.5); `marked` asks for a mark. `near` is the relative distance that earns `near_credit`. A reference
     without a number gives 0.
     """
     if marked and marked_answer(completion) is None:
@@ -49,7 +51,10 @@ def numeric_match(
     found, wanted = number_of(completion), number_of(reference)
     if found is None or wanted is None:
         return 0.0
-    distance = abs(found - wanted)
-    if distance <= max(Fraction(absolute), Fraction(relative) * abs(wanted)):
+    (x, percent), (r, also) = found, wanted
+    pairs = [(x, r)]
+    if percent != also:  # 50% is 50, and 0.5
+        pairs.append((x / 100, r) if percent else (x, r / 100))
+    if any(abs(a - b) <= max(Fraction(absolute), Fraction(relative) * abs(b)) for a, b in pairs):
         return 1.0
-    return near_credit if distance <= Fraction(near) * abs(wanted) else 0.0
+    return near_credit if any(abs(a - b) <= Fraction(near) * abs(b) for a, b in pairs) else 0.0

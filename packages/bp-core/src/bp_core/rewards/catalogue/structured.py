@@ -8,8 +8,9 @@ from typing import Any
 
 from bp_merge.common import BpError
 
+from bp_core.evaluation.metrics.texts import MISSING, same_json
 from bp_core.rewards.reward import Case, reward
-from bp_core.rewards.schema import MISSING, check_schema, fits, json_of, same
+from bp_core.rewards.schema import check_schema, fits, json_of
 
 _PERSON = {
     "type": "object",
@@ -137,7 +138,7 @@ def json_fields(completion: str, *, reference: Any, fences: bool = True) -> floa
     if value is MISSING or reference is MISSING:
         return 0.0
     a, b = dict(_leaves(value)), dict(_leaves(reference))
-    both = sum(1 for path, leaf in a.items() if path in b and same(leaf, b[path]))
+    both = sum(1 for path, leaf in a.items() if path in b and same_json(leaf, b[path]))
     return both / len(a.keys() | b.keys())
 
 
@@ -195,7 +196,9 @@ def tool_call(completion: str, *, reference: Any) -> float:
     for (name, arguments), (right, values) in zip(made, wanted, strict=False):
         if name == right:
             keys = arguments.keys() | values.keys()
-            agree = sum(1 for k in keys if k in arguments and k in values and same(arguments[k], values[k]))
+            agree = sum(
+                1 for k in keys if k in arguments and k in values and same_json(arguments[k], values[k])
+            )
             total += 0.5 + 0.5 * (agree / len(keys) if keys else 1.0)
     return total / max(len(made), len(wanted))
 
