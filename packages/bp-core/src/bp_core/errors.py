@@ -242,6 +242,29 @@ CODES: dict[str, Code] = {
     "DEP_EVAL_MISSING": Code(
         "a metric was asked for whose library, an extra, is not installed", "pip install 'bp-core[eval]'"
     ),
+    "INPUT_EVAL_NOT_PAIRED": Code(
+        "two models are to be compared that were not evaluated on the same rows",
+        "evaluate both models on the same set",
+    ),
+    "INPUT_EVAL_ROWS_UNREADABLE": Code(
+        "a file of evaluated rows is not there or holds something else",
+        "evaluate again and keep the rows",
+    ),
+    "INPUT_EVAL_PROFILE_UNKNOWN": Code(
+        "a task profile was named that does not exist, or none fits the data",
+        "name one of the profiles that the message lists",
+    ),
+    "INPUT_EVAL_TASKS_MIXED": Code(
+        "the rows of a set declare different tasks", "evaluate one set per task, or name a profile"
+    ),
+    "INPUT_EVAL_PACK_INVALID": Code(
+        "an eval pack is no TOML, or has a key or value that is not allowed",
+        "correct the pack at the place that the message names",
+    ),
+    "RUNTIME_EVAL_GATE_REGRESSED": Code(
+        "a gate tripped: the model is worse than it must be, beyond noise",
+        "look at the rows that got worse, or allow a larger regression",
+    ),
     "RUNTIME_EVAL_FAILED": Code(
         "an evaluation could not be done to its end", "correct what the message names, then evaluate again"
     ),

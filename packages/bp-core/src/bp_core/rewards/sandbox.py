@@ -7,7 +7,7 @@
 - The verdict is a word that the child is told with the code and writes to a pipe of its own only after the last line
   ran: an early `sys.exit(0)` or `os._exit(0)` is no success.
 - This bounds accidents: loops, memory, floods of output. It is no wall against malice: the code has your user's rights
-  to read files and to reach the network, can look for the word in its own memory, and as root the limit of processes
+  to read files and, unless it runs `offline`, to reach the network, can look for the word in its own memory, and as root the limit of processes
   does not hold. Run what you do not trust in a container.
 """
 
@@ -30,6 +30,17 @@ from bp_merge.common import BpError
 _CHILD = r"""
 import json, os, resource, sys
 task = json.loads(sys.stdin.buffer.read())
+if task["offline"]:
+    try:  # a user and a network namespace of its own: no interface but a loopback that is down
+        if hasattr(os, "unshare"):
+            os.unshare(0x10000000 | 0x40000000)
+        else:
+            import ctypes
+            if ctypes.CDLL(None).unshare(0x10000000 | 0x40000000):
+                raise OSError
+    except (OSError, AttributeError):
+        os.write(task["pipe"], task["word"][::-1].encode())
+        os._exit(0)
 for name, value in task["limits"].items():
     soft, hard = resource.getrlimit(getattr(resource, name))
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -62,10 +73,12 @@ class Limits:
     Args:
         seconds: wall time (s); the CPU time is limited to the same, rounded up.
         memory_mb: address space (MB).
+        offline: run only where the kernel grants a network namespace, in which nothing can be reached.
     """
 
     seconds: float = 5.0
     memory_mb: int = 1024
+    offline: bool = False
 
 
 def run(code: str, tests: Sequence[str] = (), limits: Limits | None = None) -> list[bool]:
@@ -80,7 +93,8 @@ def run(code: str, tests: Sequence[str] = (), limits: Limits | None = None) -> l
         Whether the code ran to its end, then whether each test did. A test that was not reached did not.
 
     Raises:
-        BpError: `CONFIG_CODE_NOT_RUN` where the system has no limits to set.
+        BpError: `CONFIG_CODE_NOT_RUN` where the system has no limits to set, or grants no network namespace to code
+            that must be offline.
     """
     limits = limits or Limits()
     if os.name != "posix":
@@ -94,6 +108,7 @@ def run(code: str, tests: Sequence[str] = (), limits: Limits | None = None) -> l
     task = {
         "parts": [code, *tests],
         "word": word,
+        "offline": limits.offline,
         "limits": {
             "RLIMIT_CPU": cpu,
             "RLIMIT_AS": limits.memory_mb * megabyte,
@@ -119,6 +134,12 @@ def run(code: str, tests: Sequence[str] = (), limits: Limits | None = None) -> l
         if writer >= 0:
             os.close(writer)
     size = len(word)
+    if said == word[::-1]:
+        raise BpError(
+            "CONFIG_CODE_NOT_RUN",
+            "this kernel grants no network namespace, so a model's code could reach the network",
+            "run it in a container without network, or allow the network",
+        )
     verdicts = [said[i : i + size] == word for i in range(0, len(said), size)]
     return (verdicts + [False] * (1 + len(tests)))[: 1 + len(tests)]
 

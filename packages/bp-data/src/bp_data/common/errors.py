@@ -37,6 +37,7 @@ class Exit(enum.IntEnum):
 # The one table of exit codes: by code, where it is not that of the code's prefix.
 _EXIT_BY_CODE = {
     "INPUT_DATASET_REPORT_THRESHOLD": Exit.GATE,
+    "RUNTIME_EVAL_GATE_REGRESSED": Exit.GATE,
     "RUNTIME_OUT_OF_MEMORY": Exit.OUT_OF_MEMORY,
     "RUNTIME_GPU_OOM": Exit.OUT_OF_MEMORY,
     "STATE_JOB_CANCELLED": Exit.INTERRUPTED,
