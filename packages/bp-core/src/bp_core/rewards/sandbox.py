@@ -7,8 +7,8 @@
 - The verdict is a word that the child is told with the code and writes to a pipe of its own only after the last line
   ran: an early `sys.exit(0)` or `os._exit(0)` is no success.
 - This bounds accidents: loops, memory, floods of output. It is no wall against malice: the code has your user's rights
-  to read files and, unless it runs `offline`, to reach the network, can look for the word in its own memory, and as root the limit of processes
-  does not hold. Run what you do not trust in a container.
+  to read files and, unless it runs `offline`, to reach the network, can look for the word in its own memory, and as
+  root the limit of processes does not hold. Run what you do not trust in a container.
 """
 
 from __future__ import annotations
