@@ -54,10 +54,10 @@ where being right is rare at first.
 A function in a file is named as `rewards.py:math_reward`. Four signatures are understood:
 
 ```python
-def math_reward(response, expected_answer): ...            # two texts
-def short_reward(response): ...                            # one text
+def math_reward(response, expected_answer): ...  # two texts
+def short_reward(response): ...  # one text
 def level_reward(completion, *, reference, prompt, row): ...  # as the rewards here; any column by its name
-def trl_reward(prompts, completions, **columns): ...       # TRL's: a list of numbers, or None where it does not apply
+def trl_reward(prompts, completions, **columns): ...  # TRL's: a list of numbers, or of None
 ```
 
 A value that is no finite number, and whatever the function raises, is an error that names it. Only what you name is loaded.
