@@ -317,6 +317,27 @@ def _mix(colour: str, part: float = 0.35) -> str:
 # ------------------------------------------------------------------------------------------- of a run
 
 
+# Charts of the methods that learn from preferences: title, unit, and (label, metric) of each line.
+PREFERENCE_CHARTS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
+    (
+        "Rewards",
+        "",
+        (
+            ("chosen", "rewards_chosen"),
+            ("rejected", "rewards_rejected"),
+            ("margin, held out", "heldout_rewards_margin"),
+        ),
+    ),
+    (
+        "Preferred as asked",
+        "share",
+        (("training", "rewards_accuracy"), ("held out", "heldout_rewards_accuracy")),
+    ),
+    ("Log-probabilities of answers", "nats", (("chosen", "logps_chosen"), ("rejected", "logps_rejected"))),
+    ("Distance from the reference", "nats", (("K", "kl"),)),
+)
+
+
 def loss_chart(store: RunStore, run_id: str) -> Chart:
     """Training loss (raw and smoothed) and held-out loss of a run."""
     loss, heldout = store.metrics(run_id, "loss"), store.metrics(run_id, "heldout_loss")
@@ -340,6 +361,14 @@ def charts(store: RunStore, run_id: str) -> list[Chart]:
     """The loss curve, and one chart for each other group of metrics that the run recorded."""
     names = set(store.metric_names(run_id))
     out = [loss_chart(store, run_id)]
+    for title, unit, parts in PREFERENCE_CHARTS:
+        series = [
+            Series(label, store.metrics(run_id, name), "dots" if name.startswith("heldout_") else "line", i)
+            for i, (label, name) in enumerate(parts)
+            if name in names
+        ]
+        if series:
+            out.append(Chart(title, series, y_label=unit))
     for title, name, unit, zero in (
         ("Gradient norm", "grad_norm", "", False),
         ("Learning rate", "learning_rate", "", True),
