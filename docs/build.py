@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import os
 import re
 import runpy
@@ -63,31 +64,66 @@ def exit_codes() -> str:
     return ", ".join(f"{int(code)} {told[int(code)]}" for code in Exit) + "."
 
 
+# Settings beside those of training: the command, and the dataclass that its flags and its Python call are read from.
+SETTINGS = (
+    ("every command of bp-data", "bp_data.sources.base:Limits"),
+    ("bp-data validate", "bp_data.validation:ValidateSettings"),
+    ("bp-data report", "bp_data.report.settings:ReportSettings"),
+    ("bp-data clean", "bp_data.clean:CleanSettings"),
+    ("bp-data split", "bp_data.split:SplitSettings"),
+    ("backprop export", "bp_export.formats.settings:ExportSettings"),
+)
+
+
 def settings() -> str:
-    """The table of knobs."""
+    """The tables of knobs of all packages, of merge methods' parameters, and of environment variables."""
     from bp_core.settings.knobs import GROUPS
-    from bp_merge.common import knobs
+    from bp_core.settings.variables import VARIABLES
+    from bp_merge.method import get_method, method_names
 
     parts = [
         NOTE,
         "# Settings\n",
         "Sources, the later the stronger: default, `backprop.toml`, `.env`, environment, keyword or flag. In a TOML file a "
         "group is a table (`[training]`), in the environment `BACKPROPAGATE_<GROUP>__<NAME>`, in Python a keyword of "
-        "`Trainer` or `train`. `backprop train --show-config` prints every value with its source.\n",
+        "`Trainer` or `train`. `backprop train --show-config` prints every value with its source. A text means the same in "
+        "every source: numbers as `2e-4`, switches as `on` or `no`, `none` where a number may be absent, several items with "
+        "commas or as a JSON list (paths and prompts, which hold commas themselves, as a JSON list alone).\n",
     ]
     for group, cls in GROUPS.items():
-        parts.append(f"## {group}\n\n{(cls.__doc__ or '').strip()}\n")
-        parts.append("| name | flags | default | meaning |\n|---|---|---|---|")
-        for k in knobs(cls):
-            flags = " ".join(f"`{f}`" for f in (f"--{k.name.replace('_', '-')}", *k.flags))
-            default = "" if k.default is None or k.default == () else f"`{k.default}`"
-            choices = f" One of {', '.join(f'`{c}`' for c in k.choices)}." if k.choices else ""
-            unit = f" ({k.unit})" if k.unit else ""
-            names = ", ".join(f"`{n}`" for n in (*k.keywords, *k.env))
-            also = f" Also {names}." if names else ""
-            parts.append(f"| `{k.name}` | {flags} | {default} | {k.help}{unit}{choices}{also} |")
-        parts.append("")
-    return "\n".join(parts)
+        parts += [f"## {group}\n\n{(cls.__doc__ or '').strip()}\n", *_knob_table(cls, group), ""]
+    parts.append(
+        "# Settings of the other commands\n\nFlags of the command, keywords of the Python call of the same name.\n"
+    )
+    for command, where in SETTINGS:
+        module, _, name = where.partition(":")
+        cls = getattr(importlib.import_module(module), name)
+        parts += [f"## {command}: {name}\n\n{(cls.__doc__ or '').strip()}\n", *_knob_table(cls), ""]
+    parts.append(
+        "## Parameters of merge methods\n\n`--param NAME=VALUE`, or a keyword of `bp_merge.merge`.\n\n"
+        "| method | parameter | default | values |\n|---|---|---|---|"
+    )
+    for method in map(get_method, method_names()):
+        for name, found in method.describe()["parameters"].items():
+            default = "" if found["default"] is None else f"`{found['default']}`"
+            parts.append(f"| {method.name} | `{name}` | {default} | {found['values']} |")
+    parts.append("\n# Environment variables that are no settings\n\n| name | meaning |\n|---|---|")
+    parts += [f"| `{name}` | {meaning} |" for name, meaning in sorted(VARIABLES.items())]
+    return "\n".join([*parts, ""])
+
+
+def _knob_table(cls: type, group: str = "") -> Iterator[str]:
+    from bp_merge.common import knobs
+
+    yield "| name | flags | default | meaning |\n|---|---|---|---|"
+    for k in knobs(cls):
+        flags = " ".join(f"`{f}`" for f in (k.flag, *k.flags))
+        default = "" if k.default is None or k.default == () else f"`{k.default}`"
+        choices = f" One of {', '.join(f'`{c}`' for c in k.choices)}." if k.choices else ""
+        unit = f" ({k.unit})" if k.unit else ""
+        variable = (f"BACKPROPAGATE_{group}__{k.name}".upper(),) if group else ()
+        names = ", ".join(f"`{n}`" for n in (*k.keywords, *variable, *k.env))
+        yield f"| `{k.name}` | {flags} | {default} | {k.help}{unit}{choices}{f' Also {names}.' if names else ''} |"
 
 
 def errors() -> str:

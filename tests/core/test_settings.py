@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 from bp_core.settings.knobs import GROUPS, KEYWORDS, Settings, knob_of
 from bp_core.settings.resolve import explain, from_record, resolve
+from bp_core.settings.variables import VARIABLES
 from bp_merge.common import BpError, knobs
 
 
@@ -209,3 +213,39 @@ def test_no_two_knobs_share_a_name_flag_or_variable():
     assert {KEYWORDS[k.name] for k in everything} == {k.name for k in everything}
     assert knob_of("rank").flags == ("--lora-r", "-r")
     assert Settings().lora.preset == "balanced"
+
+
+def test_every_variable_that_the_code_reads_is_in_the_table():
+    packages = Path(__file__).parents[2] / "packages"
+    reads = r"environ(?:\.get|\.setdefault)?[\[(]\s*\"([A-Z_]+)\""
+    texts = [file.read_text("utf-8") for file in packages.rglob("src/**/*.py")]
+    read = {name for text in texts for name in re.findall(reads, text)}
+    read |= {
+        name
+        for text in texts
+        for name in re.findall(r"^(?:ENV|FOLDER|LMSTUDIO_HOME) = \"([A-Z_]+)\"", text, re.M)
+    }
+    assert {"OLLAMA_HOST", "BP_DATA_MAPPERS", "BACKPROPAGATE_LEASE_DIR", "LMSTUDIO_MODELS"} <= read
+    assert read <= set(VARIABLES)
+
+
+def test_a_variable_of_the_table_is_accepted_and_one_beside_it_refused(monkeypatch):
+    monkeypatch.setenv("BACKPROPAGATE_DEBUG", "0")
+    monkeypatch.setenv("BACKPROPAGATE_UI_PORT", "7862")
+    resolve()
+    monkeypatch.setenv("BACKPROPAGATE_DEBUGG", "1")
+    with pytest.raises(BpError, match="BACKPROPAGATE_DEBUGG"):
+        resolve()
+
+
+def test_every_dataclass_of_knobs_is_on_the_settings_page():
+    root = Path(__file__).parents[2]
+    page = (root / "docs/reference/settings.md").read_text("utf-8")
+    for file in root.glob("packages/*/src/**/*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef) and re.search(r" = (?:knob|like)\(", ast.unparse(node)):
+                assert node.name in page or (ast.get_docstring(node) or "?") in page, (
+                    f"{file.name}: {node.name}"
+                )
+    for name in VARIABLES:
+        assert f"`{name}`" in page

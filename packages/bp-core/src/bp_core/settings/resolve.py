@@ -38,24 +38,11 @@ from bp_core.settings.knobs import (
     TrainingSettings,
     group_of,
 )
+from bp_core.settings.variables import PREFIX, is_known
 
-PREFIX = "BACKPROPAGATE_"
 CONFIG_FILE = "backprop.toml"
 CODE, HELP = "CONFIG_INVALID_SETTING", "backprop train"  # of a refusal: its code, and the command that helps
 _FULL_NAMES = [f"{g}.{k.name}" for g, c in GROUPS.items() for k in knobs(c)]
-# Variables under our prefix that are no knobs: of the program itself, of the web UI, and of older versions.
-_FOREIGN = tuple(
-    (PREFIX + name).lower()
-    for name in (
-        "DEBUG",
-        "LEASE_DIR",
-        "UI_",
-        "SECURITY_",
-        "CLOUDFLARED_",
-        "DEFER_FEATURE_DETECTION",
-        "VERSION",
-    )
-)
 
 
 class _Tree(BaseSettings):
@@ -175,7 +162,7 @@ def _from_environment(
     } | set(aliases)
     for variable in variables:
         name = variable.lower()
-        own = name.startswith(PREFIX.lower()) and not name.startswith(_FOREIGN)
+        own = name.startswith(PREFIX.lower()) and not is_known(name)
         # what stands under a known group is told with that group, below
         if own and name not in known and name.removeprefix(PREFIX.lower()).split("__")[0] not in GROUPS:
             names = sorted(n.upper() for n in known)
