@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bp_core.evaluation.metrics.base import Case, Scores, UnscoredError
 from bp_core.evaluation.metrics.classification import OTHER, classes_of, label_of
-from bp_core.evaluation.metrics.numeric import number_of
 from bp_core.evaluation.metrics.reasoning import thinking_fault
 from bp_core.evaluation.metrics.spans import spans_said, spans_wanted
 from bp_core.evaluation.metrics.structured import compare_fields
 from bp_core.evaluation.metrics.texts import MISSING, after_thinking, json_of, text_of
+from bp_core.rewards.numerals import number_of
 
 _SHOWN = 5
 _LONG = 20  # characters from which a language is told

@@ -20,9 +20,9 @@ from typing import Any
 
 from bp_merge.common import BpError
 
-from bp_core.evaluation.metrics.numeric import number_of
 from bp_core.evaluation.metrics.spans import span_of
 from bp_core.evaluation.metrics.tools import calls_of
+from bp_core.rewards.numerals import number_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,8 +19,8 @@ from typing import Any
 import regex
 from bp_merge.common import BpError
 
-from bp_core.evaluation.metrics.texts import MISSING, same_json
-from bp_core.evaluation.metrics.texts import json_of as metric_json_of
+from bp_core.rewards.json_text import MISSING, same_json
+from bp_core.rewards.json_text import json_of as metric_json_of
 
 DEPTH = 100
 WORK = 200_000  # a schema that refers to itself in several places would take for ever

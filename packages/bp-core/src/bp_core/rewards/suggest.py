@@ -12,9 +12,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from bp_core.evaluation.metrics.texts import MISSING
 from bp_core.rewards.catalogue.choices import chosen
 from bp_core.rewards.catalogue.code import parses, program
+from bp_core.rewards.json_text import MISSING
 from bp_core.rewards.presets import PRESETS
 from bp_core.rewards.sample import Sample
 from bp_core.rewards.schema import json_of

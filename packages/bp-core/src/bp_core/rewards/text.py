@@ -23,9 +23,9 @@ from typing import Any, TypeVar
 
 import regex
 
-from bp_core.evaluation.metrics.numeric import boxed
-from bp_core.evaluation.metrics.numeric import number_of as last_number
-from bp_core.evaluation.metrics.texts import after_thinking
+from bp_core.rewards.json_text import after_thinking
+from bp_core.rewards.numerals import boxed
+from bp_core.rewards.numerals import number_of as last_number
 
 T = TypeVar("T")
 _TAIL = 10_000  # characters in which the last number is looked for

@@ -51,7 +51,7 @@ def check(settings: Settings) -> None:
         raise BpError(
             "CONFIG_CONFLICT",
             f"--reasoning-trace is supervised training, not {method.method}",
-            "backprop train --method sft --reasoning-trace …",
+            "leave --reasoning-trace out, or set --method sft",
         )
     if method.method == "dpo" and method.label_smoothing and method.dpo_loss not in ("sigmoid", "robust"):
         raise BpError(

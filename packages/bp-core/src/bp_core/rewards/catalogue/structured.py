@@ -8,7 +8,7 @@ from typing import Any
 
 from bp_merge.common import BpError
 
-from bp_core.evaluation.metrics.texts import MISSING, same_json
+from bp_core.rewards.json_text import MISSING, same_json
 from bp_core.rewards.reward import Case, reward
 from bp_core.rewards.schema import check_schema, fits, json_of
 
