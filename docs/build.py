@@ -182,7 +182,13 @@ def rewards() -> str:
     return runpy.run_path(str(ROOT / "docs" / "rewards.py"))["page"]()
 
 
+def metrics() -> str:
+    """The metrics, profiles, intervals and gates of evaluation."""
+    return runpy.run_path(str(ROOT / "docs" / "metrics.py"))["page"]()
+
+
 PAGES = {
+    "docs/concepts/metrics.md": metrics,
     "docs/concepts/rewards.md": rewards,
     "docs/reference/commands.md": commands,
     "docs/reference/settings.md": settings,

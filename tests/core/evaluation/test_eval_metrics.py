@@ -1,9 +1,14 @@
 """Metrics on worked examples, and on what models and users really hand over: nothing, nonsense, megabytes."""
 
+import doctest
+import importlib
 import inspect
 import json
 import math
+import pkgutil
+import runpy
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -407,6 +412,23 @@ def test_every_metric_says_what_it_is():
         assert metric.source
         assert metric.low < metric.high
         assert metric.better in ("higher", "lower")
+
+
+def test_the_page_is_made_from_the_metrics():
+    root = Path(__file__).parents[3]
+    made = runpy.run_path(str(root / "docs" / "metrics.py"))["page"]()
+    assert (root / "docs/concepts/metrics.md").read_text("utf-8") == made, "run: python docs/build.py"
+
+
+def test_examples_in_the_docstrings_are_right():
+    import bp_core.evaluation as room
+
+    tried = 0
+    for found in pkgutil.walk_packages(room.__path__, "bp_core.evaluation."):
+        result = doctest.testmod(importlib.import_module(found.name))
+        assert not result.failed, found.name
+        tried += result.attempted
+    assert tried >= 10
 
 
 def test_an_empty_set_has_no_figure():

@@ -156,7 +156,7 @@ def bonett_price(gained: int, lost: int, n: int, level: float = 0.95) -> tuple[I
 
     >>> i, _ = bonett_price(5, 15, 200)
     >>> round(i.low, 3), round(i.high, 3)
-    (-0.095, -0.004)
+    (-0.095, -0.005)
     """
     z = _NORMAL.inv_cdf((1 + level) / 2)
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)

@@ -15,7 +15,7 @@ from typing import Any
 from bp_core.evaluation.metrics.base import BadReferenceError, metric
 from bp_core.evaluation.metrics.texts import accepted, kind_of, text_of, tokens_of
 
-SOURCE = "token overlap with the context, as Knowledge F1 in Shuster et al., arXiv:2104.07567"
+SOURCE = "token overlap with the context: the two sides of Knowledge F1, Shuster et al., arXiv:2104.07567"
 
 
 def _words(context: Sequence[str]) -> set[str]:
