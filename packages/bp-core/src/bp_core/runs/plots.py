@@ -354,7 +354,8 @@ def loss_chart(store: RunStore, run_id: str) -> Chart:
         series.append(Series("training loss", loss, "line", 0))
     if heldout:
         series.append(Series("held-out loss", heldout, "dots", 1))
-    return Chart("Loss", series, y_label="nats per token")
+    method = store.get(run_id).config.get("method", {}).get("method", "sft")
+    return Chart("Loss", series, y_label="nats per token" if method == "sft" else f"loss of {method}")
 
 
 def charts(store: RunStore, run_id: str) -> list[Chart]:
