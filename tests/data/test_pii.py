@@ -5,6 +5,7 @@ import time
 
 import pytest
 from bp_data import Example, Turn, clean, report
+from bp_data.excerpt import excerpt
 from bp_data.privacy import pii
 from bp_data.privacy.every_text import every_text, map_texts
 from hypothesis import given, settings
@@ -353,3 +354,17 @@ def test_an_id_is_scanned_where_the_row_has_one_and_not_where_the_reader_made_it
     made = Example("AKIAQYLPMN5HHHFPZAM2.jsonl:1", "AKIAQYLPMN5HHHFPZAM2.jsonl", 1, "text", text="x")
     assert every_text(own)[0] == ["AKIAQYLPMN5HHHFPZAM2", "x"]
     assert every_text(made)[0] == ["x"]
+
+
+def test_the_excerpt_of_a_refused_row_shows_no_secret():
+    token = "".join(["gl", "dt-", "a1B2c3D4e5F6g7H8i9J0"])  # in pieces: this file holds no key
+    for text in (
+        f"token {token}",
+        "card 4111 1111 1111 1111",
+        'password = "hunter2!hunter"',
+        "postgres://ann:hunter2!hunter@db.corp.io/x",
+        "x" * 380 + " " + token,  # cut before its end
+    ):
+        shown = excerpt(text)
+        assert not any(part in shown for part in (token[:12], "4111", "hunter2"))
+    assert excerpt("skyscrapers SKYSCRAPERS xoxo SG. Africa") == "skyscrapers SKYSCRAPERS xoxo SG. Africa"

@@ -98,6 +98,14 @@ RULES: tuple[Rule, ...] = (
 )  # fmt: skip
 
 SECRET_KINDS = (*dict.fromkeys(rule.kind for rule in RULES), "private_key")
+# Literals that a key itself begins with; two letters are too few to tell one from a word.
+KEY_BEGINNINGS = tuple(
+    start
+    for rule in RULES
+    if rule.pattern.pattern.startswith(_FREE)
+    for start in rule.starts
+    if len(start) > 2
+)
 SECRET_NAME = re.compile(
     r"(?i:(?:^|[_\W])(?:password|passwd|passphrase|pwd|secret|api[_-]?key|auth[_-]?token|access[_-]?token))$"
 )
