@@ -45,13 +45,16 @@ def generate(
     if len(words) > 2:
         raise click.UsageError(f"one PROMPT is asked, not {len(words) - 1}: put it in quotes", ctx)
     named, prompt = ("latest", *words)[-2:]
+    from bp_export.adapter.base import resolve_base
     from bp_export.adapter.directory import AdapterInfo
 
     from bp_cli.shared import set_up_logs
 
     set_up_logs(ctx.obj or {})
     adapter_path = AdapterName().convert(named, None, ctx)
-    AdapterInfo.read(adapter_path)  # refused before torch is loaded
+    info = AdapterInfo.read(adapter_path)  # here and below: refused before torch is loaded
+    if ref := base or info.base_ref:
+        resolve_base(ref, revision=None if base else info.base_revision, weights=False)
     from bp_core.generation.load import Tuned
 
     model = Tuned.load(adapter_path, base=base)

@@ -24,6 +24,9 @@ from bp_merge.common import Sink, output_options
 @click.pass_context
 def quickstart(ctx: click.Context, sink: Sink, output: Path) -> None:
     """Tune the embedded model on 36 made-up facts, merge it, write a GGUF, and show what changed."""
+    from bp_core.runs.rows import refuse_no_folder
+
+    refuse_no_folder(output)  # before torch is loaded
     from bp_core.quickstart.run import quickstart as run
 
     from bp_cli.progress import Progress

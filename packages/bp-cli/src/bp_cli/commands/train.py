@@ -78,9 +78,9 @@ def train(
             lambda: table(rows, ("setting", "value", "source")),
         )
         return
-    from bp_core.encoding.sources import named
+    from bp_core.training.refusals import refuse_early
 
-    settings = named(settings, sink.note)  # refuses what is not there before torch is loaded
+    settings = refuse_early(settings, sink.note)  # before torch is loaded
     if run_id is not None:
         RunStore(settings.tracking.output).check_new(run_id)
     from bp_core.training.prepare import make_ready
@@ -128,9 +128,8 @@ def replay(ctx: click.Context, sink: Sink, run: str, output: Path, override: tup
     """Train again with the settings of a run (an id, or its manifest.json from another machine)."""
     from bp_core.runs.replay import parse_overrides
     from bp_core.runs.replay import replay as plan_replay
-    from bp_core.training.run import run_training
+    from bp_core.training.refusals import refuse_early
 
-    from bp_cli.progress import Progress
     from bp_cli.shared import set_up_logs
 
     set_up_logs(ctx.obj or {})
@@ -139,8 +138,13 @@ def replay(ctx: click.Context, sink: Sink, run: str, output: Path, override: tup
         sink.note(f"{name}: {old} → {new}")
     for line in plan.differences:
         sink.note(f"differs from the recorded run: {line}")
+    settings = refuse_early(plan.settings, sink.note)  # before torch is loaded
+    from bp_core.training.run import run_training
+
+    from bp_cli.progress import Progress
+
     session = run_training(
-        plan.settings, callbacks=[Progress(sink)], tell=sink.note, parent=plan.parent, now=plan.now
+        settings, callbacks=[Progress(sink)], tell=sink.note, parent=plan.parent, now=plan.now
     )
     _print(ctx, sink, session, replay_of=plan.parent, overrides=plan.overrides)
 

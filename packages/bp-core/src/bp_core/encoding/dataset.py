@@ -26,6 +26,7 @@ from bp_merge.common import BpError
 
 from bp_core.encoding.encode import Encoded, Encoder
 from bp_core.encoding.refusals import TOLD, way_out
+from bp_core.encoding.sources import parse_sources
 from bp_core.encoding.tokens import Tokens, describe
 from bp_core.settings.knobs import Settings
 from bp_core.support.files import write_json
@@ -56,42 +57,6 @@ class Prepared:
     rejections: tuple[Rejected, ...]
     heldout_ids: tuple[str, ...]
     stops: tuple[int, ...]
-
-
-def parse_sources(data: Sequence[str | Path]) -> tuple[list[str], tuple[float, ...] | None]:
-    """Sources and their weights, from `a.jsonl=0.7`; None where no weight is given.
-
-    Raises:
-        BpError: `INPUT_DATA_MISSING` without a source; `CONFIG_INVALID_SETTING` for a weight that is no positive
-            number, or where only some sources have one.
-    """
-    if not data:
-        raise BpError("INPUT_DATA_MISSING", "no dataset was named", "backprop train --data my_data.jsonl")
-    names, weights = [], []
-    for item in map(str, data):
-        name, sign, weight = item.rpartition("=")
-        if sign and not Path(item).exists():
-            try:
-                number = float(weight)
-            except ValueError:
-                number = -1.0
-            if number <= 0:
-                raise BpError(
-                    "CONFIG_INVALID_SETTING",
-                    f"the weight in {item!r} is no positive number",
-                    f"use --data {name}=0.5",
-                )
-            names.append(name)
-            weights.append(number)
-        else:
-            names.append(item)
-    if weights and len(weights) != len(names):
-        raise BpError(
-            "CONFIG_INVALID_SETTING",
-            "some sources have a weight and some have none",
-            "give every --data a weight, or none",
-        )
-    return names, tuple(weights) if weights else None
 
 
 EncodeUnits = Callable[[Encoder, Iterable[Example]], Iterator[tuple[Encoded, ...] | Rejected]]

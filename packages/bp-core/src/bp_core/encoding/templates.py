@@ -34,6 +34,20 @@ def fitting_template(tokenizer: Any) -> str:
     return "chatml" if len(tokenizer("<|im_end|>", add_special_tokens=False)["input_ids"]) == 1 else "mistral"
 
 
+def refuse_template(chosen: str | None) -> None:
+    """Refuse a name of no template that is no file either.
+
+    Raises:
+        BpError: `CONFIG_TEMPLATE_UNKNOWN`.
+    """
+    if chosen is not None and chosen not in NAMED and not Path(chosen).is_file():
+        raise BpError(
+            "CONFIG_TEMPLATE_UNKNOWN",
+            f"{chosen!r} is neither a template's name nor a file",
+            "choose one of " + ", ".join(sorted(NAMED)) + ", or give the path of a Jinja file",
+        )
+
+
 def choose_template(tokenizer: Any, chosen: str | None) -> str:
     """Set and return the chat template of a tokenizer.
 
@@ -57,16 +71,8 @@ def choose_template(tokenizer: Any, chosen: str | None) -> str:
             )
         template = tokenizer.chat_template
         return template if isinstance(template, str) else template["default"]
-    if chosen in NAMED:
-        text = NAMED[chosen]
-    elif Path(chosen).is_file():
-        text = Path(chosen).read_text(encoding="utf-8")
-    else:
-        raise BpError(
-            "CONFIG_TEMPLATE_UNKNOWN",
-            f"{chosen!r} is neither a template's name nor a file",
-            "choose one of " + ", ".join(sorted(NAMED)) + ", or give the path of a Jinja file",
-        )
+    refuse_template(chosen)
+    text = NAMED[chosen] if chosen in NAMED else Path(chosen).read_text(encoding="utf-8")
     for mark in ("<|im_end|>", "<end_of_turn>", "<|eot_id|>"):
         if mark in text and len(tokenizer(mark, add_special_tokens=False)["input_ids"]) != 1:
             raise BpError(

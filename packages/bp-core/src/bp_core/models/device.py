@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from bp_merge.common import BpError
 
+from bp_core.models.backend import refuse_backend, refuse_half_on_cpu
 from bp_core.settings.knobs import Settings
 
 
@@ -40,18 +41,7 @@ def choose_device(settings: Settings) -> Device:
             `DEP_FP8_UNAVAILABLE` for `--fp8`: asked for and not possible here.
     """
     model = settings.model
-    if model.backend == "mlx":
-        raise BpError(
-            "DEP_MLX_UNAVAILABLE",
-            "this version trains with CUDA or on the CPU, not with MLX",
-            "leave --backend mlx out",
-        )
-    if settings.training.fp8:
-        raise BpError(
-            "DEP_FP8_UNAVAILABLE",
-            "this version does not train on 8-bit float weights",
-            "leave --fp8 out: weights are bf16 then",
-        )
+    refuse_backend(settings)
     cuda = torch.cuda.is_available()
     if model.backend == "cuda" and not cuda:
         raise BpError(
@@ -60,11 +50,8 @@ def choose_device(settings: Settings) -> Device:
             "leave --backend cuda out to train on the CPU, or install a CUDA build of torch",
         )
     if model.backend == "cpu" or not cuda:
+        refuse_half_on_cpu(model.dtype)
         dtype = torch.float32 if model.dtype == "auto" else getattr(torch, model.dtype)
-        if dtype is torch.float16:
-            raise BpError(
-                "CONFIG_INVALID_SETTING", "float16 does not train on the CPU", "use --dtype float32"
-            )
         return Device(torch.device("cpu"), dtype, None if dtype is torch.float32 else dtype, "CPU")
     half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     dtype = half if model.dtype == "auto" else getattr(torch, model.dtype)

@@ -260,3 +260,13 @@ def unwritable(error: OSError, path: Path) -> BpError:
     return BpError(
         "STATE_RUNS_UNWRITABLE", f"cannot write {path}: {error.strerror or error}", f"ls -ld {path}"
     )
+
+
+def refuse_no_folder(output: Path) -> None:
+    """Refuse an output that is there and is no folder.
+
+    Raises:
+        BpError: `STATE_RUNS_UNWRITABLE`.
+    """
+    if output.exists() and not output.is_dir():
+        raise unwritable(NotADirectoryError(errno.ENOTDIR, "it is no folder"), output)

@@ -11,12 +11,11 @@ import time
 from typing import Any
 
 import torch
-from bp_merge.common import BpError, knobs
+from bp_merge.common import knobs
 
 from bp_core.encoding.dataset import Prepared
 from bp_core.encoding.steps import StepPlan
 from bp_core.models.device import Device
-from bp_core.safety.guards import HeatGuard
 from bp_core.settings.knobs import (
     HIGH_RATES,
     LEARNING_RATES,
@@ -29,39 +28,6 @@ from bp_core.settings.knobs import (
 from bp_core.training.objectives.kto import balanced_weights, label_counts
 
 LOGITS = 2**26  # numbers of a chunk of logits: 256 MB in fp32
-
-
-def check(settings: Settings) -> None:
-    """Refuse contradictions before anything is read or downloaded.
-
-    Raises:
-        BpError: `CONFIG_CONFLICT`; `CONFIG_INVALID_SETTING` for temperatures that do not rise.
-    """
-    training, safety = settings.training, settings.safety
-    if training.steps is not None and training.epochs is not None:
-        raise BpError("CONFIG_CONFLICT", "steps and epochs were both given", "give --steps or --epochs")
-    method = settings.method
-    if method.method != "sft" and settings.data.truncate:
-        raise BpError(
-            "CONFIG_CONFLICT",
-            f"--truncate would cut the answers that {method.method} compares",
-            "leave --truncate out",
-        )
-    if method.method != "sft" and settings.data.reasoning_trace:
-        raise BpError(
-            "CONFIG_CONFLICT",
-            f"--reasoning-trace is supervised training, not {method.method}",
-            "leave --reasoning-trace out, or set --method sft",
-        )
-    if method.method == "dpo" and method.label_smoothing and method.dpo_loss not in ("sigmoid", "robust"):
-        raise BpError(
-            "CONFIG_CONFLICT",
-            f"the loss {method.dpo_loss} knows no label smoothing",
-            "add --method dpo --dpo-loss robust --label-smoothing 0.1 to the command",
-        )
-    HeatGuard(
-        safety.pause_temperature, safety.resume_temperature, safety.abort_temperature
-    )  # refuses a wrong order
 
 
 def decide(

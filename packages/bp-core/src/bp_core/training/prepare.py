@@ -17,24 +17,22 @@ from typing import Any
 import torch
 import transformers
 from bp_export.adapter.base import ResolvedBase, resolve_base
-from bp_export.adapter.directory import AdapterInfo
 from bp_merge.common import BpError
 
 from bp_core.encoding.dataset import Prepared, prepare
 from bp_core.encoding.encode import Encoded, Encoder, preview
-from bp_core.encoding.sources import named
 from bp_core.encoding.templates import choose_template
 from bp_core.errors import as_ours
 from bp_core.generation.answers import end_ids
 from bp_core.models.device import Device, choose_device
 from bp_core.models.load import load_tokenizer, parameter_count, recommended, vocabulary_size
-from bp_core.runs import trackers
 from bp_core.runs.writer import Run
 from bp_core.settings.knobs import TRACE_LENGTH, Settings
 from bp_core.settings.resolve import explain
 from bp_core.training.checkpoint import Checkpoint
-from bp_core.training.decide import check, cpu_hours, decide, plan_of, warnings_for
+from bp_core.training.decide import cpu_hours, decide, plan_of, warnings_for
 from bp_core.training.objectives.choose import objective_of
+from bp_core.training.refusals import refuse_early
 
 
 def to_stderr(text: str) -> None:
@@ -128,11 +126,7 @@ def make_ready(
         tell: shown to the user.
         now: the moment that dated templates see; this one unless given.
     """
-    check(settings)
-    settings = named(settings, tell) if sources is None else settings
-    if settings.model.init_adapter is not None:
-        AdapterInfo.read(settings.model.init_adapter)  # refuses what is none
-    trackers.check(settings.tracking.trackers)
+    settings = refuse_early(settings, tell, data=sources is None)
     device = choose_device(settings)
     if settings.data.reasoning_trace and not settings.given("max_seq_length"):
         settings = settings.replace("default (reasoning-trace)", max_seq_length=TRACE_LENGTH)

@@ -1,0 +1,91 @@
+"""What can be refused before torch is loaded: settings, names, files. The command asks first, training asks again.
+
+- Nothing is read but headers and configurations, nothing is downloaded but a model's configuration and tokenizer.
+- No torch: a typo is told in a fraction of the seconds that the heavy imports take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bp_export.adapter.base import resolve_base
+from bp_export.adapter.directory import AdapterInfo
+
+from bp_core.encoding.sources import named, parse_sources
+from bp_core.encoding.templates import refuse_template
+from bp_core.errors import BpError, as_ours
+from bp_core.models.backend import refuse_backend
+from bp_core.runs import trackers
+from bp_core.runs.rows import refuse_no_folder
+from bp_core.safety.guards import HeatGuard
+from bp_core.settings.knobs import Settings
+
+
+def refuse_early(settings: Settings, tell: Callable[[str], None], *, data: bool = True) -> Settings:
+    """Settings whose parts are there and do not contradict each other, with Hub datasets named as such.
+
+    Args:
+        settings: as resolved.
+        tell: hears what a name was taken for.
+        data: whether the datasets of the settings are used; False where rows are given in memory.
+
+    Raises:
+        BpError: `CONFIG_…` for settings, `INPUT_…` and `DEP_…` for what is named and not there.
+    """
+    contradictions(settings)
+    refuse_backend(settings)
+    refuse_template(settings.model.chat_template)
+    trackers.check(settings.tracking.trackers)
+    refuse_no_folder(settings.tracking.output)
+    if data:
+        parse_sources(settings.data.data)
+        settings = named(settings, tell)
+    with as_ours():
+        _refuse_reading(settings)
+    if settings.model.init_adapter is not None:
+        AdapterInfo.read(settings.model.init_adapter)
+    resolve_base(settings.model.model, revision=settings.model.revision, weights=False)
+    return settings
+
+
+def _refuse_reading(settings: Settings) -> None:
+    from bp_data.formats import format_named
+    from bp_data.mapping import parse_map
+
+    if settings.data.data_format != "auto":
+        format_named(settings.data.data_format)
+    if settings.data.map is not None:
+        parse_map(settings.data.map)
+
+
+def contradictions(settings: Settings) -> None:
+    """Refuse settings that contradict each other.
+
+    Raises:
+        BpError: `CONFIG_CONFLICT`; `CONFIG_INVALID_SETTING` for temperatures that do not rise.
+    """
+    training, safety = settings.training, settings.safety
+    if training.steps is not None and training.epochs is not None:
+        raise BpError("CONFIG_CONFLICT", "steps and epochs were both given", "give --steps or --epochs")
+    method = settings.method
+    if method.method != "sft" and settings.data.truncate:
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"--truncate would cut the answers that {method.method} compares",
+            "leave --truncate out",
+        )
+    if method.method != "sft" and settings.data.reasoning_trace:
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"--reasoning-trace is supervised training, not {method.method}",
+            "leave --reasoning-trace out, or set --method sft",
+        )
+    if method.method == "dpo" and method.label_smoothing and method.dpo_loss not in ("sigmoid", "robust"):
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"the loss {method.dpo_loss} knows no label smoothing",
+            "add --method dpo --dpo-loss robust --label-smoothing 0.1 to the command",
+        )
+    HeatGuard(
+        safety.pause_temperature, safety.resume_temperature, safety.abort_temperature
+    )  # refuses a wrong order

@@ -1,0 +1,106 @@
+"""What is wrong is told before torch is imported: every command with a wrong input of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bp_cli.main import COMMANDS
+
+# one process for all of them: what one command loads, all later ones show
+PROBE = """
+import contextlib, io, json, sys
+from bp_cli.main import main
+for line in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(line)
+    heavy = [m for m in ("torch", "transformers", "peft") if m in sys.modules]
+    print(json.dumps({"code": int(code), "heavy": heavy, "out": out.getvalue(), "err": err.getvalue()}))
+"""
+DATA = '{"prompt": "Why?", "completion": "So."}\n' * 3
+NO_JSON = ("completion", "export-runs", "ui")
+TRAIN = ("train", "-d", "data.jsonl", "-m", "tiny")
+# command line → what is told
+WRONG = {
+    ("quickstart", "-o", "data.jsonl"): "STATE_RUNS_UNWRITABLE",
+    ("train", "-d", "no.jsonl", "-m", "tiny"): "INPUT_DATASET_NOT_FOUND",
+    ("train", "-m", "tiny"): "INPUT_DATA_MISSING",
+    ("train", "-d", "data.jsonl", "-m", "./no-model"): "DEP_MODEL_LOAD_FAILED",
+    (*TRAIN, "--learning-rate", "-1"): "CONFIG_INVALID_SETTING",
+    (*TRAIN, "--steps", "3", "--epochs", "1"): "CONFIG_CONFLICT",
+    (*TRAIN, "--init-adapter", "no-adapter"): "INPUT_ADAPTER_INVALID",
+    (*TRAIN, "--tracker", "wandbb"): "INPUT_TRACKER_UNKNOWN",
+    (*TRAIN, "--chat-template", "chatmll"): "CONFIG_TEMPLATE_UNKNOWN",
+    (*TRAIN, "--backend", "mlx"): "DEP_MLX_UNAVAILABLE",
+    (*TRAIN, "--fp8"): "DEP_FP8_UNAVAILABLE",
+    (*TRAIN, "--backend", "cpu", "--dtype", "float16"): "CONFIG_INVALID_SETTING",
+    (*TRAIN, "--run-id", "a/b"): "CONFIG_INVALID_SETTING",
+    (*TRAIN, "--config", "no.toml"): "CONFIG_FILE_UNREADABLE",
+    (*TRAIN, "--dry-run", "--map", "nothing"): "INPUT_MAPPING_INVALID",
+    (*TRAIN, "--data-format", "shargpt"): "INPUT_FORMAT_UNKNOWN",
+    (*TRAIN, "--pause-temperature", "60", "--resume-temperature", "70"): "CONFIG_INVALID_SETTING",
+    (*TRAIN, "-o", "data.jsonl"): "STATE_RUNS_UNWRITABLE",
+    ("resume", "nobody"): "INPUT_RUN_NOT_FOUND",
+    ("replay", "nobody"): "INPUT_RUN_NOT_FOUND",
+    ("replay", "no/manifest.json"): "INPUT_MANIFEST_INVALID",
+    ("replay", "nobody", "--override", "lr"): "CONFIG_INVALID_SETTING",
+    ("generate", "no/adapter", "Why?"): "INPUT_ADAPTER_INVALID",
+    ("generate", "adapter", "Why?", "--base", "./no-model"): "DEP_MODEL_LOAD_FAILED",
+    ("generate", "nobody", "Why?"): "INPUT_RUN_NOT_FOUND",
+    ("export", "no/adapter"): "INPUT_ADAPTER_INVALID",
+    ("export", "adapter", "-f", "gguf", "--base-model", "./no-model"): "DEP_MODEL_LOAD_FAILED",
+    ("push", "no/adapter", "--repo", "a/b"): "INPUT_VALIDATION_FAILED",
+    ("pull", "not a name", "-o", "x"): "INPUT_REPO_ID_INVALID",
+    ("ollama", "register", "no.gguf"): "INPUT_VALIDATION_FAILED",
+    ("data", "report", "no.jsonl"): "INPUT_DATASET_NOT_FOUND",
+    ("validate", "no.jsonl"): "INPUT_DATASET_NOT_FOUND",
+    ("merge", "inspect", "no/adapter"): "INPUT_ADAPTER_INVALID",
+    ("runs", "--status", "lost"): "INPUT_USAGE",
+    ("show-run", "nobody"): "INPUT_RUN_NOT_FOUND",
+    ("diff-runs", "nobody", "none"): "INPUT_RUN_NOT_FOUND",
+    ("stop", "nobody"): "INPUT_RUN_NOT_FOUND",
+    ("export-runs", "--status", "lost"): "INPUT_USAGE",
+    ("info", "./no-model"): "DEP_MODEL_LOAD_FAILED",
+    ("reward", "show", "nothing"): "CONFIG_REWARD_INVALID",
+    ("ui",): "DEP_UI_NOT_AVAILABLE",
+    ("completion", "tcsh"): "INPUT_USAGE",
+}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """What each command line told, in one process."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "data.jsonl").write_text(DATA)
+    shutil.copytree(Path(__file__).parents[1] / "corpus" / "adapter-0.1.0", folder / "adapter")
+    lines = [[*a, *([] if a[0] in NO_JSON else ["--json"])] for a in WRONG]
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        input=json.dumps(lines),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    return dict(zip(WRONG, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+def test_a_wrong_input_is_told_before_torch_is_loaded(told, arguments):
+    found = told[arguments]
+    assert found["code"] not in (0, None), found
+    assert found["heavy"] == []
+    if arguments[0] in NO_JSON:
+        assert f"[{WRONG[arguments]}]" in found["err"] or "Usage: " in found["err"]
+    else:
+        assert json.loads(found["out"])["error"]["code"] == WRONG[arguments], found["err"]
+
+
+def test_every_command_has_a_wrong_input():
+    assert {line[0] for line in WRONG} >= set(COMMANDS)
