@@ -179,3 +179,12 @@ def test_a_cache_that_is_no_database_is_told(tmp_path):
     with endpoint() as (url, seen):
         assert code_of("a", url=url, model="m", cache=str(wrong)).code == "RUNTIME_JUDGE_FAILED"
     assert seen == []
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with endpoint() as (url, _):
+        assert judge("a", url=url, model="m") == 0.7

@@ -69,6 +69,7 @@ class Judge:
         self.settings = settings
         self.calls = self.tokens = self.hits = 0
         self._lock = threading.Lock()
+        self._http: Any = None
         path = settings.cache or ":memory:"
         if settings.cache:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -85,8 +86,10 @@ class Judge:
             ) from None
 
     def close(self) -> None:
-        """Close the cache."""
+        """Close the cache and the connection."""
         self._cache.close()
+        if self._http is not None:
+            self._http.close()
 
     def score(self, completion: str, *, prompt: str | None = None, reference: str | None = None) -> float:
         """The judge's score ÷ `top`, 0 to 1.
@@ -165,9 +168,11 @@ class Judge:
             headers["Authorization"] = f"Bearer {os.environ[s.key_env]}"
         self.calls += 1
         try:
-            answer = httpx.post(
-                s.url.rstrip("/") + "/chat/completions", json=body, headers=headers, timeout=s.timeout
-            )
+            if self._http is None:
+                # a proxy of the environment is not asked for what runs on this machine
+                near = httpx.URL(s.url).host in ("localhost", "127.0.0.1", "::1")
+                self._http = httpx.Client(timeout=s.timeout, trust_env=not near)
+            answer = self._http.post(s.url.rstrip("/") + "/chat/completions", json=body, headers=headers)
             answer.raise_for_status()
             told = answer.json()
             text = str(told["choices"][0]["message"]["content"] or "")

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +23,6 @@ from bp_core.rewards.json_text import json_of as metric_json_of
 
 DEPTH = 100
 WORK = 200_000  # a schema that refers to itself in several places would take for ever
-_FENCE = re.compile(r"^```[ \t]*[\w+-]{0,30}[ \t]*$", re.M)
 _NOTES = frozenset(
     [
         "title",
@@ -73,20 +71,6 @@ _KNOWN = frozenset(
         "$ref",
     ]
 )
-
-
-def fenced(text: str) -> list[str]:
-    """The contents of the fenced blocks of a text; an open one reaches to its end."""
-    blocks, start = [], -1
-    for mark in _FENCE.finditer(text):
-        if start < 0:
-            start = mark.end() + 1
-        else:
-            blocks.append(text[start : mark.start()])
-            start = -1
-    if start >= 0:
-        blocks.append(text[start:])
-    return blocks
 
 
 def json_of(text: str, *, fences: bool = True) -> Any:

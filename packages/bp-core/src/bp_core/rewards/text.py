@@ -76,9 +76,20 @@ def between(text: str, opening: str, closing: str) -> str | None:
     return text[start + len(opening) : end] if start >= 0 else None
 
 
+def said(text: str) -> str:
+    """What a text says after its thinking; nothing where the thinking never ends.
+
+    >>> said("<think>Rome?</think> Paris"), said("<think>Rome? No,")
+    (' Paris', '')
+    """
+    if "</think>" in text:
+        return after_thinking(text)
+    return "" if text.lstrip().startswith("<think>") else text
+
+
 def marked_answer(text: str) -> str | None:
     """The answer where one of the marks of this module's table names it, else None."""
-    text = after_thinking(text)
+    text = said(text)
     for opening, closing in (("<SOLUTION>", "</SOLUTION>"), ("<answer>", "</answer>")):
         if (found := between(text, opening, closing)) is not None:
             return found.strip()
@@ -94,7 +105,7 @@ def marked_answer(text: str) -> str | None:
 def final_answer(text: str) -> str:
     """The marked answer, else the whole text after its thinking."""
     found = marked_answer(text)
-    return after_thinking(text).strip() if found is None else found
+    return said(text).strip() if found is None else found
 
 
 def normalized(text: str) -> str:

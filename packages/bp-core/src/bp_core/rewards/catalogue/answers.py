@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any, Literal
 
 from bp_core.rewards.reward import Case, reward
-from bp_core.rewards.text import answers, final_answer, words
+from bp_core.rewards.text import answers, final_answer, said, words
 
 Where = Literal["final", "whole"]
 
@@ -69,6 +69,8 @@ def normalized_match(completion: str, *, reference: Any, answer_in: Where = "fin
     cases=(
         Case("I think that it is Paris, in France.", 1.0, "Paris"),
         Case("It is Parisian.", 0.0, "Paris", why="whole words"),
+        Case("<think>Paris or Rome?</think>Rome", 0.0, "Paris", why="thinking is no answer"),
+        Case("<think>Paris or", 0.0, "Paris", why="nor is thinking that never ends"),
         Case("New or York", 0.0, "New York", why="in one piece"),
         Case("In the city of NYC", 1.0, ["New York", "NYC"]),
         Case("Paris " * 3 + "word " * 60, 0.0, "Paris", parameters={"max_words": 50}),
@@ -80,7 +82,7 @@ def contains_answer(completion: str, *, reference: Any, max_words: int = 0) -> f
 
     A text that lists everything wins this; `max_words` > 0 refuses a longer text.
     """
-    text = words(completion)
+    text = words(said(completion))
     if 0 < max_words < len(text):
         return 0.0
     joined = f" {' '.join(text)} "

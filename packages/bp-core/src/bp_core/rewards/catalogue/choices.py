@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bp_core.rewards.reward import Case, reward
-from bp_core.rewards.text import answers, marked_answer, words
+from bp_core.rewards.text import answers, marked_answer, said, words
 
 _LETTER = re.compile(r"(?<![A-Za-z0-9'’])\(?([A-Z])(?:\)|\.|:|(?![A-Za-z0-9'’]))")
 _ARTICLE = re.compile(r"A (?!(?:is|was|or|and|but|because)\b)[a-z]")
@@ -21,7 +21,7 @@ def chosen(text: str, options: str) -> str | None:
     True
     """
     marked = marked_answer(text)
-    part = (text if marked is None else marked).strip()
+    part = (said(text) if marked is None else marked).strip()
     alone = _ALONE.fullmatch(part) if len(part) < 20 else None
     if alone:
         return alone[1].upper() if alone[1].upper() in options else None
@@ -46,6 +46,7 @@ def chosen(text: str, options: str) -> str | None:
         Case("A or B", 0.0, "B", why="two choices are none"),
         Case("A quick check shows B", 1.0, "B", why="the article is no choice"),
         Case("C", 0.0, "B"),
+        Case("<think>A? No.</think>B", 1.0, "B"),
         Case("B", 1.0, 1, why="a number is an index from 0"),
         Case("Paris", 1.0, "B", row={"choices": ["Rome", "Paris"]}, why="the text of the choice"),
         Case("E", 0.0, "E", why="not among the options"),
@@ -74,5 +75,5 @@ def multiple_choice(
         return 1.0
     at = options.index(right)
     part = marked_answer(completion)
-    said = words(completion if part is None else part)
-    return float(at < len(texts) and bool(said) and said == words(texts[at]))
+    given = words(said(completion) if part is None else part)
+    return float(at < len(texts) and bool(given) and given == words(texts[at]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -12,18 +13,37 @@ from bp_merge.common import BpError
 
 from bp_core.rewards import sandbox
 from bp_core.rewards.reward import Case, reward
-from bp_core.rewards.schema import fenced
+from bp_core.rewards.text import said
 
 _LONGEST = 100_000  # characters of a program, which bounds the time to parse it
 _MOST_TESTS = 100
+_PYTHON = ("python", "py", "python3")
+_FENCE = re.compile(r"^[ \t]{0,3}```[ \t]*([\w+-]{0,30})[ \t]*$", re.M)
 _ADD = "def add(a, b):\n    return a + b"
 _TWO_TESTS = {"tests": ["assert add(1, 2) == 3", "assert add(0, 0) == 1"]}
 _RUN = {"run_code": True}
 
 
 def program(text: str) -> str:
-    """The code of a text: its fenced blocks joined, else all of it."""
-    return "\n".join(fenced(text)) if "```" in text else text
+    """The code of a text after its thinking: its blocks of Python joined, else all its blocks, else all of it."""
+    text = said(text)
+    blocks = fenced(text)
+    python = [code for name, code in blocks if name.lower() in _PYTHON]
+    return "\n".join(python or [code for _, code in blocks]) if blocks else text
+
+
+def fenced(text: str) -> list[tuple[str, str]]:
+    """Name and content of each fenced block; an open one reaches to the end of the text."""
+    blocks, name, start = [], "", -1
+    for mark in _FENCE.finditer(text):
+        if start < 0:
+            name, start = mark[1], mark.end() + 1
+        else:
+            blocks.append((name, text[start : mark.start()]))
+            start = -1
+    if start >= 0:
+        blocks.append((name, text[start:]))
+    return blocks
 
 
 def parses(code: str) -> bool:
@@ -44,6 +64,12 @@ def parses(code: str) -> bool:
         Case(_ADD, 0.8, why="not in a fenced block"),
         Case(_ADD, 1.0, parameters={"block": False}),
         Case("```python\ndef add(a, b:\n```", 0.2, why="a block that does not parse"),
+        Case(
+            f"```python\n{_ADD}\n```\nIt prints:\n```text\n3 is it\n```",
+            1.0,
+            why="blocks of Python go before others",
+        ),
+        Case("<think>```python\nx = 1\n```", 0.0, why="thinking that never ends"),
         Case("I cannot do that.", 0.0),
         Case("```\n```", 0.0),
         Case("", 0.0),
@@ -57,7 +83,7 @@ def code_parses(completion: str, *, block: bool = True) -> float:
     code = program(completion)
     if not code.strip():
         return 0.0
-    has_block = "```" in completion
+    has_block = bool(fenced(said(completion)))
     if parses(code):
         return 1.0 if has_block or not block else 0.8
     return 0.2 if has_block else 0.0
@@ -81,11 +107,13 @@ def code_runs(
     run_code: bool = False,
     seconds: Annotated[float, Gt(0), Le(60)] = 5.0,
     memory_mb: Annotated[int, Ge(64)] = 1024,
+    offline: bool = False,
 ) -> float:
     """1 where the program runs to its end in a child process with limits, 0.2 where it parses only, else 0.
 
     `run_code = true` insists: it runs what the model wrote, with your user's rights. See `bp_core.rewards.sandbox` for
-    what the limits hold and what they do not.
+    what the limits hold and what they do not. `offline` runs it only where the kernel grants a network
+    namespace, in which nothing can be reached.
 
     Raises:
         BpError: `CONFIG_CODE_NOT_RUN` without `run_code`.
@@ -94,7 +122,7 @@ def code_runs(
     code = program(completion)
     if not parses(code):
         return 0.0
-    return 1.0 if sandbox.run(code, (), sandbox.Limits(seconds, memory_mb))[0] else 0.2
+    return 1.0 if sandbox.run(code, (), sandbox.Limits(seconds, memory_mb, offline))[0] else 0.2
 
 
 @reward(
@@ -121,13 +149,14 @@ def code_passes_tests(
     partial: bool = True,
     seconds: Annotated[float, Gt(0), Le(60)] = 10.0,
     memory_mb: Annotated[int, Ge(64)] = 1024,
+    offline: bool = False,
 ) -> float:
     """Share of the row's tests that the program passes in a child process with limits; without `partial` all or nothing.
 
     Tests are the column `tests` (or `test_list`, or `test`): one text, or a list of which each counts. With an
     `entry_point` the test's `check(entry_point)` is called, and where the program does not define that function the
     prompt goes before it, as HumanEval has it (arXiv:2107.03374). The code can redefine what a test uses, so read what
-    wins.
+    wins. `offline` as in `code_runs`.
 
     Raises:
         BpError: `CONFIG_CODE_NOT_RUN` without `run_code`; `INPUT_VALIDATION_FAILED` for a row without tests.
@@ -142,7 +171,7 @@ def code_passes_tests(
         tests = [f"{t}\ncheck({entry})" for t in tests]
     if not completion.strip() or not parses(code):
         return 0.0
-    passed = sandbox.run(code, tests, sandbox.Limits(seconds, memory_mb))[1:]
+    passed = sandbox.run(code, tests, sandbox.Limits(seconds, memory_mb, offline))[1:]
     return sum(passed) / len(passed) if partial else float(all(passed))
 
 

@@ -11,6 +11,7 @@ from bp_merge.common import BpError
 from bp_core.rewards.json_text import MISSING, same_json
 from bp_core.rewards.reward import Case, reward
 from bp_core.rewards.schema import check_schema, fits, json_of
+from bp_core.rewards.text import said
 
 _PERSON = {
     "type": "object",
@@ -204,6 +205,7 @@ def tool_call(completion: str, *, reference: Any) -> float:
 
 
 def _calls_in(text: str) -> list[tuple[str, dict[str, Any]]]:
+    text = said(text)
     pieces = text.split("</tool_call>")[:-1]
     blocks = [p.rpartition("<tool_call>")[2] for p in pieces if "<tool_call>" in p] if pieces else [text]
     return [call for block in blocks if (value := json_of(block)) is not MISSING for call in _calls(value)]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from annotated_types import Gt, Le
 
 from bp_core.rewards.reward import Case, reward
-from bp_core.rewards.text import plain_text, words
+from bp_core.rewards.text import plain_text, said, words
 
 _SOURCE = (
     "The council met on Monday. The council agreed on a new bridge over the river. The bridge will cost "
@@ -37,11 +37,11 @@ def concise_summary(
 
     brevity is 1 up to `ratio` × the prompt's words, and falls in a line to 0 at the prompt's own length.
     """
-    said, wanted = words(completion), words(plain_text(reference))
-    if not said or not wanted:
+    told, wanted = words(said(completion)), words(plain_text(reference))
+    if not told or not wanted:
         return 0.0
-    f1 = 2 * (Counter(said) & Counter(wanted)).total() / (len(said) + len(wanted))
+    f1 = 2 * (Counter(told) & Counter(wanted)).total() / (len(told) + len(wanted))
     source = len(words(prompt)) if prompt else 0
-    if not source or len(said) <= ratio * source:
+    if not source or len(told) <= ratio * source:
         return f1
-    return f1 * max(0.0, 1.0 - (len(said) - ratio * source) / max(source * (1 - ratio), 1.0))
+    return f1 * max(0.0, 1.0 - (len(told) - ratio * source) / max(source * (1 - ratio), 1.0))
