@@ -117,6 +117,29 @@ def test_a_gate_on_three_metrics_gives_few_false_alarms():
     assert alarms / 1000 <= 0.06, alarms / 1000
 
 
+def test_gates_on_set_figures_give_few_false_alarms():
+    """Macro F1 with a rare class, and loss weighted by tokens, where one row in five is answered anew."""
+    rng = np.random.default_rng(4)
+    macro, n, alarms = get_metric("macro_f1"), 150, {"macro": 0, "loss": 0}
+    ids = tuple(map(str, range(n)))
+    for seed in range(300):
+        wanted = rng.choice(list("abc"), n, p=[0.6, 0.3, 0.1])
+        answers = [np.where(rng.random(n) < 0.75, wanted, rng.choice(list("abc"), n)) for _ in range(3)]
+        anew = rng.random(n) < 0.2
+        sides = [
+            macro.score([Case(str(s), str(w), id=i) for i, s, w in zip(ids, said, wanted, strict=True)])
+            for said in (np.where(anew, answers[1], answers[0]), np.where(anew, answers[2], answers[0]))
+        ]
+        alarms["macro"] += compare(*sides, level=0.9, resamples=300, seed=seed).interval.high < 0
+        tokens, nats = rng.integers(5, 200, n), rng.gamma(4, 0.4, n)
+        first, second = (
+            heldout_loss(ids, tokens * np.where(anew, nats * np.exp(rng.normal(0, 0.1, n)), nats), tokens)
+            for _ in range(2)
+        )
+        alarms["loss"] += compare(first, second, level=0.9, resamples=300, seed=seed).interval.low > 0
+    assert max(alarms.values()) / 300 <= 0.06, alarms
+
+
 @pytest.mark.parametrize(("n", "least", "most"), [(200, 0.50, 0.62), (500, 0.86, 0.94)])
 def test_the_power_against_five_points_lost_is_as_stated(n, least, most):
     """15 % of the rows change, 5 points net are lost: seen 56 times of 100 with 200 rows, 90 with 500."""
