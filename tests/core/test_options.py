@@ -100,13 +100,22 @@ CHANGES = {  # option → (value, where the change shows)
     "heldout_ratio": (0.4, "metrics"),
     "preflight": (False, "events"),
     "log_prompts": (("Hello?",), "events"),
+    "keep_best": (0, "checkpoints"),
+    "max_checkpoint_gb": (1e-6, "checkpoints"),
+    "min_free_disk_gb": (1e6, "steps"),
+}
+EXTRA = {  # what else a run needs for the option to show
+    "keep_last": {"save_steps": 1},
+    "log_prompts": {"eval_steps": 1},
+    "keep_best": {"save_steps": 1, "eval_steps": 1, "keep_last": 1, "learning_rate": 0.3},
+    "max_checkpoint_gb": {"save_steps": 1, "keep_last": 3},
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_an_option_changes_what_happens(tmp_path, plain, name):
     value, where = CHANGES[name]
-    extra = {"save_steps": 1} if name == "keep_last" else {"eval_steps": 1} if name == "log_prompts" else {}
+    extra = dict(EXTRA.get(name, {}))
     base = plain if not extra else outcome(tmp_path / "base", **extra)
     if name in ("preset",):
         extra["rank"] = None
@@ -250,24 +259,132 @@ def test_save_copies_and_never_overwrites(tmp_path):
     assert error.value.code == "INPUT_PATH_EXISTS"
 
 
-def test_every_knob_has_a_test():
-    here = "\n".join(p.read_text(encoding="utf-8") for p in Path(__file__).parent.glob("test_*.py"))
+PLANNED = {  # knob → (value, how the plan, what is told, or a refusal shows it), without a training
+    "model": ("nowhere/at-all", "refused"),
+    "backend": ("mlx", "refused"),
+    "dtype": ("bfloat16", "base_weights_bytes"),
+    "max_seq_length": (24, "refused"),
+    "chat_template": ("plain", "tokens"),
+    "data_format": ("preference", "refused"),
+    "map": ("question=nowhere", "refused"),
+    "min_trainable": (0.999, "refused"),
+    "steps": (7, "steps"),
+    "preview": (2, "told"),
+    "fp8": (True, "refused"),
+    "pause_temperature": (99.0, "refused"),
+    "resume_temperature": (91.0, "refused"),
+    "abort_temperature": (85.0, "refused"),
+    "trackers": (("nothing",), "refused"),
+    "max_cpu_hours": (1e-9, "refused"),
+    "method": ("dpo", "refused"),
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    from bp_data.render import to_row
+
+    file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    file.write_text("".join(json.dumps(to_row(row)) + "\n" for row in stones(20)))
+    return file
+
+
+def planned(dataset, tmp_path, **settings):
+    from bp_core.settings.resolve import resolve
+    from bp_core.training.prepare import make_ready
+
+    told = []
+    given = {"model": "tiny", "data": str(dataset), "output": tmp_path, **BASE, "steps": 4, **settings}
+    try:
+        plan = make_ready(resolve(given), tell=told.append).plan()
+    except BpError as error:
+        return {"refused": error.code}
+    del plan["settings"]
+    return {**plan, "told": told, "refused": ""}
+
+
+@pytest.fixture(scope="module")
+def usual(dataset, tmp_path_factory):
+    found = planned(dataset, tmp_path_factory.mktemp("usual"))
+    assert not found["refused"], found
+    return found
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_a_knob_changes_the_plan(tmp_path, dataset, usual, name):
+    if name in ("max_cpu_hours",) and torch.cuda.is_available():
+        pytest.skip("there is a card")
+    value, where = PLANNED[name]
+    assert planned(dataset, tmp_path, **{name: value})[where] != usual[where]
+
+
+def test_the_data_and_the_held_out_file_are_those_that_are_named(tmp_path, dataset, usual):
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(dataset.read_text().splitlines(keepends=True)[:9]))
+    assert planned(other, tmp_path)["data"] != usual["data"]
+    assert planned(dataset, tmp_path, heldout=str(other))["data"] != usual["data"]
+
+
+def test_logs_are_as_the_settings_say(tmp_path):
+    from bp_cli.shared import set_up_logs
+    from bp_core.settings.resolve import resolve
+    from bp_core.support import logs
+
+    try:
+        set_up_logs({}, resolve())
+        usual = logs.settings()
+        for changed in ({"log_level": "DEBUG"}, {"log_json": True}, {"log_file": tmp_path / "log"}):
+            set_up_logs({}, resolve(changed))
+            assert logs.settings() != usual, changed
+    finally:
+        set_up_logs({}, resolve())
+
+
+# knob → the test that proves it otherwise, or, where no test here can, why
+ELSEWHERE = {
+    "revision": "names a commit of a Hub repository: needs the network",
+    "attn_implementation": "test_trajectory.py::test_one_trajectory",  # another kernel, the same figures
+    "packing": "test_trajectory.py::test_one_trajectory",  # other rows, the same figures
+    "trust_remote_code": "runs code of a Hub repository: needs the network",
+    "init_adapter": "test_options.py::test_an_adapter_can_be_continued",
+    "data": "test_options.py::test_the_data_and_the_held_out_file_are_those_that_are_named",
+    "heldout": "test_options.py::test_the_data_and_the_held_out_file_are_those_that_are_named",
+    "drop_keys": "test_dataset_keys.py::",
+    "truncate": "test_options.py::test_too_long_is_rejected_or_cut",
+    "reasoning_trace": "test_preference.py::test_reasoning_rows_are_kept_by_the_length_of_their_trace",
+    "min_trace_tokens": "test_preference.py::test_reasoning_rows_are_kept_by_the_length_of_their_trace",
+    "max_trace_tokens": "test_preference.py::test_reasoning_rows_are_kept_by_the_length_of_their_trace",
+    "dpo_beta": "test_dpo.py::test_loss_gradients_and_log_probabilities_are_trls",
+    "dpo_loss": "test_dpo.py::test_loss_gradients_and_log_probabilities_are_trls",
+    "label_smoothing": "test_dpo.py::test_loss_gradients_and_log_probabilities_are_trls",
+    "orpo_beta": "test_preference.py::test_orpo_is_trls_term_by_term",
+    "simpo_beta": "test_preference.py::test_simpo_is_trls_cpo_with_its_switches",
+    "simpo_gamma": "test_preference.py::test_simpo_is_trls_cpo_with_its_switches",
+    "kto_beta": "test_preference.py::test_kto_is_trls_whatever_the_cut",
+    "kto_desirable_weight": "test_preference.py::test_kto_is_trls_whatever_the_cut",
+    "kto_undesirable_weight": "test_preference.py::test_kto_is_trls_whatever_the_cut",
+    "gradient_checkpointing": "test_trajectory.py::test_one_trajectory",  # saves memory, changes nothing else
+    "loss_chunk": "test_decide.py::test_a_chunk_that_was_asked_for_is_used",
+    "patience": "test_options.py::test_early_stopping_and_the_best_weights",
+    "keep": "test_options.py::test_early_stopping_and_the_best_weights",
+    "dataloader_workers": "test_trajectory.py::test_one_trajectory",  # who builds batches, not which
+    "oom_recovery": "test_trajectory.py::test_oom_recovery_can_be_turned_off",
+    "monitor": "test_training_heat.py::test_a_hot_card_pauses_the_run_until_it_is_cool",
+    "spike_factor": "test_guards.py::test_a_loss_that_stays_up_stops_with_the_last_good_step",
+    "allow_cpu": "test_options.py::test_allow_cpu_insists",
+    "output": "test_options.py::test_save_copies_and_never_overwrites",
+    "log_level": "test_options.py::test_logs_are_as_the_settings_say",
+    "log_json": "test_options.py::test_logs_are_as_the_settings_say",
+    "log_file": "test_options.py::test_logs_are_as_the_settings_say",
+}
+
+
+def test_every_knob_is_proved_to_act():
     named = {k.name for cls in GROUPS.values() for k in knobs(cls)}
-    untested = {n for n in named if f'"{n}"' not in here and f"{n}=" not in here}
-    assert untested <= {
-        "revision",  # Hub downloads: tests of resolve_base
-        "trust_remote_code",
-        "data",
-        "data_format",
-        "map",
-        "heldout",
-        "monitor",
-        "resume_temperature",
-        "abort_temperature",
-        "min_free_disk_gb",
-        "spike_factor",
-        "keep_best",
-        "max_checkpoint_gb",
-        "log_json",
-        "log_file",
-    }
+    rows = [*CHANGES, *PLANNED, *ELSEWHERE]
+    assert sorted(rows) == sorted(named), "one row a knob, in one of the three tables"
+    for name, proof in ELSEWHERE.items():
+        file, sign, test = proof.partition("::")
+        if sign:
+            text = (Path(__file__).parent / file).read_text(encoding="utf-8")
+            assert f"def {test}" in text, f"{name}: {proof}"
