@@ -1,6 +1,6 @@
 """Generate the pages that are read from the code: `python docs/build.py`, or `--check` to fail where they differ.
 
-- Commands with their help, settings, error codes, and the packages with their arrows.
+- Commands with their help, settings, error codes, files, and the packages with their arrows and rooms.
 - A page is generated whole, or between the marks `<!-- generated: NAME -->` and `<!-- end -->` of a written one.
 """
 
@@ -187,14 +187,65 @@ def metrics() -> str:
     return runpy.run_path(str(ROOT / "docs" / "metrics.py"))["page"]()
 
 
+def files() -> str:
+    """Every file of every package with what it says of itself."""
+    parts = [NOTE, "# Files\n", "Each file with the first line of its docstring; rooms (folders) in bold.\n"]
+    for package in PACKAGES:
+        source = ROOT / "packages" / package / "src" / package.replace("-", "_")
+        parts.append(f"## {source.name}\n")
+        for folder, names in _rooms(source):
+            depth = len(folder.relative_to(source).parts)
+            if depth:
+                parts.append(f"{'  ' * (depth - 1)}- **{folder.name}/** {_told(folder / '__init__.py')}")
+            parts += [f"{'  ' * depth}- `{name}.py` {_told(folder / f'{name}.py')}" for name in names]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def rooms() -> str:
+    """The rooms of the packages that have some, top to bottom as the contracts say, and the files that lie outside."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    lines = ["```text"]
+    for contract in contracts["contracts"]:
+        if "containers" not in contract:
+            continue
+        package = contract["containers"][0]
+        source = ROOT / "packages" / package.replace("_", "-") / "src" / package
+        lines.append(f"{package}/")
+        for row in contract["layers"]:
+            for room in (name.strip(" ()") for name in row.split("|")):
+                folder = source / room
+                if folder.is_dir():
+                    lines.append(f"  {room + '/':<15} {_told(folder / '__init__.py')}")
+                elif room != "__main__" and folder.with_suffix(".py").is_file():
+                    lines.append(f"  {room + '.py':<15} {_told(folder.with_suffix('.py'))}")
+    return "\n".join([*lines, "```"])
+
+
+def _rooms(source: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder with Python in it and the names of its files, the package's own first."""
+    for folder in [
+        source,
+        *sorted(d for d in source.rglob("*") if d.is_dir() and (d / "__init__.py").is_file()),
+    ]:
+        yield folder, sorted(f.stem for f in folder.glob("*.py") if f.stem not in ("__init__", "__main__"))
+
+
+def _told(file: Path) -> str:
+    """The first line of a module's docstring, without what Markdown would read as a tag."""
+    said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return said.splitlines()[0].replace("<", "&lt;") if said else ""
+
+
 PAGES = {
     "docs/concepts/metrics.md": metrics,
     "docs/concepts/rewards.md": rewards,
+    "docs/reference/files.md": files,
     "docs/reference/commands.md": commands,
     "docs/reference/settings.md": settings,
     "docs/reference/errors.md": errors,
 }
-BLOCKS = {"docs/architecture.md": {"packages": packages}}
+BLOCKS = {"docs/architecture.md": {"packages": packages, "rooms": rooms}}
 
 
 def main() -> int:

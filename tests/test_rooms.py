@@ -7,6 +7,7 @@ setting of that tool cannot hide an arrow.
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("bp_merge", "bp_data", "bp_export", "bp_core", "bp_cli", "bp_ui")
 TORCH_FREE = ("bp_core.runs", "bp_core.settings", "bp_core.safety", "bp_core.support", "bp_core.errors")
 TORCH_FREE = (*TORCH_FREE, "bp_core.evaluation.metrics", "bp_core.rewards")
-KNOWN = (["bp_core.runs.store", "bp_core.runs.writer"], ["bp_core.training.step", "bp_core.training.watch"])
+KNOWN = (["bp_core.training.step", "bp_core.training.watch"],)
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate"}
 
 
@@ -138,3 +139,38 @@ def test_rooms_that_a_ui_reads_name_no_torch():
         if target.split(".")[0] in HEAVY and (module, target) not in allowed
     ]
     assert wrong == []
+
+
+def test_every_name_of_the_architecture_page_exists():
+    """`bp_x.module.Class.method` in the page is a module, or a name that the module defines at that depth."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    lost = []
+    for name in sorted(set(re.findall(r"`(bp_\w+(?:\.\w+)+)`", page))):
+        package = name.split(".")[0]
+        if package not in PACKAGES or (package == "bp_merge" and name in ("bp_merge.methods",)):
+            continue
+        parts, inner = name.split("."), []
+        while ".".join(parts) not in modules(package) and len(parts) > 1:
+            inner.insert(0, parts.pop())
+        tree: ast.AST | None = ast.parse(modules(package)[".".join(parts)].read_text("utf-8"))
+        if len(parts) == 1:
+            tree = ast.parse((modules(package)[package]).with_suffix(".pyi").read_text("utf-8"))
+        for part in inner:
+            tree = defined(tree, part) if tree is not None else None
+        if tree is None:
+            lost.append(name)
+    assert lost == []
+
+
+def defined(tree: ast.AST, name: str) -> ast.AST | None:
+    """The class, function or assignment of that name directly inside, or the import that brings it."""
+    for node in ast.iter_child_nodes(tree):
+        names = [getattr(node, "name", None)]
+        if isinstance(node, ast.ImportFrom):
+            names = [alias.asname or alias.name for alias in node.names]
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [getattr(target, "id", None) for target in targets]
+        if name in names:
+            return node
+    return None
