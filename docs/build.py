@@ -237,10 +237,16 @@ def _told(file: Path) -> str:
     return said.splitlines()[0].replace("<", "&lt;") if said else ""
 
 
+def flags() -> str:
+    """The flags that a test keeps, with what is new."""
+    return runpy.run_path(str(ROOT / "tests" / "flags.py"))["page"]()
+
+
 PAGES = {
     "docs/concepts/metrics.md": metrics,
     "docs/concepts/rewards.md": rewards,
     "docs/reference/files.md": files,
+    "tests/cli/flags.txt": flags,
     "docs/reference/commands.md": commands,
     "docs/reference/settings.md": settings,
     "docs/reference/errors.md": errors,

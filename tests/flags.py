@@ -1,7 +1,7 @@
-"""Every flag of every command, one a line: `python tests/flags.py` writes tests/cli/flags.txt from the code.
+"""Every flag of every command, one a line: `python docs/build.py` adds new ones to tests/cli/flags.txt.
 
-- The list is what scripts of users rely on. A flag that vanishes fails `tests/cli/test_flags.py`; a new one is added by
-  running this file and reading the difference.
+- The list is what scripts of users rely on. A flag that vanishes fails `tests/cli/test_flags.py`, and only a hand takes
+  it from the list.
 """
 
 from __future__ import annotations
@@ -40,10 +40,16 @@ def walk(name: str, command: click.Command, parent: click.Context | None = None)
             yield from walk(sub, found, context)
 
 
-def all_flags() -> list[str]:
-    """The lines of the list, sorted."""
-    return sorted({line for name, command in commands() for line in walk(name, command)})
+def all_flags() -> set[str]:
+    """The lines of today."""
+    return {line for name, command in commands() for line in walk(name, command)}
 
 
-if __name__ == "__main__":
-    LIST.write_text("\n".join(all_flags()) + "\n", encoding="utf-8")
+def listed() -> set[str]:
+    """The lines that are promised."""
+    return set(LIST.read_text("utf-8").split("\n")) - {""}
+
+
+def page() -> str:
+    """The list with what is new; nothing is taken from it."""
+    return "\n".join(sorted(listed() | all_flags())) + "\n"
