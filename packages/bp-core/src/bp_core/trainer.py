@@ -143,9 +143,11 @@ class Trainer:
         if path is None:
             return adapter
         target = Path(path)
-        if target.exists() and any(target.iterdir()):
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise BpError(
-                "INPUT_PATH_EXISTS", f"{target} is not empty", f"choose another folder, or remove {target}"
+                "INPUT_PATH_EXISTS",
+                f"{target} is no empty folder",
+                f"choose another folder, or remove {target}",
             )
         staging = target.with_name(f".{target.name}.partial")
         shutil.rmtree(staging, ignore_errors=True)

@@ -17,6 +17,7 @@ import torch
 from bp_data import report
 
 from bp_core.encoding.encode import Encoder
+from bp_core.errors import as_ours
 from bp_core.generation.answers import answers, logits_of
 from bp_core.quickstart import facts
 from bp_core.settings.resolve import resolve
@@ -51,7 +52,8 @@ def quickstart(
     )  # matrices of 128 columns: a second thread only waits, and on a busy machine it spins
     folder = Path(output)
     files, heldout = facts.write(folder / "data")
-    checked = report(list(map(str, files))).to_dict()
+    with as_ours():
+        checked = report(list(map(str, files))).to_dict()
     tell(
         f"data: {checked['rows_total']} rows in {len(files)} files, {checked['rows_accepted']} can be used, "
         f"{checked['rows_rejected']} cannot ({', '.join(f'{n} {r}' for r, n in checked['rejections'].items())})"
