@@ -37,7 +37,7 @@ prompt = "working-out"                     # a prompt of the list below, or a ta
 [[reward]]
 use = "numeric_match"                      # a reward of this page, path.py:function, or an entry point of bp_core.rewards
 weight = 2.0
-reference = "answer"                       # the column with the expected answer; "reference" unless given
+reference = "answer"                       # the column with the expected answer; else reference, answer, solution, …
 parameters = { relative = 1e-4 }
 
 [[reward]]

@@ -328,3 +328,20 @@ def test_messages_are_read_as_the_assistants_text(turns, text):
 def test_presets_are_toml_that_parses():
     for name, preset in PRESETS.items():
         assert tomllib.loads(to_toml(name, preset.table())) == {"name": name, **preset.table()}
+
+
+def test_a_parameter_that_a_function_does_not_take_is_refused(own):
+    for name in ("math_reward", "column"):
+        told = refused({"reward": [{"use": f"own.py:{name}", "parameters": {"factr": 2}}]}, folder=own)
+        assert "takes no parameter 'factr'" in told.message
+
+
+@pytest.mark.parametrize("column", ["reference", "answer", "solution"])
+def test_training_and_testing_find_the_expected_answer_in_the_same_columns(tmp_path, column):
+    from bp_core.rewards.rows import completions
+
+    made = load_set("exact_match")
+    [function], _ = made.trl_functions()
+    assert function(prompts=["p"], completions=["x"], **{column: ["x"]}) == [1.0]
+    (tmp_path / "c.jsonl").write_text(f'{{"prompt": "p", "completion": "x", "{column}": "x"}}\n')
+    assert made.score(completions(tmp_path / "c.jsonl")[0])[0].total == 1.0

@@ -6,7 +6,7 @@
     [[reward]]
     use = "numeric_match"                      # of the catalogue, path.py:function, or an entry point's name
     weight = 2.0                               # 1 unless given
-    reference = "answer"                       # the column with the expected answer; "reference" unless given
+    reference = "answer"                       # the column with the expected answer; else the first of `sample.REFERENCES`
     parameters = { relative = 1e-4 }
 
     [[reward]]
@@ -33,7 +33,7 @@ from bp_merge.common import BpError
 from bp_core.rewards.own import Scorer, load_function, scorer
 from bp_core.rewards.presets import ALIASES, PRESETS, Prompt, prompt_from
 from bp_core.rewards.reward import Reward, get_reward, reward_names
-from bp_core.rewards.sample import Sample, text_of
+from bp_core.rewards.sample import Sample, reference_of, text_of
 
 _KEYS = ("name", "prompt", "reward")
 _COMPONENT_KEYS = ("use", "name", "weight", "reference", "parameters")
@@ -167,7 +167,7 @@ def trl_function(component: Component) -> Callable[..., list[float | None]]:
         for i in range(n):
             row = {k: v[i] for k, v in lists.items()}
             prompt = text_of(prompts[i], last_user=True)
-            samples.append(Sample(text_of(completions[i]), row.get("reference"), prompt, row))
+            samples.append(Sample(text_of(completions[i]), reference_of(row), prompt, row))
         return component.values(samples)
 
     function.__name__ = component.name

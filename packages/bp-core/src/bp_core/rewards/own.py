@@ -97,6 +97,12 @@ def scorer(function: Any, name: str, parameters: Mapping[str, Any] | None = None
         signature = inspect.signature(function)
     except (TypeError, ValueError) as error:
         raise _invalid(f"{name} has no signature to read: {error}", "write it as a Python function") from None
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+    for key in parameters:
+        if key not in signature.parameters and not takes_all:
+            raise _invalid(
+                f"{name}{signature} takes no parameter {key!r}", f"leave {key} out of its parameters"
+            )
     many = "completions" in signature.parameters
     call = _many(function, signature, parameters) if many else _single(function, signature, parameters, name)
 

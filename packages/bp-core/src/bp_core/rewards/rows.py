@@ -15,9 +15,7 @@ from typing import Any
 
 from bp_merge.common import BpError
 
-from bp_core.rewards.sample import Sample, text_of
-
-_REFERENCES = ("reference", "answer", "expected", "expected_answer", "ground_truth", "solution", "target")
+from bp_core.rewards.sample import Sample, reference_of, text_of
 
 
 def references(source: str, limit: int = 1000, *, mapping: str | None = None) -> Iterator[Sample]:
@@ -86,7 +84,7 @@ def completions(path: str | Path) -> list[list[Sample]]:
         prompt = row.get("prompt")
         asked = text_of(prompt, last_user=True) if prompt is not None else None
         columns = {k: v for k, v in row.items() if k not in ("completion", "completions", "prompt")}
-        wanted = next((columns[k] for k in _REFERENCES if columns.get(k) is not None), None)
+        wanted = reference_of(columns)
         key = json.dumps([prompt, wanted], sort_keys=True) if prompt is not None else f"line {number}"
         groups.setdefault(key, []).extend(Sample(text_of(c), wanted, asked, columns) for c in many)
     found = [g for g in groups.values() if g]

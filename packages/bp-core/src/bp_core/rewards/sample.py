@@ -28,6 +28,14 @@ class Sample:
         return {**self.row, "reference": self.reference}
 
 
+REFERENCES = ("reference", "answer", "expected", "expected_answer", "ground_truth", "solution", "target")
+
+
+def reference_of(row: Mapping[str, Any]) -> Any:
+    """The expected answer of a row: the first column of `REFERENCES` that holds one, else None."""
+    return next((row[k] for k in REFERENCES if row.get(k) is not None), None)
+
+
 def text_of(turns: Any, *, last_user: bool = False) -> str:
     """A prompt or completion as text: a string as it is, of messages the contents of the assistant's, or the last user's.
 
