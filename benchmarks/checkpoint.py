@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from bp_core.training import checkpoint
+from bp_core.training.state import save_state
 
 
 def main() -> None:
@@ -30,8 +31,8 @@ def main() -> None:
     raw = memoryview(torch.cat([weights, *state.values()]).numpy()).cast("B")
 
     def fill(folder: Path) -> None:
-        checkpoint.save_state(folder, "optimizer", state)
-        checkpoint.save_state(folder, "weights", {"w": weights})
+        save_state(folder, "optimizer", state)
+        save_state(folder, "weights", {"w": weights})
 
     ratios, ours, plain = [], [], []
     with tempfile.TemporaryDirectory() as temporary:

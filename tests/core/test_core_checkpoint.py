@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from bp_core.training import checkpoint
+from bp_core.training.state import load_state, random_state, save_state, set_random_state
 from bp_merge.common import BpError
 
 
@@ -87,8 +88,8 @@ def test_states_come_back_exactly_and_without_pickle(tmp_path):
         0: {"step": torch.tensor(3.0), "avg": torch.randn(4, 3).to(torch.bfloat16), "view": shared[2:4]},
         "big": 2**80,
     }
-    checkpoint.save_state(tmp_path, "state", state)
-    back = checkpoint.load_state(tmp_path, "state")
+    save_state(tmp_path, "state", state)
+    back = load_state(tmp_path, "state")
     assert back["groups"] == state["groups"]
     assert back["big"] == 2**80
     for key in state[0]:
@@ -98,12 +99,12 @@ def test_states_come_back_exactly_and_without_pickle(tmp_path):
 
 def test_what_is_no_state_is_refused(tmp_path):
     with pytest.raises(TypeError, match="no training state"):
-        checkpoint.save_state(tmp_path, "state", {"x": object()})
+        save_state(tmp_path, "state", {"x": object()})
 
 
 def test_random_generators_go_on_where_they_were(tmp_path):
-    checkpoint.save_state(tmp_path, "random", checkpoint.random_state())
+    save_state(tmp_path, "random", random_state())
     draw = lambda: (random.random(), float(np.random.rand()), float(torch.rand(())))  # noqa: E731
     first = draw()
-    checkpoint.set_random_state(checkpoint.load_state(tmp_path, "random"))
+    set_random_state(load_state(tmp_path, "random"))
     assert draw() == first

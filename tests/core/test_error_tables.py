@@ -9,7 +9,7 @@ from bp_core.errors import CODES, EVENTS
 
 SOURCES = [p for p in Path(bp_core.__file__).parent.rglob("*.py") if p.name != "errors.py"]
 ERROR = re.compile(r"(INPUT|CONFIG|DEP|RUNTIME|STATE)_[A-Z0-9_]+")
-EVENT_CALLS = {"event", "add_event", "_tell", "on_event", "_on_event"}
+EVENT_CALLS = {"event", "add_event", "say", "on_event", "_on_event"}
 
 
 def literals(node):

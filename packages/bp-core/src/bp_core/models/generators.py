@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
-import torch
 
 
 @contextmanager
@@ -23,13 +24,16 @@ def generators_kept() -> Iterator[None]:
         ...     torch.manual_seed(7)
         >>> torch.rand(1)  # what seed 1 gives
     """
-    python, array, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cards = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    python, array = random.getstate(), np.random.get_state()
+    torch: Any = sys.modules.get("torch")  # where nobody loaded it, it has no state to keep
+    cpu = torch.get_rng_state() if torch else None
+    cards = torch.cuda.get_rng_state_all() if torch and torch.cuda.is_initialized() else []
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(array)
-        torch.set_rng_state(cpu)
+        if cpu is not None:
+            torch.set_rng_state(cpu)
         if cards:
             torch.cuda.set_rng_state_all(cards)

@@ -26,16 +26,16 @@ from bp_core.training import checkpoint
 from bp_core.training.decide import plan_of
 from bp_core.training.prepare import Job
 from bp_core.training.step import StepTrainer
-from bp_core.training.watch import Watch
+from bp_core.training.watching.watch import Watch
 
 After = Callable[[Any, Encoder], dict[str, Any]]
 
 
 def deliver(job: Job, trainer: StepTrainer, watch: Watch, after: After | None) -> RunResult:
     """Choose the weights to keep, write the adapter, end the record and draw its report."""
-    run, settings, prepared = job.run, job.settings, job.prepared
+    run, settings, prepared, pace = job.run, job.settings, job.prepared, watch.pace
     step = trainer.state.global_step
-    best = watch.best[1] if watch.best else None
+    losses, best = watch.best.losses, watch.best.best[1] if watch.best.best else None
     used = step
     if settings.training.keep == "best" and best and best != step:
         source = run.path / "checkpoints" / f"step-{best:08d}"
@@ -52,13 +52,13 @@ def deliver(job: Job, trainer: StepTrainer, watch: Watch, after: After | None) -
         steps=step,
         steps_requested=watch.steps,
         epochs=round(step / plan_of(settings, prepared).steps_per_epoch, 3),
-        train_loss=watch.last_loss,
-        heldout_loss_before=watch.losses.get(0),
-        heldout_loss_after=watch.losses.get(used),
+        train_loss=watch.losses.last[0],
+        heldout_loss_before=losses.get(0),
+        heldout_loss_after=losses.get(used),
         best_step=best,
-        tokens=watch.tokens,
-        seconds=round(watch.seconds, 3),
-        tokens_per_second=round(watch.tokens / watch.seconds, 1) if watch.seconds else 0.0,
+        tokens=pace.tokens,
+        seconds=round(pace.seconds, 3),
+        tokens_per_second=round(pace.tokens / pace.seconds, 1) if pace.seconds else 0.0,
         peak_memory=peak_memory(cuda=job.device.device.type == "cuda"),
         micro_batch=trainer.micro,
         rows_accepted=prepared.record["accepted"],
@@ -66,8 +66,8 @@ def deliver(job: Job, trainer: StepTrainer, watch: Watch, after: After | None) -
         rejections=prepared.record["rejections"],
     )
     more = after(trainer.model, job.encoder) if after is not None else {}
-    if watch.trackers is not None:
-        watch.trackers.finish(watch.status, result.to_dict())
+    if (trackers := watch.recorder.trackers) is not None:
+        trackers.finish(watch.status, result.to_dict())
     run.finish(watch.status, {**result.to_dict(), **more})
     for path in (*write_plots(run.store, run.run_id), write_report(run.store, run.run_id)):
         run.store.add_artifact(run.run_id, "report", path)
@@ -95,7 +95,7 @@ def write_adapter(job: Job, trainer: StepTrainer, watch: Watch, step: int) -> Pa
     generation.eos_token_id = sorted(set(end_ids(model)) | set(prepared.stops) | encoder.stops)
     generation.pad_token_id = encoder.tokenizer.pad_token_id
     generation.save_pretrained(staging)
-    losses = sorted(watch.losses.items())
+    losses = sorted(watch.best.losses.items())
     adapter_dir.write(
         staging,
         base_ref=base.ref,

@@ -22,7 +22,7 @@ from bp_merge.common import BpError
 
 from bp_core.encoding.dataset import load, save
 from bp_core.encoding.encode import Encoder
-from bp_core.encoding.tokens import Unit
+from bp_core.encoding.tokens import Tokens, Unit
 from bp_core.generation.answers import answers
 from bp_core.models.adapters import add_adapter, beside_experts
 from bp_core.models.card import card_of
@@ -49,7 +49,11 @@ from bp_core.training.objectives.choose import objective_of
 from bp_core.training.prepare import Job, make_encoder, make_ready, to_stderr
 from bp_core.training.reference import with_reference, without_reference
 from bp_core.training.step import StepTrainer
-from bp_core.training.watch import Watch
+from bp_core.training.watching.build import watch_of
+from bp_core.training.watching.evaluators import Evaluator, HeldOut, Prompts
+from bp_core.training.watching.recorder import Recorder
+from bp_core.training.watching.signals import Signals
+from bp_core.training.watching.watch import Watch
 
 SCHEDULES = {"constant": "constant_with_warmup"}  # field's name → transformers' name, where they differ
 OPTIMIZERS = {"adamw_8bit": "adamw_bnb_8bit"}
@@ -273,23 +277,17 @@ def _train(job: Job, callbacks: Iterable[Callback], after: After | None) -> Sess
         resume_step=(found.step if found else 0) if job.resumed else None,
         on_event=run.event,
     )
-
-    def heat(code: str, message: str, **details: Any) -> None:
-        run.event(code, message, **details)
-        tell(message)
-
-    with Monitor(sensor, guard, on_event=heat) as monitor:
-        watch = Watch(
-            run,
+    recorder = Recorder(run, tracked, tell)
+    signals = Signals(recorder.say)
+    with Monitor(sensor, guard, on_event=recorder.say) as monitor:
+        watch = watch_of(
+            recorder,
             settings,
             steps,
-            prepared.heldout,
+            signals,
+            monitor,
             callbacks=callbacks,
-            monitor=monitor,
-            trackers=tracked,
-            answer=lambda prompt: answers(model, encoder, [prompt], max_new_tokens=64)[0],
             fp16=device.fp16,
-            tell=tell,
             vocabulary=model.config.get_text_config().vocab_size if objective.name == "sft" else 0,
         )
         data = StepData(prepared.train, plan, steps)
@@ -310,22 +308,19 @@ def _train(job: Job, callbacks: Iterable[Callback], after: After | None) -> Sess
         def begin() -> None:
             if safety.preflight and found is None:
                 _preflight(job, trainer, watch, plan.step_size)
+            heldout = prepared.heldout
             if objective.reference:
-                at_start = trainer.state.global_step == 0
-                tokens = run.path / "tokens"
-                data.tokens = with_reference(
-                    trainer if at_start else None, prepared.train, plan.visited(steps), tokens / "train"
-                )
-                drawn = prepared.heldout.drawn(t.eval_samples, t.seed)
-                watch.heldout_is(
-                    with_reference(trainer if at_start else None, prepared.heldout, drawn, tokens / "heldout")
-                )
+                at_start = trainer if trainer.state.global_step == 0 else None
+                tokens, drawn = run.path / "tokens", heldout.drawn(t.eval_samples, t.seed)
+                data.tokens = with_reference(at_start, prepared.train, plan.visited(steps), tokens / "train")
+                heldout = with_reference(at_start, heldout, drawn, tokens / "heldout")
+            watch.evaluators += _evaluators(job, trainer, heldout)
             watch.start(trainer)
 
         trainer.add_callback(_Begin(begin))
         if device.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        with watch, _closing(tracked):
+        with signals, _closing(tracked):
             if found is None or found.step < steps:
                 trainer.train(resume_from_checkpoint=str(found.path) if found else None)
             else:
@@ -337,6 +332,21 @@ def _train(job: Job, callbacks: Iterable[Callback], after: After | None) -> Sess
                 watch.status = "completed"
     result = deliver(job, trainer, watch, after)
     return Session(settings, result, job.base, model, encoder)
+
+
+def _evaluators(job: Job, trainer: StepTrainer, heldout: Tokens) -> list[Evaluator]:
+    """What is measured at each evaluation."""
+    t, found = job.settings.training, list[Evaluator]()
+    sample = heldout.sample(t.eval_samples, t.seed)
+    if len(sample):
+        found.append(HeldOut(lambda: trainer.evaluate_heldout(sample)))
+
+    def answer(prompt: str) -> str:
+        return answers(trainer.model, job.encoder, [prompt], max_new_tokens=64)[0]
+
+    if t.log_prompts:
+        found.append(Prompts(t.log_prompts, answer, job.run.event))
+    return found
 
 
 def _packing(job: Job, loss: LanguageLoss, pieces: list[Unit], pad: int) -> int:
@@ -375,6 +385,6 @@ def _preflight(job: Job, trainer: StepTrainer, watch: Watch, step_size: int) -> 
         job.tell(
             f"preflight: the longest batch fits, {peak / 1e9:.1f} of {total / 1e9:.1f} GB, {trainer.micro} examples per pass"
         )
-    watch.run.event(
+    job.run.event(
         "PREFLIGHT_PASSED", "the longest batch ran: forward, backward, optimizer step, evaluation", **facts
     )

@@ -8,14 +8,14 @@
 - One host sync a step: loss, metrics and gradient norm together, before the optimizer moves. A step that is not finite
   never reaches the weights.
 - transformers supplies the loop, the optimizer, the schedule, mixed-precision scaling and the resume skeleton;
-  logging, evaluation, saving and stopping are `bp_core.training.watch`'s, called once a step.
+  logging, evaluation, saving and stopping are the watch's (`bp_core.training.watching`), called once a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,9 +30,8 @@ from bp_core.training import checkpoint
 from bp_core.training.batch import MicroBatch, StepData, collate, micro_batches
 from bp_core.training.forward import LanguageLoss
 from bp_core.training.objectives.base import Objective
-
-if TYPE_CHECKING:
-    from bp_core.training.watch import Watch
+from bp_core.training.state import load_state, random_state, save_state, set_random_state
+from bp_core.training.watching.protocols import Watching
 
 _T = TypeVar("_T")
 
@@ -99,7 +98,7 @@ class StepTrainer(transformers.Trainer):
         micro: int,
         packed: int,
         oom_recovery: bool,
-        watch: Watch,
+        watch: Watching,
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=data)
         self.remove_callback(transformers.PrinterCallback)
@@ -113,7 +112,6 @@ class StepTrainer(transformers.Trainer):
         self.step_metrics: dict[str, torch.Tensor] = {}
         self.metrics: dict[str, float] = {}  # of the newest step
         self.step_tokens = 0
-        self._told = -1
 
     # --------------------------------------------------------------------------------------------- step
 
@@ -224,7 +222,7 @@ class StepTrainer(transformers.Trainer):
             ]
         ).tolist()
         self.metrics = dict(zip(names, values, strict=True))
-        self.watch.before_update(self, self.state.global_step + 1, loss, norm)
+        self.watch.before_update(self.state.global_step + 1, loss, norm)
         return norm
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -232,9 +230,7 @@ class StepTrainer(transformers.Trainer):
         return 0
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        if self._told != self.state.global_step:
-            self._told = self.state.global_step
-            self.watch.after_step(self, float(kwargs.get("learning_rate") or 0.0))
+        self.watch.after_step(self, float(kwargs.get("learning_rate") or 0.0))
 
     # ---------------------------------------------------------------------------------------- evaluation
 
@@ -329,7 +325,7 @@ class StepTrainer(transformers.Trainer):
             heldout: the longest held-out units.
             update: also take an optimizer step, at learning rate 0, with the state dropped afterwards.
         """
-        randomness = checkpoint.random_state()
+        randomness = random_state()
         optimizer: Any = self.optimizer
         self.training_step(self.forward.model, worst)
         if update:
@@ -343,13 +339,11 @@ class StepTrainer(transformers.Trainer):
         self.forward.model.zero_grad(set_to_none=True)
         if len(heldout):
             self.evaluate_heldout(heldout)
-        checkpoint.set_random_state(randomness)
+        set_random_state(randomness)
 
     # ------------------------------------------------------------------------------------- save and load
 
-    def save_checkpoint(
-        self, root: Path, extra: Callable[[Path], None] | None = None, **facts: Any
-    ) -> checkpoint.Checkpoint:
+    def save_checkpoint(self, root: Path, **facts: Any) -> checkpoint.Checkpoint:
         """Write everything that the next step depends on, as a transaction."""
 
         def fill(folder: Path) -> None:
@@ -357,21 +351,19 @@ class StepTrainer(transformers.Trainer):
             optimizer = getattr(
                 self.optimizer, "optimizer", self.optimizer
             )  # accelerate's wrapper holds the real one
-            checkpoint.save_state(folder, "optimizer", optimizer.state_dict())  # type: ignore[union-attr]
+            save_state(folder, "optimizer", optimizer.state_dict())  # type: ignore[union-attr]
             scaler = self.accelerator.scaler
-            checkpoint.save_state(
+            save_state(
                 folder,
                 "trainer",
                 {
                     "scheduler": self.lr_scheduler.state_dict(),  # type: ignore[union-attr]
-                    "random": checkpoint.random_state(),
+                    "random": random_state(),
                     "scaler": scaler.state_dict() if scaler is not None else {},
                     "micro": self.micro,
                 },
             )
             self.state.save_to_json(str(folder / "trainer_state.json"))
-            if extra is not None:
-                extra(folder)
 
         return checkpoint.write(root, self.state.global_step, fill, **facts)
 
@@ -382,23 +374,15 @@ class StepTrainer(transformers.Trainer):
         if checkpoint is None:
             return
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-        optimizer.load_state_dict(load_state(checkpoint, "optimizer"))  # type: ignore[union-attr]
-        state = load_state(checkpoint, "trainer")
+        optimizer.load_state_dict(load_state(Path(checkpoint), "optimizer"))  # type: ignore[union-attr]
+        state = load_state(Path(checkpoint), "trainer")
         self.lr_scheduler.load_state_dict(state["scheduler"])  # type: ignore[union-attr]
         self.micro = state["micro"]
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            set_random_state(load_state(checkpoint, "trainer")["random"])
+            set_random_state(load_state(Path(checkpoint), "trainer")["random"])
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(load_state(checkpoint, "trainer")["scaler"])
-
-
-def load_state(folder: str, name: str) -> Any:
-    """`checkpoint.load_state` under a name that the overridden methods' parameter does not hide."""
-    return checkpoint.load_state(Path(folder), name)
-
-
-set_random_state = checkpoint.set_random_state
+            self.accelerator.scaler.load_state_dict(load_state(Path(checkpoint), "trainer")["scaler"])

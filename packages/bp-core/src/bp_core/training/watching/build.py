@@ -1,0 +1,85 @@
+"""The watch of a training run, put together from its settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from bp_core.safety.guards import DiskGuard, LossGuard
+from bp_core.safety.monitor import Monitor
+from bp_core.settings.knobs import Settings
+from bp_core.training.callbacks import Callback
+from bp_core.training.watching.best import Best
+from bp_core.training.watching.disk import Disk
+from bp_core.training.watching.heat import Heat
+from bp_core.training.watching.keeper import Keeper
+from bp_core.training.watching.listeners import Listeners
+from bp_core.training.watching.losses import Losses
+from bp_core.training.watching.recorder import Recorder
+from bp_core.training.watching.requests import Requests
+from bp_core.training.watching.signals import Signals
+from bp_core.training.watching.watch import Watch
+
+FP16_OVERFLOWS = 10  # non-finite gradients in a row that fp16 loss scaling may meet while it finds its scale
+
+
+def watch_of(
+    recorder: Recorder,
+    settings: Settings,
+    steps: int,
+    signals: Signals,
+    monitor: Monitor,
+    *,
+    callbacks: Iterable[Callback] = (),
+    fp16: bool = False,
+    vocabulary: int = 0,
+) -> Watch:
+    """The watch that the settings ask for, without evaluators yet.
+
+    Args:
+        recorder: of the run.
+        settings: of the run.
+        steps: optimizer steps that the run shall have.
+        signals: entered by the caller while training.
+        monitor: of the card.
+        callbacks: of the user.
+        fp16: whether loss scaling is on.
+        vocabulary: of the model; a loss far above ln of it is a spike from the first step on. 0 is unknown.
+    """
+    run, training, safety = recorder.run, settings.training, settings.safety
+    keeper = Keeper(
+        run.path / "checkpoints",
+        every=_every(training.save_steps, steps, 5),
+        each_best=training.keep == "best",
+        last=training.keep_last,
+        best=training.keep_best,
+        max_bytes=None if training.max_checkpoint_gb is None else training.max_checkpoint_gb * 1e9,
+    )
+    guard = LossGuard(
+        factor=safety.spike_factor,
+        grad_patience=FP16_OVERFLOWS if fp16 else 1,
+        ceiling=4 * math.log(vocabulary) if vocabulary > 1 else math.inf,
+    )
+    disk = Disk(
+        run.path,
+        DiskGuard(safety.min_free_disk_gb * 1e9),
+        next_save=lambda: keeper.bytes,
+        resume=recorder.resume,
+        say=recorder.say,
+    )
+    return Watch(
+        recorder,
+        steps,
+        losses=Losses(guard, recorder.say, run.run_id),
+        parts=(signals, Requests(run.control), Heat(monitor, recorder.resume), disk),
+        best=Best(training.patience),
+        evaluate_every=_every(training.eval_steps, steps, 5),
+        keeper=keeper,
+        listeners=Listeners(callbacks, recorder.say),
+        gauges=monitor.metrics,
+    )
+
+
+def _every(asked: int | None, steps: int, parts: int) -> int:
+    """Steps between two actions: as asked, or such that there are about `parts` of them."""
+    return max(1, round(steps / parts)) if asked is None else asked
