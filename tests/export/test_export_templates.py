@@ -201,6 +201,7 @@ def test_a_template_that_writes_tools_is_left_to_the_jinja(jinja):
     keys = {"tokenizer.chat_template": jinja, "tokenizer.ggml.tokens": ["<|im_end|>"]}
     file, origin = compose("./m.gguf", keys)
     assert (file.template, origin) == (None, "native")
+    assert "# The chat template inside the GGUF file is used (Ollama 0.30" in file.render()
     assert "TEMPLATE" not in file.render()
     assert "<|im_end|>" in file.parameters["stop"]
 
@@ -208,6 +209,10 @@ def test_a_template_that_writes_tools_is_left_to_the_jinja(jinja):
 @pytest.mark.parametrize("jinja", [RAISES, *(FAMILIES[n][0] for n in FAMILIES)], ids=["raises", *FAMILIES])
 def test_a_template_without_tools_keeps_its_go_text(jinja):
     assert renders_tools(jinja) is False
+    told = compose("./m.gguf", {"tokenizer.chat_template": jinja})[0].render()
+    assert (
+        "# This TEMPLATE writes system, user and assistant; messages of the role tool are left out." in told
+    )
 
 
 def test_an_older_server_gets_the_frame():

@@ -47,6 +47,7 @@ class Modelfile:
         license: licence texts.
         messages: (role, text) pairs that start every conversation.
         other: renderer, parser, requires, draft.
+        comment: one line for the reader of the file; the server never sees it.
     """
 
     from_: str = ""
@@ -57,6 +58,7 @@ class Modelfile:
     license: tuple[str, ...] = ()
     messages: tuple[tuple[str, str], ...] = ()
     other: Mapping[str, str] = field(default_factory=dict)
+    comment: str = ""
 
     def request(self) -> dict[str, Any]:
         """The fields of the create request beside the model's name, its files and its base."""
@@ -92,6 +94,8 @@ class Modelfile:
         lines += [f"{name.upper()} {_bare(text, name.upper())}" for name, text in self.other.items()]
         lines += [f"MESSAGE {role} {_quoted(text, 'MESSAGE')}" for role, text in self.messages]
         lines += [f"LICENSE {_quoted(text, 'LICENSE')}" for text in self.license]
+        if self.comment:
+            lines.append(f"# {self.comment}")
         lost = sorted(
             {f"U+{ord(c):04X}" for line in lines for c in line if not c.isprintable() and c != "\n"}
         )

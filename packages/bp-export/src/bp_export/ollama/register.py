@@ -24,6 +24,10 @@ from bp_export.ollama.names import Name, parse_name, sanitize
 from bp_export.ollama.template import ChatFormat, probe, renders_tools
 
 _PASSTHROUGH = "{{ .Prompt }}"
+_COMMENTS = {
+    "native": "The chat template inside the GGUF file is used (Ollama 0.30 and later): none stands here.",
+    "derived": "This TEMPLATE writes system, user and assistant; messages of the role tool are left out.",
+}
 _NATIVE_JINJA = (0, 30, 0)  # from here on a model without a Go template uses the Jinja in its GGUF file
 _GENERATION = {
     "temperature": "temperature",
@@ -149,7 +153,15 @@ def compose(
     stop = list(found.stop) if found is not None else list(_markers(jinja))
     if stop:
         chosen.setdefault("stop", stop)
-    file = Modelfile(from_, adapter, template, system, chosen, (licence,) if licence else ())
+    file = Modelfile(
+        from_,
+        adapter,
+        template,
+        system,
+        chosen,
+        (licence,) if licence else (),
+        comment=_COMMENTS.get(origin or "", ""),
+    )
     return file, origin
 
 
@@ -333,6 +345,7 @@ def _merge(ours: Modelfile, own: Modelfile) -> Modelfile:
         license=own.license or ours.license,
         messages=own.messages,
         other=own.other,
+        comment=ours.comment if own.template is None else "",
     )
 
 
