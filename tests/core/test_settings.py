@@ -249,3 +249,31 @@ def test_every_dataclass_of_knobs_is_on_the_settings_page():
                 )
     for name in VARIABLES:
         assert f"`{name}`" in page
+
+
+def test_one_declaration_serves_every_surface():
+    """A knob that several surfaces have is declared in one place; the others take it over."""
+    import inspect
+
+    from bp_cli.main import cli
+    from bp_core.settings.knobs import GenerationSettings
+    from bp_core.trainer import Trainer
+    from bp_data.clean import CleanSettings
+    from bp_data.report.settings import ReportSettings
+    from bp_data.split import SplitSettings
+
+    asked = inspect.signature(Trainer.generate).parameters
+    for k in knobs(GenerationSettings):
+        assert asked[k.name].default == k.default
+    for cls in (CleanSettings, ReportSettings):
+        for name in ("dup_threshold", "shingle"):
+            ours, theirs = ({k.name: k for k in knobs(c)}[name] for c in (cls, SplitSettings))
+            assert (ours.default, ours.choices, ours.bounds) == (
+                theirs.default,
+                theirs.choices,
+                theirs.bounds,
+            )
+    level = next(p for p in cli.params if p.name == "log_level")
+    assert tuple(level.type.choices) == knob_of("log_level").choices
+    assert Settings().data.heldout_ratio == SplitSettings().ratio
+    assert "quantization" not in inspect.signature(Trainer.register_with_ollama).parameters

@@ -22,7 +22,7 @@ from bp_data.example import Example, Turn
 from bp_merge.common import BpError
 
 from bp_core.runs.results import RunResult
-from bp_core.settings.knobs import Settings
+from bp_core.settings.knobs import GenerationSettings, Settings
 from bp_core.settings.resolve import by_field, resolve
 from bp_core.training.callbacks import Callback
 from bp_core.training.prepare import to_stderr
@@ -115,9 +115,9 @@ class Trainer:
         prompt: str | Sequence[Turn],
         *,
         tools: Sequence[Mapping[str, Any]] = (),
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        seed: int = 0,
+        max_new_tokens: int = GenerationSettings.max_new_tokens,
+        temperature: float = GenerationSettings.temperature,
+        seed: int = GenerationSettings.seed,
     ) -> str:
         """The tuned model's answer to one user message, or to the turns of a conversation, with tools that it may call."""
         from bp_core.generation.answers import answers
@@ -177,9 +177,9 @@ class Trainer:
 
         return push(self._trained().result.adapter_path, repo_id, **options)
 
-    def register_with_ollama(self, name: str, *, quantization: str = "q4_k_m", **options: Any) -> Any:
+    def register_with_ollama(self, name: str, **options: Any) -> Any:
         """Export to GGUF and create an Ollama model of that name."""
-        return self.export("gguf", quantization=quantization, ollama=True, ollama_name=name, **options)
+        return self.export("gguf", ollama=True, ollama_name=name, **options)
 
     def _trained(self) -> Session:
         if self._session is None:

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Le
 
 from bp_data.checks import check, severity
-from bp_data.common import build, knob
+from bp_data.common import build, knob, like
 from bp_data.errors import REASONS, BpError
 from bp_data.example import Example, Rejected
 from bp_data.language import language, languages
@@ -29,8 +29,9 @@ from bp_data.output import STDOUT
 from bp_data.privacy import pii
 from bp_data.privacy.every_text import map_texts, map_value
 from bp_data.report.parts import Trace
-from bp_data.similarity.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, star_clusters
+from bp_data.similarity.neardup import NearDuplicateSearch, star_clusters
 from bp_data.similarity.texts import compared_text, exact_key, row_text, text_key
+from bp_data.split import SplitSettings
 from bp_data.tokens import TokenCounter
 
 _DEFECT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd]")
@@ -44,10 +45,10 @@ class CleanSettings:
     keep: str = knob(
         "first", "Which of the duplicates stays.", group="clean", choices=("first", "longest", "best")
     )
-    dup_threshold: Annotated[float, Ge(0.3), Le(1)] = knob(
-        DEFAULT_THRESHOLD, "Jaccard similarity of a near-duplicate.", group="clean"
+    dup_threshold: Annotated[float, Ge(0.3), Le(1)] = like(
+        SplitSettings, "dup_threshold", help="Jaccard similarity of a near-duplicate.", group="clean"
     )
-    shingle: str = knob("auto", "What similarity compares.", group="clean", choices=("auto", "word", "char"))
+    shingle: str = like(SplitSettings, "shingle", group="clean")
     against: tuple[str, ...] = knob(
         (), "Drop rows that overlap this held-out file (repeat it).", group="clean", whole=True
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import click
-from bp_merge.common import Sink, output_options
+from bp_core.settings.knobs import GenerationSettings
+from bp_merge.common import Sink, options, output_options
 
 from bp_cli.adapter_names import AdapterName
 
@@ -14,18 +15,8 @@ from bp_cli.adapter_names import AdapterName
 )
 @click.argument("words", nargs=-1, required=True, metavar="[ADAPTER] PROMPT")
 @click.option("--base", help="Base model; as the adapter says unless given.")
-@click.option(
-    "--max-new-tokens", type=click.IntRange(1), default=128, show_default=True, help="Longest answer."
-)
+@options(settings=GenerationSettings)
 @click.option("--num", "-n", type=click.IntRange(1), default=1, show_default=True, help="Number of answers.")
-@click.option(
-    "--temperature",
-    type=click.FloatRange(0),
-    default=0.0,
-    show_default=True,
-    help="0 takes the most likely token.",
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of sampling.")
 @output_options
 @click.pass_context
 def generate(
@@ -33,10 +24,8 @@ def generate(
     sink: Sink,
     words: tuple[str, ...],
     base: str | None,
-    max_new_tokens: int,
     num: int,
-    temperature: float,
-    seed: int,
+    settings: GenerationSettings,
 ) -> None:
     """Ask a tuned model one question.
 
@@ -59,10 +48,15 @@ def generate(
 
     model = Tuned.load(adapter_path, base=base)
     texts = [
-        model.answer(prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed + i)
-        for i in range(num if temperature > 0 else 1)
+        model.answer(
+            prompt,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            seed=settings.seed + i,
+        )
+        for i in range(num if settings.temperature > 0 else 1)
     ]
-    if num > 1 and temperature == 0:
+    if num > 1 and settings.temperature == 0:
         sink.note("one answer: at temperature 0 all would be the same")
     sink.result(
         {"prompt": prompt, "answers": texts, "adapter_path": adapter_path.as_posix()},

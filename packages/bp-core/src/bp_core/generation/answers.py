@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from bp_data.example import Turn
+from bp_merge.common import build
 
 from bp_core.encoding.encode import Encoder
 from bp_core.models.generators import generators_kept
+from bp_core.settings.knobs import GenerationSettings
 
 
 @torch.no_grad()
@@ -24,9 +26,9 @@ def answers(
     prompts: Sequence[str | Sequence[Turn]],
     *,
     tools: Sequence[Mapping[str, Any]] = (),
-    max_new_tokens: int = 128,
-    temperature: float = 0.0,
-    seed: int = 0,
+    max_new_tokens: int = GenerationSettings.max_new_tokens,
+    temperature: float = GenerationSettings.temperature,
+    seed: int = GenerationSettings.seed,
     stops: Iterable[int] = (),
     batch_size: int = 32,
 ) -> list[str]:
@@ -48,8 +50,11 @@ def answers(
         they mark the calls of some families.
 
     Raises:
-        BpError: `CONFIG_TEMPLATE_LOSES` where the chat template does not show a turn or a tool.
+        BpError: `CONFIG_TEMPLATE_LOSES` where the chat template does not show a turn or a tool;
+            `INPUT_VALIDATION_FAILED` for a setting that the flags of `generate` refuse.
     """
+    given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    settings = build(GenerationSettings, given, command="backprop generate")
     tokenizer = encoder.tokenizer
     turns = [(Turn("user", p),) if isinstance(p, str) else tuple(p) for p in prompts]
     ids = [encoder.prompt_ids(t, tools) for t in turns]
@@ -58,7 +63,7 @@ def answers(
     pad = tokenizer.pad_token_id
     was_training = model.training
     model.eval()
-    torch.manual_seed(seed)
+    torch.manual_seed(settings.seed)
     out = [""] * len(ids)
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     for start in range(0, len(order), batch_size):
@@ -67,12 +72,14 @@ def answers(
         input_ids = torch.tensor([[pad] * (width - len(ids[i])) + ids[i] for i in chosen])
         mask = torch.tensor([[0] * (width - len(ids[i])) + [1] * len(ids[i]) for i in chosen])
         sampling = (
-            {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+            {"do_sample": True, "temperature": settings.temperature}
+            if settings.temperature > 0
+            else {"do_sample": False}
         )
         made = model.generate(
             input_ids=input_ids.to(model.device),
             attention_mask=mask.to(model.device),
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=settings.max_new_tokens,
             eos_token_id=sorted(ends),
             pad_token_id=pad,
             use_cache=True,

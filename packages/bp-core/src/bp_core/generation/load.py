@@ -19,6 +19,7 @@ from bp_core.encoding.encode import Encoder
 from bp_core.generation.answers import answers
 from bp_core.models.device import choose_device
 from bp_core.models.load import load_model, load_tokenizer
+from bp_core.settings.knobs import GenerationSettings
 from bp_core.settings.resolve import resolve
 
 
@@ -78,9 +79,9 @@ class Tuned:
         prompt: str | Sequence[Turn],
         *,
         tools: Sequence[Mapping[str, Any]] = (),
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        seed: int = 0,
+        max_new_tokens: int = GenerationSettings.max_new_tokens,
+        temperature: float = GenerationSettings.temperature,
+        seed: int = GenerationSettings.seed,
     ) -> str:
         """The answer to one user message, or to the turns of a conversation, with the tools that may be called."""
         return answers(

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from bp_data.common import knob
-from bp_data.similarity.neardup import DEFAULT_THRESHOLD
+from bp_data.common import knob, like
+from bp_data.split import SplitSettings
 
 Share = Annotated[float, Ge(0), Le(1)]
 
@@ -21,10 +21,13 @@ class ReportSettings:
     against: tuple[str, ...] = knob(
         (), "Held-out or benchmark file that must not overlap (repeat it).", group="report", whole=True
     )
-    dup_threshold: Annotated[float, Ge(0.3), Le(1)] = knob(
-        DEFAULT_THRESHOLD, "Jaccard similarity from which two rows are near-duplicates.", group="report"
+    dup_threshold: Annotated[float, Ge(0.3), Le(1)] = like(
+        SplitSettings,
+        "dup_threshold",
+        help="Jaccard similarity from which two rows are near-duplicates.",
+        group="report",
     )
-    shingle: str = knob("auto", "What similarity compares.", group="report", choices=("auto", "word", "char"))
+    shingle: str = like(SplitSettings, "shingle", group="report")
     tokenizer: Path | None = knob(
         None,
         "tokenizer.json, or the directory that holds one; lengths are an estimate without.",
