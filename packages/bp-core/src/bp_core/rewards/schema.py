@@ -45,6 +45,18 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,), "array": (list,), "string": (str,), "boolean": (bool,), "null": (type(None),),
     "integer": (int, float), "number": (int, float),
 }  # fmt: skip
+_NUMBERS = frozenset(
+    [
+        "minItems",
+        "maxItems",
+        "minLength",
+        "maxLength",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+    ]
+)
 _KNOWN = frozenset(
     [
         "type",
@@ -116,10 +128,25 @@ def check_schema(schema: Any, where: str = "schema", depth: int = 0) -> None:
                 raise _wrong(f"{where}.{key} must be a list")
             for i, part in enumerate(value):
                 check_schema(part, f"{where}.{key}[{i}]", depth + 1)
-        elif key == "type" and not set([value] if isinstance(value, str) else value) <= set(_TYPES):
+        elif key == "type" and not all(isinstance(t, str) and t in _TYPES for t in _listed(value)):
             raise _wrong(f"{where}.type must be among {', '.join(_TYPES)}")
+        elif key in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise _wrong(f"{where}.{key} must be a number")
+        elif key == "pattern":
+            _compiled(value)
         elif key in ("required", "enum") and not isinstance(value, list):
             raise _wrong(f"{where}.{key} must be a list")
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _compiled(pattern: Any) -> Any:
+    try:
+        return regex.compile(pattern)
+    except (regex.error, TypeError, OverflowError, RecursionError) as error:
+        raise _wrong(f"the pattern {pattern!r} cannot be read: {error}") from None
 
 
 def fits(value: Any, schema: Any, root: Any = None, depth: int = 0, left: list[int] | None = None) -> bool:
@@ -138,7 +165,7 @@ def fits(value: Any, schema: Any, root: Any = None, depth: int = 0, left: list[i
     if "$ref" in schema and not sub(value, _target(schema["$ref"], root)):
         return False
     kinds = schema.get("type")
-    if kinds is not None and not any(_is(value, k) for k in ([kinds] if isinstance(kinds, str) else kinds)):
+    if kinds is not None and not any(_is(value, k) for k in _listed(kinds)):
         return False
     if "enum" in schema and not any(same_json(value, e) for e in schema["enum"]):
         return False
@@ -184,11 +211,9 @@ def _matches(pattern: str | None, value: str) -> bool:
     if pattern is None:
         return True
     try:
-        return regex.search(pattern, value, timeout=0.2) is not None
+        return _compiled(pattern).search(value, timeout=0.2) is not None
     except TimeoutError:
         return False
-    except regex.error as error:
-        raise _wrong(f"the pattern {pattern!r} cannot be read: {error}") from None
 
 
 def _is(value: Any, kind: str) -> bool:
