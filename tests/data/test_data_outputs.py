@@ -184,7 +184,7 @@ def test_a_full_disk_is_an_error_with_a_code_and_leaves_nothing(data, writer):
 
 
 def test_a_full_disk_under_temporary_files_has_a_code(data, monkeypatch):
-    from bp_data.report.parts import Excerpts
+    from bp_data.report.measures import Excerpts
 
     def refuse(self, text):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -34,7 +34,7 @@ _NAMES = {
     "Issue": "checks",
     "check": "checks",
     "refused": "checks",
-    "KeyAccount": "account",
+    "KeyAccount": "key_account",
     "Limits": "sources",
     "Reader": "reader",
     "read": "reader",

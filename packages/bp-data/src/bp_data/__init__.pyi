@@ -1,6 +1,5 @@
 """What `bp_data` offers, for type checkers; `__init__.py` loads it on first use."""
 
-from bp_data.account import KeyAccount as KeyAccount
 from bp_data.checks import Issue as Issue
 from bp_data.checks import check as check
 from bp_data.checks import refused as refused
@@ -20,6 +19,7 @@ from bp_data.example import Example as Example
 from bp_data.example import Rejected as Rejected
 from bp_data.example import Turn as Turn
 from bp_data.formats import FORMATS as FORMATS
+from bp_data.key_account import KeyAccount as KeyAccount
 from bp_data.mapping import FieldMap as FieldMap
 from bp_data.mapping import propose as propose
 from bp_data.reader import Reader as Reader

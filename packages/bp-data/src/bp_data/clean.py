@@ -25,14 +25,14 @@ from bp_data.common import build, knob, like
 from bp_data.errors import REASONS, BpError
 from bp_data.example import Example, Rejected
 from bp_data.language import language, languages
-from bp_data.output import STDOUT
 from bp_data.privacy import pii
 from bp_data.privacy.every_text import map_texts, map_value
-from bp_data.report.parts import Trace
+from bp_data.report.measures import Trace
 from bp_data.similarity.neardup import NearDuplicateSearch, star_clusters
 from bp_data.similarity.texts import compared_text, exact_key, row_text, text_key
 from bp_data.split import SplitSettings
 from bp_data.tokens import TokenCounter
+from bp_data.whole_files import STDOUT
 
 _DEFECT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd]")
 
@@ -136,8 +136,8 @@ class Cleaned:
         Raises:
             BpError: `INPUT_OUTPUT_…`, `RUNTIME_DISK_FULL`; then nothing was written.
         """
-        from bp_data.output import whole_files
         from bp_data.render import dumps, to_row
+        from bp_data.whole_files import whole_files
 
         paths = outputs(output, dropped)
         with whole_files(*paths, overwrite=overwrite, inputs=self.inputs) as files:

@@ -19,11 +19,11 @@ from bp_data.clean import CleanSettings
 from bp_data.common import Exit, Sink, options, output_options, run_command
 from bp_data.errors import BpError
 from bp_data.excerpt import shown
-from bp_data.output import STDOUT, check_outputs, whole_files
 from bp_data.report.settings import ReportSettings
 from bp_data.sources.base import Limits
 from bp_data.split import SplitSettings
 from bp_data.validation import ValidateSettings
+from bp_data.whole_files import STDOUT, check_outputs, whole_files
 
 EPILOG = {
     "clean": "Example: bp-data clean train.jsonl --dedupe near --keep longest --redact",

@@ -3,7 +3,7 @@
 - Without an output nothing is written: the result shows accepted samples, and the refusals grouped by reason.
 - With an output every refused row must have a reason that the caller agreed to drop; otherwise nothing is written
   and the counts say what to decide. Dropped rows stay in the counts.
-- Same input, same bytes; `output` writes them.
+- Same input, same bytes; `whole_files` writes them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 from bp_data.errors import BpError
 from bp_data.example import Example, Rejected
 from bp_data.excerpt import shown
-from bp_data.output import whole_files
 from bp_data.reader import Reader
 from bp_data.render import dumps, rows, to_row
 from bp_data.sources import expand
+from bp_data.whole_files import whole_files
 
 FIRST_LINES = 5
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
-from bp_data.account import KeyAccount, agreed, parse_keys
 from bp_data.checks import refused
 from bp_data.common import build
 from bp_data.detection import HEAD, HEAD_BAD, HEAD_BYTES, Detection, detect_source
@@ -27,6 +26,7 @@ from bp_data.excerpt import excerpt
 from bp_data.formats import CONFIDENT, FORMATS, Format, format_named, rank
 from bp_data.formats.base import Fields
 from bp_data.formats.foreign import foreign, refuse_foreign
+from bp_data.key_account import KeyAccount, agreed, parse_keys
 from bp_data.mapping import FieldMap, Mapper, mapper_named, parse_map
 from bp_data.sources import Limits, Source, expand
 from bp_data.sources.jsonl import TOO_DEEP

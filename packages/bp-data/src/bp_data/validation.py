@@ -22,13 +22,13 @@ from typing import Annotated, Any
 
 import annotated_types
 
-from bp_data.account import CODES, KeyAccount
 from bp_data.checks import Issue, check, severity
 from bp_data.common import build, knob
 from bp_data.errors import REFUSALS, BpError
 from bp_data.example import Example, Rejected
 from bp_data.excerpt import excerpt, shown
 from bp_data.formats import FORMATS, format_named
+from bp_data.key_account import CODES, KeyAccount
 from bp_data.reader import Reader, read
 from bp_data.sources import Limits
 from bp_data.sources.objects import is_rows
@@ -85,7 +85,7 @@ class Validation:
         issues: the findings, at most `max_errors` of each code.
         stopped_early: whether reading ended at `max_errors`.
         notes: what reading told.
-        keys: the account of keys that are not trained on, see `bp_data.account`.
+        keys: the account of keys that are not trained on, see `bp_data.key_account`.
         seconds: wall time.
     """
 

@@ -19,8 +19,8 @@ from bp_data.formats.pairs import (
     QA,
     QUERY_RESPONSE,
 )
-from bp_data.formats.plain import PROMPT, TEXT
 from bp_data.formats.preference import PREFERENCE, UNPAIRED
+from bp_data.formats.text_and_prompt import PROMPT, TEXT
 
 FORMATS: dict[str, Format] = {
     f.name: f

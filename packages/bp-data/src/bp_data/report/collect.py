@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from bp_data import language
-from bp_data.account import KeyAccount
 from bp_data.example import Example, Rejected
+from bp_data.key_account import KeyAccount
 from bp_data.privacy import pii
 from bp_data.privacy.every_text import every_text
 from bp_data.reader import as_rows
-from bp_data.report.parts import Excerpts, Trace, advisories, beginning, find_outliers, turn_statistics
+from bp_data.report.measures import Excerpts, Trace, advisories, beginning, find_outliers, turn_statistics
 from bp_data.report.result import Report
 from bp_data.report.settings import ReportSettings
 from bp_data.similarity.neardup import NearDuplicatePairs, NearDuplicateSearch, star_clusters

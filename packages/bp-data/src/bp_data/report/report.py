@@ -15,10 +15,10 @@ from typing import Any
 
 from bp_data.common import build
 from bp_data.example import Example, Rejected
-from bp_data.output import room_for_temporary_files
 from bp_data.report.collect import Pass
 from bp_data.report.result import Report
 from bp_data.report.settings import ReportSettings
+from bp_data.whole_files import room_for_temporary_files
 
 
 def report(
