@@ -67,6 +67,9 @@ class FakeNvml:
                 return one
         raise NVMLError_NotFound("Not Found")
 
+    def nvmlDeviceGetIndex(self, handle: SimpleNamespace) -> int:
+        return self.cards.index(handle)
+
     def nvmlDeviceGetName(self, handle: SimpleNamespace) -> str:
         return handle.name
 

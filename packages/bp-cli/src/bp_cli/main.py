@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("bp_cli.commands.train:resume", "Continue a stopped or killed run."),
     "reward": ("bp_cli.commands.reward:reward", "List, propose, compose and test rewards."),
     "generate": ("bp_cli.commands.generate:generate", "Ask a tuned model."),
-    "export": ("bp_export.cli.main:export_command", "Export an adapter: merged weights, GGUF, Ollama."),
+    "export": ("bp_cli.commands.export:export", "Export an adapter: merged weights, GGUF, Ollama."),
     "push": ("bp_export.cli.main:push_command", "Push an adapter or model to the Hub."),
     "pull": ("bp_export.cli.main:pull_command", "Fetch an adapter from the Hub."),
     "ollama": ("bp_export.cli.main:ollama_group", "List, show, register and remove Ollama models."),

@@ -69,7 +69,7 @@ CODES: dict[str, Code] = {
         "an adapter was asked of a run that has left none", "let the run end: backprop resume RUN"
     ),
     "STATE_JOB_CANCELLED": Code(
-        "a job was asked to stop while it waited or prepared; it did nothing",
+        "another process stopped the job before its work was done; it made nothing",
         "start it again when it is wanted: backprop replay RUN",
     ),
     "INPUT_RUN_KIND": Code(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from bp_core.runs.jobs import record_training
 from bp_core.runs.store import RunStore
 from bp_core.settings.knobs import GROUPS
 from bp_merge.common import Exit, Sink, knobs, options, output_options
@@ -20,6 +21,11 @@ Examples:
   backprop train -d chat.jsonl=0.7 -d code.jsonl=0.3 --lora-preset quality
   backprop train -d train.jsonl --map question=prompt,answer=completion --dry-run
 """
+
+
+queue_option = click.option(
+    "--queue", is_flag=True, help="Wait until the jobs that asked for the card before are done."
+)
 
 
 class Grouped(click.Command):
@@ -47,6 +53,7 @@ class Grouped(click.Command):
     help="Settings file instead of backprop.toml.",
 )
 @click.option("--run-id", metavar="NAME", help="Name of the run. Default: the time, and six random digits.")
+@queue_option
 @click.option("--dry-run", is_flag=True, help="Read the data and show what would be done; train nothing.")
 @click.option("--show-config", is_flag=True, help="Print every setting with where it comes from, and stop.")
 @output_options
@@ -56,6 +63,7 @@ def train(
     sink: Sink,
     config_file: Path | None,
     run_id: str | None,
+    queue: bool,
     dry_run: bool,
     show_config: bool,
     **given: Any,
@@ -83,16 +91,20 @@ def train(
     settings = refuse_early(settings, sink.note)  # before torch is loaded
     if run_id is not None:
         RunStore(settings.tracking.output).check_new(run_id)
-    from bp_core.training.prepare import make_ready
-    from bp_core.training.run import run_training
-
-    from bp_cli.progress import Progress
-
     if dry_run:
+        if queue:
+            raise click.UsageError("--dry-run trains nothing, so that there is nothing to --queue")
+        from bp_core.training.prepare import make_ready
+
         plan = make_ready(settings, tell=sink.note).plan()
         sink.result({"dry_run": True, **plan}, lambda: _plan_text(plan))
         return
-    session = run_training(settings, callbacks=[Progress(sink)], tell=sink.note, run_id=run_id)
+    with record_training(settings, tell=sink.note, queue=queue, run_id=run_id) as run:
+        from bp_core.training.run import run_training
+
+        from bp_cli.progress import Progress
+
+        session = run_training(settings, callbacks=[Progress(sink)], tell=sink.note, run=run)
     _print(ctx, sink, session)
 
 
@@ -122,9 +134,12 @@ def resume(ctx: click.Context, sink: Sink, run_id: str, output: Path) -> None:
 @click.argument("run")
 @output_option
 @click.option("--override", multiple=True, metavar="KEY=VALUE", help="Change one setting; repeat it.")
+@queue_option
 @output_options
 @click.pass_context
-def replay(ctx: click.Context, sink: Sink, run: str, output: Path, override: tuple[str, ...]) -> None:
+def replay(
+    ctx: click.Context, sink: Sink, run: str, output: Path, override: tuple[str, ...], queue: bool
+) -> None:
     """Train again with the settings of a run (an id, or its manifest.json from another machine)."""
     from bp_core.runs.replay import parse_overrides
     from bp_core.runs.replay import replay as plan_replay
@@ -139,13 +154,14 @@ def replay(ctx: click.Context, sink: Sink, run: str, output: Path, override: tup
     for line in plan.differences:
         sink.note(f"differs from the recorded run: {line}")
     settings = refuse_early(plan.settings, sink.note)  # before torch is loaded
-    from bp_core.training.run import run_training
+    with record_training(settings, tell=sink.note, queue=queue, parent=plan.parent) as job:
+        from bp_core.training.run import run_training
 
-    from bp_cli.progress import Progress
+        from bp_cli.progress import Progress
 
-    session = run_training(
-        settings, callbacks=[Progress(sink)], tell=sink.note, parent=plan.parent, now=plan.now
-    )
+        session = run_training(
+            settings, callbacks=[Progress(sink)], tell=sink.note, run=job, now=plan.now
+        )
     _print(ctx, sink, session, replay_of=plan.parent, overrides=plan.overrides)
 
 

@@ -56,8 +56,8 @@ class RunTable:
         """Ask a live run to pause, resume, stop or stop and save; it obeys at its next step. Returns the full id.
 
         Raises:
-            BpError: `STATE_RUN_NOT_ACTIVE` where nothing is running that could obey; a job that waits or prepares
-                can only be stopped.
+            BpError: `STATE_RUN_NOT_ACTIVE` where nothing is running that could obey; a job that waits or prepares,
+                or is no training, can only be stopped.
             ValueError: an unknown action.
         """
         if action not in ACTIONS:
@@ -66,13 +66,14 @@ class RunTable:
             row = self._find(db, run_id)
             status = status_of(row)
             stop = action.startswith("stop")
-            if not is_live(row) or (status in BEFORE and not stop):
+            cannot = status in BEFORE or row["kind"] != "train"
+            if not is_live(row) or (cannot and not stop):
                 again = (
                     f"backprop stop {row['run_id']}" if is_live(row) else f"backprop show-run {row['run_id']}"
                 )
                 raise BpError(
                     "STATE_RUN_NOT_ACTIVE",
-                    f"run {row['run_id']} is {status}: there is nothing to {action.split('-')[0]}",
+                    f"{row['kind']} {row['run_id']} is {status}: there is nothing to {action.split('-')[0]}",
                     f"{again}{self.flag}",
                     details={"run_id": row["run_id"], "status": status},
                 )

@@ -172,8 +172,8 @@ class Run:
         return self.control() in ("stop", "stop-and-save")
 
     def cancelled(self) -> BpError:
-        """End a job that did not begin as `stopped`, and give the error that tells so."""
-        cause = f"{self.run_id} was stopped before its work began"
+        """End a job as `stopped` that another process called off, and give the error that tells so."""
+        cause = f"{self.run_id} was stopped{' before its work began' if self.status in BEFORE else ''}"
         self.finish("stopped", {"error": cause, "error_code": "STATE_JOB_CANCELLED"})
         return BpError(
             "STATE_JOB_CANCELLED",

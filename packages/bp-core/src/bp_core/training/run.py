@@ -30,15 +30,16 @@ from bp_core.models.device import Device, choose_device
 from bp_core.models.load import load_model
 from bp_core.models.weights import AdapterWeights
 from bp_core.runs import trackers
+from bp_core.runs.cards import card_name
+from bp_core.runs.jobs import ended, on_card, record_training
 from bp_core.runs.results import RunResult
-from bp_core.runs.rows import refusal
 from bp_core.runs.store import RunStore
 from bp_core.runs.writer import Run
 from bp_core.safety.guards import HeatGuard
 from bp_core.safety.monitor import Monitor
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import from_record
-from bp_core.support import environment, logs
+from bp_core.support import environment
 from bp_core.training import checkpoint
 from bp_core.training.batch import StepData
 from bp_core.training.callbacks import Callback
@@ -88,6 +89,7 @@ def run_training(
     now: dt.datetime | None = None,
     after: After | None = None,
     run_id: str | None = None,
+    run: Run | None = None,
 ) -> Session:
     """Train from the start.
 
@@ -99,39 +101,38 @@ def run_training(
         parent: the run that this one replays.
         now: the moment that dated templates see; this one unless given.
         run_id: its name; made from the time unless given.
+        run: its record where the caller made it before (`record_job`), and ends it.
         after: called with the trained model before the run ends; what it returns joins the recorded result.
 
     Raises:
         BpError: with the run's id in its details once there is one.
     """
-    store = RunStore(settings.tracking.output)
-    if run_id is not None:
-        store.check_new(run_id)
-    ready = make_ready(settings, sources=sources, tell=tell, now=now)
-    settings, device, encoder, prepared = ready.settings, ready.device, ready.encoder, ready.prepared
-    base = resolve_base(settings.model.model, revision=settings.model.revision)
-    run = store.create(
-        "train",
-        config=settings.to_dict(),
-        sources=settings.sources,
-        environment=environment.collect(settings.tracking.output),
-        dataset={
-            **prepared.record,
-            "now": encoder.now.isoformat(),
-            "heldout_ids": list(prepared.heldout_ids),
-        },
-        base_model={
-            "ref": base.ref,
-            "revision": base.revision,
-            "source": base.source,
-            "config_sha256": adapter_dir.config_sha256(base.path),
-        },
-        seed=settings.training.seed,
-        parent=parent,
-        run_id=run_id,
-    )
-    tell(f"run {run.run_id} in {run.path}")
-    with _ended(run):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_quiet())
+        if run is None:
+            job = record_training(settings, tell=tell, parent=parent, run_id=run_id)
+            run = stack.enter_context(job)
+        ready = make_ready(settings, sources=sources, tell=tell, now=now)
+        settings, device, encoder, prepared = ready.settings, ready.device, ready.encoder, ready.prepared
+        base = resolve_base(settings.model.model, revision=settings.model.revision)
+        run.describe(
+            config=settings.to_dict(),
+            sources=settings.sources,
+            environment=environment.collect(settings.tracking.output),
+            dataset={
+                **prepared.record,
+                "now": encoder.now.isoformat(),
+                "heldout_ids": list(prepared.heldout_ids),
+            },
+            base_model={
+                "ref": base.ref,
+                "revision": base.revision,
+                "source": base.source,
+                "config_sha256": adapter_dir.config_sha256(base.path),
+            },
+            seed=settings.training.seed,
+        )
+        run.begin(total=settings.training.steps)
         save(prepared, run.path / "tokens")
         return _train(Job(run, settings, device, base, encoder, prepared, tell), callbacks, after)
 
@@ -166,7 +167,7 @@ def resume_training(
     encoder = make_encoder(base.path, settings, dt.datetime.fromisoformat(record.dataset["now"]))
     encoder.stops |= set(prepared.stops)
     run = store.open(record.run_id, step=found.step if found else 0)
-    with _ended(run):
+    with _quiet(), ended(run), on_card(run, card_name(settings.model.backend), tell=tell):
         tell(
             f"resuming {record.run_id} at step {found.step}"
             if found
@@ -180,20 +181,11 @@ def resume_training(
 
 
 @contextlib.contextmanager
-def _ended(run: Run) -> Iterator[None]:
-    """End the record whatever happens, and name the run in a coded error."""
-    with run, logs.run_log(run.run_id, run.path), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # transformers and peft warn of each other's old names
-        try:
-            yield
-        except BpError as error:
-            error.details.setdefault("run_id", run.run_id)
-            raise
-        except Exception as error:
-            if (refused := refusal(error, run.path)) is None:
-                raise
-            refused.details["run_id"] = run.run_id
-            raise refused from error
+def _quiet() -> Iterator[None]:
+    """Without the warnings of transformers and peft about each other's old names."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _arguments(settings: Settings, device: Device, run: Run) -> transformers.TrainingArguments:

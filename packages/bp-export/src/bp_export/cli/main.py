@@ -42,13 +42,13 @@ from bp_export.formats.settings import ExportSettings
     "--hub-token", metavar="TOKEN", help="Hub token; visible to other users: prefer --hub-token-file."
 )
 @output_options
-def export_command(adapters: Sequence[Path], sink: Sink, hub_token: str | None, **given: Any) -> None:
+def export_command(adapters: Sequence[Path], sink: Sink, hub_token: str | None, **given: Any) -> Any:
     """Export an adapter (several of one base, a whole model), or check a GGUF file with --verify."""
     bars_on_terminals_only(sink)
     given = {k: v for k, v in given.items() if v is not None and v != ()}
     if len(adapters) == 1 and adapters[0].suffix == ".gguf" and adapters[0].is_file():
         _verify_file(adapters[0], sink, given)
-        return
+        return None
     from bp_export.formats.job import run
     from bp_export.formats.settings import settings_from
     from bp_export.hub.token import ARGV_WARNING
@@ -70,6 +70,7 @@ def export_command(adapters: Sequence[Path], sink: Sink, hub_token: str | None, 
         progress=progress_line(sink),
     )
     sink.result(result.to_dict(), lambda: _shown(result), quiet=str(result.path))
+    return result  # for a program that mounts the command
 
 
 def _shown(result: Any) -> str:

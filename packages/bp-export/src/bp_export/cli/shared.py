@@ -15,13 +15,21 @@ PATH = click.Path(path_type=Path)
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+# A program that mounts a command may leave a function (done, total) under this key of the context's `meta`.
+PROGRESS = "bp_export.progress"
+
+
 def progress_line(sink: Sink) -> Any:
-    """A status line with a rate and what is left, at most ten times a second."""
+    """A status line with a rate and what is left, at most ten times a second; a mounting program hears it too."""
     from bp_export.formats.estimate import size
 
     began, last = time.monotonic(), [0.0]
+    context = click.get_current_context(silent=True)
+    heard = context.meta.get(PROGRESS) if context else None
 
     def show(done: int, total: int) -> None:
+        if heard is not None:
+            heard(done, total)
         now = time.monotonic()
         if now - last[0] < 0.1 and done < total:
             return

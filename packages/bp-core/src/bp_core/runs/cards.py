@@ -1,0 +1,55 @@
+"""Which card a job will use, by the name that its lease has, told without loading torch.
+
+- As `models.device` chooses: the first card that CUDA_VISIBLE_DEVICES shows, `cpu` where there is none.
+- A number is CUDA's own count. CUDA counts the fastest card first and NVML by slot: with cards of several kinds in one
+  machine set CUDA_DEVICE_ORDER=PCI_BUS_ID, so that numbers and UUIDs name the same card.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from typing import Any
+
+CPU = "cpu"
+
+
+def card_name(backend: str = "auto", *, nvml: Any = None) -> str:
+    """`cuda-N`, `cuda-UUID` for a slice of a card (MIG), or `cpu`.
+
+    Args:
+        backend: the setting of that name.
+        nvml: the module to use instead of `pynvml`.
+    """
+    if backend in (CPU, "mlx") or _cpu_build():
+        return CPU
+    if nvml is None:
+        import pynvml as nvml
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return "cuda-0" if backend == "cuda" else CPU  # a driver without NVML, or no driver
+    try:
+        if not nvml.nvmlDeviceGetCount():
+            return CPU
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if shown is None:
+            return "cuda-0"
+        first = shown.split(",")[0].strip()
+        if first.isdecimal():
+            return f"cuda-{int(first)}"
+        if first.startswith("GPU-"):
+            return f"cuda-{nvml.nvmlDeviceGetIndex(nvml.nvmlDeviceGetHandleByUUID(first))}"
+        return f"cuda-{first}" if first.startswith("MIG-") else CPU
+    except nvml.NVMLError:
+        return CPU  # a UUID that no card has: CUDA shows none then
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _cpu_build() -> bool:
+    """Whether the torch that is installed says in its version that it cannot use a card."""
+    try:
+        return importlib.metadata.version("torch").endswith("+cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return True
