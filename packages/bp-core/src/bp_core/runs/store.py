@@ -90,9 +90,9 @@ class RunStore(RunTable):
             self.check_new(run_id)
         try:
             run_id, folder = self._new_directory(now, run_id)
-        except FileExistsError:
-            raise self._taken(run_id or "") from None
         except OSError as error:
+            if run_id is not None and (self.output / run_id).exists():  # taken since it was looked up
+                raise self._taken(run_id) from None
             raise unwritable(error, self.output) from error
         try:
             header = {
