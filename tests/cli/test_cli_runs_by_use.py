@@ -14,7 +14,7 @@ import bp_data
 import bp_export
 import bp_merge
 import pytest
-from bp_cli.codes import codes
+from bp_cli.codes import rows
 from bp_cli.main import main
 from bp_core.runs.store import RunStore
 
@@ -182,7 +182,7 @@ def test_a_chosen_run_id_is_taken_once():
 
 
 def test_exit_codes_have_one_source():
-    table = codes()
+    table = {row.code: row for row in rows()}
     for package in (bp_core, bp_data, bp_merge, bp_export):
         for path in Path(package.__file__).parent.rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
