@@ -159,9 +159,7 @@ def replay(
 
         from bp_cli.progress import Progress
 
-        session = run_training(
-            settings, callbacks=[Progress(sink)], tell=sink.note, run=job, now=plan.now
-        )
+        session = run_training(settings, callbacks=[Progress(sink)], tell=sink.note, run=job, now=plan.now)
     _print(ctx, sink, session, replay_of=plan.parent, overrides=plan.overrides)
 
 
