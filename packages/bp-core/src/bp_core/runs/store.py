@@ -115,6 +115,8 @@ class RunStore(RunTable):
             raise
         run = Run(self, run_id, folder, status=status, started_at=began)
         run.announce()
+        if status != "running":
+            run.flush()  # others look at it while it waits
         return run
 
     def check_new(self, run_id: str) -> None:
