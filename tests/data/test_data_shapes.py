@@ -199,3 +199,48 @@ def test_arrow_tells_of_rows_that_it_leaves_out(tmp_path):
     left = []
     bp_data.to_arrow(items, rejected=left.append)
     assert [row.reason for row in left] == ["no_assistant_turn"]
+
+
+PADDED = {"x": 3, "text": None, "at": [{"y": 1, "z": None}]}
+
+
+@pytest.mark.parametrize("source", ["jsonl", "parquet", "rows"])
+@pytest.mark.parametrize("name", ["input", "instruction", "templates"])
+def test_nulls_in_an_object_to_be_learnt_are_left_out_and_told_from_every_source(tmp_path, source, name):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {name: "Go.", "output": PADDED},
+        {name: "Stop.", "output": {"x": 3, "text": "t", "at": [{"y": 1, "z": 2}]}},
+    ]
+    path = tmp_path / f"a.{source}"
+    if source == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    elif source == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    options = {"mapping": {"fields": {name: "prompt"}, "templates": {"completion": "{output}"}}}
+    options = options if name == "templates" else {}
+    reader = bp_data.read(rows if source == "rows" else path, **options)
+    padded, whole = reader
+    assert padded.turns[-1].content == '{"x":3,"at":[{"y":1}]}'
+    assert (padded.told, whole.told) == ((("nulls", "output"),), ())
+    (line,) = reader.account.tell()
+    assert "null members of output were left out" in line
+    assert "in 1 row (line 1); to keep them, write the object as a JSON string" in line
+    assert whole.turns[-1].content == '{"x":3,"text":"t","at":[{"y":1,"z":2}]}'
+    (kept,) = bp_data.read([{name: "Go.", "output": json.dumps(PADDED)}], **options)
+    assert json.loads(kept.turns[-1].content) == PADDED
+    assert not kept.told
+
+
+def test_nulls_in_a_context_are_told_and_padded_extras_hold_nothing(tmp_path):
+    row = {
+        "question": "Q?",
+        "contexts": [{"a": "b", "c": None}],
+        "answer": "A.",
+        "extra": {"a": [{"b": None}]},
+    }
+    (item,) = read(tmp_path, row)
+    assert '{"a":"b"}' in item.turns[0].content
+    assert item.told == (("nulls", "contexts[]"),)

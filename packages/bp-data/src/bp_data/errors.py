@@ -197,7 +197,10 @@ REASONS: dict[str, Reason] = {
         "warn", "the row holds content under a key that nothing reads: it is not trained on"
     ),
     "system_joined": Reason("info", "the row has two different system prompts, which were joined"),
-    "null_dropped": Reason("info", "null members of arguments or tool declarations were left out as absent"),
+    "null_dropped": Reason(
+        "info",
+        "null members of an object that becomes text were left out as absent; a JSON string keeps them",
+    ),
     "duplicate_key": Reason("warn", "the row names a key twice; the last one counts"),
 }
 

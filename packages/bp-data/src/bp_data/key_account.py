@@ -93,7 +93,7 @@ class Told:
         if self.what == "joined":
             return f"two different system prompts were joined into one, in {where}"
         if self.what == "nulls":
-            return f"null members of {self.path} were left out, as Arrow pads objects with them, in {where}"
+            return f"null members of {self.path} were left out, as Arrow pads objects with them, in {where}; to keep them, write the object as a JSON string"
         return f"{self.what}, not trained on: {self.path}, in {where}"
 
     def to_dict(self) -> dict[str, Any]:

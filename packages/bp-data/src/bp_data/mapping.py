@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 
 from bp_data.errors import BpError, RowError
-from bp_data.formats.base import to_json
+from bp_data.formats.base import Fields, to_json, without_nulls
 from bp_data.formats.foreign import foreign
 from bp_data.formats.keys import left_over, normal
 from bp_data.formats.sides import PARTS, TALK
@@ -102,12 +102,18 @@ class FieldMap:
                 "use --map question=prompt,answer=completion",
             )
 
-    def apply(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def apply(
+        self, row: Mapping[str, Any], account: Fields | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The mapped row, and the rest of the row.
 
         A map of side columns alone (`ctx=context`) renames them in a row that is otherwise read as it is. Beside a map
         of the main columns, those side columns are kept that have their own name and need no prompt: system prompt,
         history, reasoning, tools, weight.
+
+        Args:
+            row: a row of the source.
+            account: takes what is told of the objects that templates write out.
 
         Raises:
             RowError: `missing_field`, `template_failed`, `label_not_allowed`.
@@ -125,10 +131,10 @@ class FieldMap:
             left = _without(left, source)
         for target, template in self.templates.items():
             try:
-                mapped[target] = _Template().vformat(template, (), row)
+                mapped[target] = _Template(account).vformat(template, (), row)
             except (KeyError, IndexError, ValueError, AttributeError) as error:
                 raise RowError("template_failed", target, f"the template {template!r}: {error}") from None
-            for _, source, _, _ in _Template().parse(template):
+            for _, source, _, _ in string.Formatter().parse(template):
                 left = _without(left, source) if source else left
         if self.labels and "label" in mapped:
             written = mapped["label"]
@@ -169,10 +175,16 @@ class FieldMap:
 class _Template(string.Formatter):
     """Format strings that read fields only: no attributes, no missing names."""
 
+    def __init__(self, account: Fields | None) -> None:
+        super().__init__()
+        self.account = Fields() if account is None else account
+
     def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         value = _dig(kwargs, field_name)
         if value is None:
             raise KeyError(f"the row has no {field_name}")
+        if isinstance(value, Mapping | list):
+            value = without_nulls(value, self.account, field_name)
         return (value if isinstance(value, str) else to_json(value)), field_name
 
 

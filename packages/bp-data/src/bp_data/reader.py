@@ -319,11 +319,11 @@ def mapped(field_map: FieldMap, convert: Convert) -> Convert:
     """A converter behind a field map; what the map does not use is told like any key that was not read."""
 
     def run(row: dict[str, Any], source: str, line: int, id: str) -> Example:
-        fields, left = field_map.apply(row)
+        rest = Fields()
+        fields, left = field_map.apply(row, rest)
         example = convert(fields, source, line, id)
-        if not left:
+        if not left and not rest.told:
             return example
-        rest = Fields(left)
         rest.rest(left)
         told = tuple(dict.fromkeys((*example.told, *field_map.told(left, rest.told or ()))))
         return dataclasses.replace(example, meta={**left, **example.meta}, told=told)

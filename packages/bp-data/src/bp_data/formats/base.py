@@ -5,9 +5,10 @@
   that one place. No reader can leave content out in silence.
 - It gives an `Example` or raises `RowError`; it never guesses another format.
 - The helpers below read one field each and name the JSON path of what is wrong.
-- Arrow fills the absent members of structs with null, and `Dataset.to_json` writes those nulls out. So in messages,
-  tool calls and tool declarations null means absent, from every source; inside arguments and declarations it is told.
-  Arguments written as a JSON string keep their nulls, for no Arrow has padded them.
+- Arrow fills the absent members of structs with null, and `Dataset.to_json` writes those nulls out; nobody can tell them
+  from a row's own. So inside objects null means absent, from every source, and where text is made of the object
+  (arguments, declarations, answers, results, contexts) it is told. What was written as a JSON string keeps its nulls,
+  for no Arrow has padded it.
 """
 
 from __future__ import annotations
@@ -122,12 +123,19 @@ def finish(
     )  # fmt: skip
 
 
-def without_nulls(value: Any) -> Any:
-    """The value without the null members of objects, at any depth."""
+def without_nulls(value: Any, fields: Fields, path: str) -> Any:
+    """The value without the null members of objects, at any depth; that there were some is told at `path`."""
+    kept = _without_nulls(value)
+    if kept != value:
+        fields.tell("nulls", path)
+    return kept
+
+
+def _without_nulls(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [without_nulls(item) for item in value]
+        return [_without_nulls(item) for item in value]
     return value
 
 

@@ -86,10 +86,7 @@ def _arguments(value: Any, path: str, fields: Fields, where: str) -> dict[str, A
             check_depth([value])
             kept = value
         elif isinstance(value, Mapping):
-            kept = without_nulls(value)
-            if kept != value:
-                fields.tell("nulls", f"{where}.arguments")
-            return dict(kept)
+            return dict(without_nulls(value, fields, f"{where}.arguments"))
         else:
             break
         if isinstance(kept, Mapping):
@@ -124,9 +121,7 @@ def tool_declarations(value: Any, path: str, fields: Fields) -> tuple[Mapping[st
     for index, given in enumerate(value):
         if not isinstance(given, Mapping) or not isinstance(given.get("function") or given, Mapping):
             raise RowError("tools_malformed", f"{path}[{index}]", "a tool declaration must be an object")
-        tool = without_nulls(given)
-        if tool != given:
-            fields.tell("nulls", f"{path}[]")
+        tool = without_nulls(given, fields, f"{path}[]")
         function = dict(tool.pop("function", None) or tool)
         if not isinstance(function.get("name"), str):
             raise RowError("tools_malformed", f"{path}[{index}]", "a tool declaration needs a name")

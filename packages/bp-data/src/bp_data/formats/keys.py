@@ -167,6 +167,15 @@ def is_media(key: str) -> bool:
     return _kind(key) == "media"
 
 
+def _holds_nothing(value: Any) -> bool:
+    """Whether a value is null, blank, or made of such alone, as Arrow pads absent structs."""
+    if isinstance(value, Mapping):
+        return all(map(_holds_nothing, value.values()))
+    if isinstance(value, list):
+        return all(map(_holds_nothing, value))
+    return value is None or (isinstance(value, str) and (not value or value.isspace()))
+
+
 def left_over(key: str, value: Any) -> str:
     """What it means that a key was not read: "unread" (content), "carried" (a note), or "" (it holds nothing).
 
@@ -174,11 +183,7 @@ def left_over(key: str, value: Any) -> str:
         >>> left_over("history", "Earlier…"), left_over("id", "a7"), left_over("comment", ""), left_over("loss", 0)
         ('unread', 'carried', '', 'unread')
     """
-    if value is None or (
-        isinstance(value, str | list | Mapping) and (not value or value in ([{}], [[]], [None]))
-    ):
-        return ""
-    if isinstance(value, str) and value.isspace():
+    if _holds_nothing(value):
         return ""
     kind = _kind(key)
     if kind == "note":

@@ -23,6 +23,7 @@ from bp_data.formats.base import (
     optional_text,
     text_field,
     to_json,
+    without_nulls,
 )
 from bp_data.formats.sides import dress
 
@@ -31,6 +32,7 @@ LABELS = ("label", "category", "class", "intent", "sentiment")
 TOKENS = ("tokens", "words")
 TAGS = ("ner_tags", "tags", "labels", "bio_tags")
 SPANS = ("spans", "entities")
+ASKS = (*TEXTS, "input", "prompt", "instruction")
 OBJECTS = ("output", "json", "fields", "target", "extracted", "completion")
 
 
@@ -177,7 +179,7 @@ def _ner(fields: Fields) -> Example:
 
 def _score_structured(row: Mapping[str, Any]) -> Score:
     key = next((name for name in OBJECTS if isinstance(row.get(name), Mapping)), None)
-    text = _first(row, (*TEXTS, "input", "prompt"))
+    text = _first(row, ASKS)
     if key is None or text is None or "chosen" in row:
         return NO
     return 0.9, f"has {text} and the object {key}"
@@ -186,14 +188,17 @@ def _score_structured(row: Mapping[str, Any]) -> Score:
 def _structured(fields: Fields) -> Example:
     key = next((name for name in OBJECTS if isinstance(fields.get(name), Mapping)), None)
     key = key or _first(fields, OBJECTS) or "output"
-    name = _first(fields, (*TEXTS, "input", "prompt")) or "input"
+    name = _first(fields, ASKS) or "input"
     text = text_field(fields, name)
     del fields[name]
-    value = from_json(fields.pop(key, None), key)
+    given = fields.pop(key, None)
+    value = from_json(given, key)
     if not isinstance(value, Mapping):
         raise RowError(
             "missing_field" if value is None else "mistyped_field", key, f"{key} must be an object"
         )
+    if value is given:  # no JSON string, which keeps its nulls
+        value = without_nulls(value, fields, key)
     if not value:
         raise RowError("empty_target", key, f"{key} must hold at least one key")
     turns = _turns(fields, text, to_json(value))

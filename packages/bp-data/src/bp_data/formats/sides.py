@@ -17,7 +17,7 @@ import orjson
 
 from bp_data.errors import RowError
 from bp_data.example import Turn
-from bp_data.formats.base import Fields, from_json, kind_of, optional_text, to_json
+from bp_data.formats.base import Fields, from_json, kind_of, optional_text, to_json, without_nulls
 from bp_data.formats.calls import tool_declarations
 from bp_data.formats.keys import normal
 from bp_data.formats.turns import content_text, switch, to_turns
@@ -200,7 +200,8 @@ def contexts(fields: Fields, key: str) -> list[str]:
             left = {name: inner for name, inner in item.items() if inner is not None}
             name = next((k for k in _TEXTS if isinstance(left.get(k), str)), None)
             if name is None:
-                item = to_json(left) if left else ""
+                item = without_nulls(item, fields, f"{key}[]" if listed else key)
+                item = to_json(item) if item else ""
             else:
                 item = left.pop(name)
                 title = left.get("title")

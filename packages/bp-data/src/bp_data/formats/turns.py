@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -282,10 +283,7 @@ def content_text(value: Any, path: str, fields: Fields) -> str:
     if isinstance(value, bool | int | float):
         return to_json(value)
     if isinstance(value, Mapping):  # a tool result given as an object
-        kept = without_nulls(value)
-        if kept != value:
-            fields.tell("nulls", path.split("[")[0])
-        return to_json(kept)
+        return to_json(without_nulls(value, fields, re.sub(r"\[\d+\]", "[]", path)))
     raise RowError("mistyped_field", path, f"content must be a text, not {kind_of(value)}")
 
 

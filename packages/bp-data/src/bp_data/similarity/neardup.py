@@ -51,7 +51,9 @@ class NearDuplicatePairs:
     Args:
         rows: rows searched.
         first: (E,) int64, the earlier row of each pair. A family of k rows with equal tokens appears as k - 1 pairs
-            with its first row.
+            with its first row. Inside a star of more than 256 rows alike (edited copies of one row) each row's pair with
+            the star's pivot is listed, not the pairs among the others: `components` are those of all pairs, but a row's
+            similar rows are not all listed, and `star_clusters` sees the listed ones only.
         second: (E,) int64, the later row.
         similarity: (E,) float32 true Jaccard similarity, 1.0 where the tokens are the same.
         threshold: the similarity asked for.

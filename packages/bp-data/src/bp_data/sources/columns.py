@@ -2,7 +2,8 @@
 
 - Rows leave in batches of about 8 MB, however large they are. Memory is set by the largest row group or record batch,
   which has to be decoded whole; those over 512 MB are noted.
-- Arrow fills the absent keys of structs with null, so null keys are dropped on the way in: null is not a value here.
+- A null column is an absent one. Nulls inside a value stay: `formats.base.without_nulls` leaves them out and tells, as it
+  does for every source.
 - What JSON has no type for becomes text: dates in ISO 8601, decimals as written, bytes as UTF-8 or else base64.
 - A row group or batch that cannot be decoded refuses its rows, so that the count still holds.
 """
@@ -117,27 +118,31 @@ def _rows(batch: pa.RecordBatch, counts: Counts) -> Iterator[list[dict[str, Any]
         part = batch.slice(low, size)
         counts.bytes += each * part.num_rows
         try:
-            yield [drop_nulls(row) for row in part.to_pylist()]
+            yield [json_row(row) for row in part.to_pylist()]
         except (ValueError, OverflowError):  # bytes that are no UTF-8, a date beyond the calendar: row by row
             yield [_one(part.slice(i, 1)) for i in range(part.num_rows)]
 
 
 def _one(row: pa.RecordBatch) -> dict[str, Any] | str:
     try:
-        return drop_nulls(row.to_pylist()[0])
+        return json_row(row.to_pylist()[0])
     except (ValueError, OverflowError) as error:
         return _said(error)
 
 
-def drop_nulls(value: Any) -> Any:
-    """The value as JSON has it, without the null members of objects, at any depth."""
+def json_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON has it, without its null columns."""
+    return {str(key): _json_value(value) for key, value in row.items() if value is not None}
+
+
+def _json_value(value: Any) -> Any:
     kind = type(value)
     if kind is str or kind is int or kind is float or kind is bool or value is None:
         return value
     if isinstance(value, Mapping):
-        return {str(key): drop_nulls(item) for key, item in value.items() if item is not None}
+        return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [drop_nulls(item) for item in value]
+        return [_json_value(item) for item in value]
     if isinstance(value, bytes | bytearray):
         try:
             return value.decode()
@@ -146,5 +151,5 @@ def drop_nulls(value: Any) -> Any:
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     if hasattr(value, "tolist"):  # NumPy
-        return drop_nulls(value.tolist())
+        return _json_value(value.tolist())
     return value if isinstance(value, str | int | float) else str(value)

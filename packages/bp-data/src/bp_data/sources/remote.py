@@ -14,7 +14,7 @@ from bp_data.errors import BpError
 from bp_data.example import Rejected
 from bp_data.excerpt import excerpt
 from bp_data.sources.base import Batch
-from bp_data.sources.columns import drop_nulls
+from bp_data.sources.columns import json_row
 from bp_data.sources.jsonl import TOO_DEEP
 
 GROUP = "bp_data.sources"
@@ -83,7 +83,7 @@ def batches(rows: Iterable[Any], name: str) -> Iterator[Batch]:
             return
         if isinstance(row, Mapping):
             try:
-                yield [(number, drop_nulls(row))]
+                yield [(number, json_row(row))]
             except RecursionError:
                 yield [Rejected(name, number, "nesting_too_deep", "", TOO_DEEP, "")]
         else:
