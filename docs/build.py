@@ -73,6 +73,10 @@ SETTINGS = (
     ("bp-data clean", "bp_data.clean:CleanSettings"),
     ("bp-data split", "bp_data.split:SplitSettings"),
     ("backprop export", "bp_export.formats.settings:ExportSettings"),
+    ("backprop push", "bp_export.hub.settings:PushSettings"),
+    ("backprop pull", "bp_export.hub.settings:PullSettings"),
+    ("backprop ollama", "bp_export.ollama.settings:ServerSettings"),
+    ("backprop ollama register", "bp_export.ollama.settings:RegisterSettings"),
 )
 
 

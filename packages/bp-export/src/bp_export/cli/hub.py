@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import click
-from bp_merge.common import Sink, output_options
+from bp_merge.common import Sink, options, output_options
 
 from bp_export.cli.shared import HELP, PATH, bars_on_terminals_only
+from bp_export.hub.settings import PullSettings, PushSettings
+
+_TOKEN = click.option("--token", help="Hub token; visible to other users: prefer --token-file or HF_TOKEN.")
 
 
 def _token(token: str | None, sink: Sink) -> str | None:
@@ -33,40 +37,15 @@ def _token(token: str | None, sink: Sink) -> str | None:
 @click.option(
     "--repo", required=True, metavar="OWNER/NAME", help="Target repository; made where it does not exist."
 )
-@click.option("--private", is_flag=True, help="Create the repository as private.")
-@click.option(
-    "--hub-revision", "--revision", "revision", help="Branch to push to; made where it does not exist."
-)
-@click.option(
-    "--hub-commit-message",
-    "--commit-message",
-    "message",
-    default="Upload model",
-    show_default=True,
-    help="Subject.",
-)
-@click.option("--token-file", type=PATH, help="File with a Hub token (mode 0600).")
-@click.option("--token", help="Hub token; visible to other users: prefer --token-file or HF_TOKEN.")
-@click.option("--include-base", is_flag=True, help="Of an adapter, push the merged model.")
-@click.option(
-    "--base-model", metavar="OWNER/NAME", help="Hub id of the base, where a local path was recorded."
-)
-@click.option("--card/--no-card", default=True, help="Write the model card (your own README.md is kept).")
-@click.option("--dry-run", "-n", is_flag=True, help="List what would be pushed; no network.")
+@options(settings=PushSettings)
+@_TOKEN
 @output_options
 def push_command(
     path: Path,
     sink: Sink,
     repo: str,
-    private: bool,
-    revision: str | None,
-    message: str,
-    token_file: Path | None,
     token: str | None,
-    include_base: bool,
-    base_model: str | None,
-    card: bool,
-    dry_run: bool,
+    settings: PushSettings,
 ) -> None:
     """Push an adapter, a merged model or GGUF files to the Hub, as one commit, with a model card."""
     bars_on_terminals_only(sink)
@@ -76,17 +55,11 @@ def push_command(
     result = push(
         path,
         repo,
-        private=private,
-        revision=revision,
-        commit_message=message,
         token=_token(token, sink),
-        token_file=token_file,
-        include_base=include_base,
-        base_model=base_model,
-        card=card,
-        dry_run=dry_run,
         note=sink.note,
+        **dataclasses.asdict(settings),
     )
+    dry_run = settings.dry_run
 
     def human() -> str:
         total = sum(n for _, n in result.files)
@@ -105,33 +78,18 @@ def push_command(
     epilog=("\b\nExample:\n  backprop pull alice/my-adapter -o my-adapter\n"),
 )
 @click.argument("repo", metavar="OWNER/NAME[@REVISION]")
-@click.option("--output", "-o", type=PATH, help="Folder to make; the repository's name unless given.")
-@click.option("--hub-revision", "--revision", "revision", help="Branch, tag or commit.")
-@click.option("--token-file", type=PATH, help="File with a Hub token (mode 0600).")
-@click.option("--token", help="Hub token; visible to other users: prefer --token-file or HF_TOKEN.")
-@click.option("--no-overwrite", is_flag=True, help="Refuse where the folder exists.")
+@options(settings=PullSettings)
+@_TOKEN
 @output_options
 def pull_command(
     repo: str,
     sink: Sink,
-    output: Path | None,
-    revision: str | None,
-    token_file: Path | None,
     token: str | None,
-    no_overwrite: bool,
+    settings: PullSettings,
 ) -> None:
     """Fetch an adapter (or a model) from the Hub into a folder."""
     bars_on_terminals_only(sink)
     from bp_export.sharing.pull import pull
 
-    out = output or Path(repo.partition("@")[0].rsplit("/", 1)[-1])
-    path = pull(
-        repo,
-        out,
-        revision=revision,
-        token=_token(token, sink),
-        token_file=token_file,
-        no_overwrite=no_overwrite,
-        note=sink.note,
-    )
+    path = pull(repo, token=_token(token, sink), note=sink.note, **dataclasses.asdict(settings))
     sink.result({"path": str(path), "repo_id": repo}, str(path), quiet=str(path))

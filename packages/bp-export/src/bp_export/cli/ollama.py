@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import click
-from bp_merge.common import Sink, output_options
+from bp_merge.common import Sink, options, output_options
 
 from bp_export.cli.shared import HELP, PATH, progress_line
+from bp_export.ollama.settings import RegisterSettings, ServerSettings
 
-_HOST = click.option("--host", help="Address of the server; OLLAMA_HOST unless given.")
+_HOST = options(server=ServerSettings)
 
 
-def _client(host: str | None) -> Any:
+def _client(server: ServerSettings) -> Any:
     from bp_export.ollama.client import Ollama
 
-    return Ollama(host)
+    return Ollama(server.host)
 
 
 @click.group(
@@ -37,24 +38,14 @@ def ollama_group() -> None:
 
 @ollama_group.command("register")
 @click.argument("path", type=PATH)
-@click.option("--name", help="Name of the model; made from the file's unless given.")
-@click.option("--modelfile", type=PATH, help="Your own Modelfile: its values win over the derived ones.")
-@click.option("--base-model", help="For a GGUF adapter: an Ollama model, or a base GGUF file.")
-@click.option("--system", help="System prompt stored with the model.")
-@click.option("--no-overwrite", is_flag=True, help="Refuse where a model of that name exists.")
-@click.option("--smoke/--no-smoke", default=True, help="Ask for one short answer afterwards.")
+@options(settings=RegisterSettings)
 @_HOST
 @output_options
 def register_command(
     path: Path,
     sink: Sink,
-    name: str | None,
-    modelfile: Path | None,
-    base_model: str | None,
-    system: str | None,
-    no_overwrite: bool,
-    smoke: bool,
-    host: str | None,
+    settings: RegisterSettings,
+    server: ServerSettings,
 ) -> None:
     """Create an Ollama model from a GGUF file, a folder with one, or an adapter directory (exported to q4_k_m first)."""
     from bp_export.ollama.register import register
@@ -66,28 +57,28 @@ def register_command(
             path,
             format="gguf",
             ollama=True,
-            ollama_name=name,
-            ollama_host=host,
-            modelfile=modelfile,
-            system=system,
-            overwrite=not no_overwrite,
-            smoke=smoke,
-            base_model=base_model,
+            ollama_name=settings.name,
+            ollama_host=server.host,
+            modelfile=settings.modelfile,
+            system=settings.system,
+            overwrite=not settings.no_overwrite,
+            smoke=settings.smoke,
+            base_model=settings.base_model,
             note=sink.note,
             progress=progress_line(sink),
         )
         data = result.ollama or {}
     else:
-        with _client(host) as client:
+        with _client(server) as client:
             data = register(
                 path,
-                name,
+                settings.name,
                 client=client,
-                base=base_model,
-                modelfile=modelfile,
-                system=system,
-                no_overwrite=no_overwrite,
-                smoke=smoke,
+                base=settings.base_model,
+                modelfile=settings.modelfile,
+                system=settings.system,
+                no_overwrite=settings.no_overwrite,
+                smoke=settings.smoke,
                 progress=sink.progress,
             ).to_dict()
         for text in data["notes"]:
@@ -124,18 +115,18 @@ def _listed(sink: Sink, models: list[dict[str, Any]], empty: str) -> None:
 @ollama_group.command("list")
 @_HOST
 @output_options
-def list_command(sink: Sink, host: str | None) -> None:
+def list_command(sink: Sink, server: ServerSettings) -> None:
     """List the models of the server."""
-    with _client(host) as client:
+    with _client(server) as client:
         _listed(sink, client.models(), "no models")
 
 
 @ollama_group.command("ps")
 @_HOST
 @output_options
-def ps_command(sink: Sink, host: str | None) -> None:
+def ps_command(sink: Sink, server: ServerSettings) -> None:
     """List the models that are loaded now."""
-    with _client(host) as client:
+    with _client(server) as client:
         _listed(sink, client.running(), "no model is loaded")
 
 
@@ -143,9 +134,9 @@ def ps_command(sink: Sink, host: str | None) -> None:
 @click.argument("name")
 @_HOST
 @output_options
-def show_command(name: str, sink: Sink, host: str | None) -> None:
+def show_command(name: str, sink: Sink, server: ServerSettings) -> None:
     """Show a model's Modelfile and what the server knows of it."""
-    with _client(host) as client:
+    with _client(server) as client:
         data = client.show(name)
     sink.result(data, str(data.get("modelfile") or ""), quiet=str(data.get("modelfile") or ""))
 
@@ -154,9 +145,9 @@ def show_command(name: str, sink: Sink, host: str | None) -> None:
 @click.argument("name")
 @_HOST
 @output_options
-def rm_command(name: str, sink: Sink, host: str | None) -> None:
+def rm_command(name: str, sink: Sink, server: ServerSettings) -> None:
     """Remove a model from the server."""
-    with _client(host) as client:
+    with _client(server) as client:
         client.delete(name)
     sink.result({"removed": name}, f"removed {name}", quiet=name)
 
@@ -165,9 +156,9 @@ def rm_command(name: str, sink: Sink, host: str | None) -> None:
 @click.argument("base_model")
 @_HOST
 @output_options
-def shelf_command(base_model: str, sink: Sink, host: str | None) -> None:
+def shelf_command(base_model: str, sink: Sink, server: ServerSettings) -> None:
     """List the adapters that are registered on one base, by tag."""
     from bp_export.ollama.register import shelf
 
-    with _client(host) as client:
+    with _client(server) as client:
         _listed(sink, shelf(client, base_model), f"no adapters on {base_model}")

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le
-from bp_merge.common import build, knob
+from bp_merge.common import build, knob, like
 
 from bp_export.errors import BpError
+from bp_export.hub.settings import PullSettings
+from bp_export.ollama.settings import RegisterSettings, ServerSettings
 
 FORMATS = ("lora", "merged", "gguf", "gguf-lora", "ollama-adapter")
 QUANTIZATIONS = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "q3_k_m", "q2_k")
@@ -46,16 +48,22 @@ class ExportSettings:
         None,
         "Tag of the adapter on the base's shelf (BASE:TAG) for ollama-adapter; the adapter's name unless given.",
     )
-    hub_token_file: Path | None = knob(None, "File with a Hub token, for fetching a private or gated base.")
+    hub_token_file: Path | None = like(
+        PullSettings, "token_file", help="File with a Hub token, for fetching a private or gated base."
+    )
     verify: bool = knob(
         False, "Run the file in llama.cpp and compare token ids and predictions with a reference.", flags=()
     )
     ollama: bool = knob(False, "Register the GGUF model with Ollama afterwards.")
     ollama_name: str | None = knob(None, "Name of the Ollama model; made from the file's name unless given.")
-    ollama_host: str | None = knob(None, "Address of the Ollama server; OLLAMA_HOST unless given.")
-    modelfile: Path | None = knob(None, "Your own Modelfile: its values win over the derived ones.")
-    system: str | None = knob(None, "System prompt stored with the Ollama model.")
-    smoke: bool = knob(True, "Ask the Ollama model for one short answer after creating it.")
+    ollama_host: str | None = like(
+        ServerSettings, "host", help="Address of the Ollama server; OLLAMA_HOST unless given."
+    )
+    modelfile: Path | None = like(RegisterSettings, "modelfile")
+    system: str | None = like(RegisterSettings, "system", help="System prompt stored with the Ollama model.")
+    smoke: bool = like(
+        RegisterSettings, "smoke", help="Ask the Ollama model for one short answer after creating it."
+    )
     lm_studio: bool = knob(False, "Put the GGUF model where LM Studio finds it.")
     overwrite: bool = knob(True, "Replace an output or an Ollama model of that name; off refuses.")
     reserve_disk_gb: Annotated[float, Ge(0), Le(1e9)] = knob(0.0, "Disk room that must stay free.", unit="GB")

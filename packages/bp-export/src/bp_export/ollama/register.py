@@ -17,10 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bp_merge.common import build
+
 from bp_export.errors import BpError
 from bp_export.ollama.client import Ollama, too_old, version_tuple
 from bp_export.ollama.modelfile import Modelfile, read_modelfile
 from bp_export.ollama.names import Name, parse_name, sanitize
+from bp_export.ollama.settings import RegisterSettings
 from bp_export.ollama.template import ChatFormat, probe, renders_tools
 
 _PASSTHROUGH = "{{ .Prompt }}"
@@ -176,8 +179,8 @@ def register(
     system: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     licence: str | None = None,
-    no_overwrite: bool = False,
-    smoke: bool = True,
+    no_overwrite: bool = RegisterSettings.no_overwrite,
+    smoke: bool = RegisterSettings.smoke,
     write_to: Path | None = None,
     progress: Progress | None = None,
 ) -> RegisterResult:
@@ -204,14 +207,24 @@ def register(
     from bp_export.adapter.directory import write_text
     from bp_export.gguf.read import GgufFile
 
+    given = {
+        "name": name,
+        "base": base,
+        "modelfile": modelfile,
+        "system": system,
+        "no_overwrite": no_overwrite,
+        "smoke": smoke,
+    }
+    s = build(RegisterSettings, given, command="backprop ollama register")
+    name, base, system = s.name, s.base_model, s.system
     gguf = find_gguf(path)
     target = parse_name(name) if name else parse_name(sanitize(gguf.stem))
     told = progress or (lambda _line: None)
-    own = read_modelfile(modelfile) if modelfile is not None else None
+    own = read_modelfile(s.modelfile) if s.modelfile is not None else None
     version = client.require()
     notes: list[str] = []
     existing = client.find(target.short)
-    if existing is not None and no_overwrite:
+    if existing is not None and s.no_overwrite:
         raise BpError(
             "OLLAMA_MODEL_EXISTS",
             f"the Ollama server has a model {existing} already",
@@ -274,7 +287,7 @@ def register(
         write_text(write_to, text)
     _check_template(client, target, composed, origin, version)
     answer = None
-    if smoke:
+    if s.smoke:
         told("asking for a first answer")
         answer = client.generate(target.short, "Hello!")
         if not answer.strip():

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bp_merge.common import build
+
 from bp_export.adapter.directory import AdapterInfo
 from bp_export.adapter.inputs import Inputs, is_model, open_inputs
 from bp_export.adapter.tokenizer_files import TOKENIZER_FILES
@@ -25,6 +27,7 @@ from bp_export.errors import BpError
 from bp_export.formats.prepared import RECORD
 from bp_export.hub.errors import bounded
 from bp_export.hub.names import check_repo_id
+from bp_export.hub.settings import PushSettings
 from bp_export.hub.token import read_token
 from bp_export.sharing.contents import FILES, contents_of, kind_of
 
@@ -70,15 +73,15 @@ def push(
     path: str | os.PathLike[str],
     repo_id: str,
     *,
-    private: bool = False,
-    revision: str | None = None,
-    commit_message: str = "Upload model",
+    private: bool = PushSettings.private,
+    revision: str | None = PushSettings.revision,
+    commit_message: str = PushSettings.commit_message,
     token: str | None = None,
-    token_file: Path | None = None,
-    include_base: bool = False,
-    base_model: str | None = None,
-    card: bool = True,
-    dry_run: bool = False,
+    token_file: str | os.PathLike[str] | None = PushSettings.token_file,
+    include_base: bool = PushSettings.include_base,
+    base_model: str | None = PushSettings.base_model,
+    card: bool = PushSettings.card,
+    dry_run: bool = PushSettings.dry_run,
     note: Note | None = None,
 ) -> PushResult:
     """Push an adapter, a merged model or GGUF files as one commit.
@@ -102,60 +105,70 @@ def push(
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
+    s = build(
+        PushSettings,
+        {
+            "private": private,
+            "revision": revision,
+            "commit_message": commit_message,
+            "token_file": token_file,
+            "include_base": include_base,
+            "base_model": base_model,
+            "card": card,
+            "dry_run": dry_run,
+        },
+        command="backprop push",
+    )
     tell = note or (lambda _text: None)
-    secret = read_token(token=token, token_file=token_file, warn=tell)
+    secret = read_token(token=token, token_file=s.token_file, warn=tell)
     check_repo_id(repo_id)
     folder = Path(path).expanduser()
     kind = kind_of(folder)
     run_id = AdapterInfo.read(folder).run_id if kind == "adapter" else None
-    if include_base and kind == "adapter":
+    if s.include_base and kind == "adapter":
         merged = folder / "merged"
         inputs = open_inputs(folder, token=secret)
         if not _is_current(merged, inputs):
-            if dry_run:
+            if s.dry_run:
                 tell(f"the merged model would be made in {merged} and pushed from there")
                 files = _to_come(inputs)
-                return PushResult(repo_id, None, revision, None, "merged", private, files, True, run_id)
+                return PushResult(repo_id, None, s.revision, None, "merged", s.private, files, True, run_id)
             from bp_export.formats.job import export
 
             export(folder, format="merged", output=merged, token=secret, note=tell)
+        s = dataclasses.replace(s, base_model=s.base_model or AdapterInfo.read(folder).base_ref)
         pushed = push(
             merged,
             repo_id,
-            private=private,
-            revision=revision,
-            commit_message=commit_message,
             token=secret,
-            base_model=base_model or AdapterInfo.read(folder).base_ref,
-            card=card,
-            dry_run=dry_run,
             note=note,
+            **{**dataclasses.asdict(s), "include_base": False, "token_file": None},
         )
         return dataclasses.replace(pushed, run_id=run_id)
-    contents = contents_of(folder, kind, repo_id, base_model=base_model, card=card, tell=tell)
+    contents = contents_of(folder, kind, repo_id, base_model=s.base_model, card=s.card, tell=tell)
     files = tuple(sorted((name, _size(data)) for name, data in contents.items()))
-    if dry_run:
-        return PushResult(repo_id, None, revision, None, kind, private, files, True, run_id)
+    if s.dry_run:
+        return PushResult(repo_id, None, s.revision, None, kind, s.private, files, True, run_id)
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=secret, library_name="bp-export")
 
     def attempt() -> PushResult:
-        made = api.create_repo(repo_id, private=True if private else None, exist_ok=True)
+        made = api.create_repo(repo_id, private=True if s.private else None, exist_ok=True)
         whole = made.repo_id
-        if private and api.repo_info(whole).private is False:
+        if s.private and api.repo_info(whole).private is False:
             raise BpError(
                 "HUB_CONFLICT",
                 f"{whole} exists and is public; --private does not change an existing repository",
                 f"choose another name, or make it private first: https://huggingface.co/{whole}/settings",
             )
-        if revision:
-            api.create_branch(whole, branch=revision, exist_ok=True)
+        if s.revision:
+            api.create_branch(whole, branch=s.revision, exist_ok=True)
         operations = [
             CommitOperationAdd(name, str(data) if isinstance(data, Path) else data)
             for name, data in sorted(contents.items())
         ]
-        done = api.create_commit(whole, operations, commit_message=commit_message, revision=revision)
-        return PushResult(whole, done.commit_url, revision, done.oid, kind, private, files, run_id=run_id)
+        done = api.create_commit(whole, operations, commit_message=s.commit_message, revision=s.revision)
+        return PushResult(whole, done.commit_url, s.revision, done.oid, kind, s.private, files, run_id=run_id)
 
     return bounded(attempt, repo_id, secret, tell, write=True)
 

@@ -22,7 +22,7 @@ def options(*classes: type, **built: type) -> Callable[[Callable[..., Any]], Cal
         classes: their given values reach the command as keywords by field name, as text.
         built: keyword of the command → dataclass, which is built from its flags and passed under that keyword.
 
-    A `bool` becomes `--name/--no-name`, a tuple repeats.
+    A `bool` becomes `--name/--no-name` (`no_name`: `--no-name/--name`), a tuple repeats.
     """
     own = {name: [k.name for k in knobs(cls)] for name, cls in built.items()}
 
@@ -72,7 +72,8 @@ def option(k: Knob, **changes: Any) -> Callable[[Callable[..., Any]], Callable[.
     arguments: dict[str, Any] = {"default": None if not k.many else (), "multiple": k.many}
     if k.type is bool and not k.many:
         off = [f" {f}" for f in k.flags if f.startswith("/")]
-        names = [*short, f"{k.flag}/--no-{k.name.replace('_', '-')}", *others, *off]
+        opposite = f"--{k.flag[5:]}" if k.name.startswith("no_") else f"--no-{k.flag[2:]}"
+        names = [*short, f"{k.flag}/{opposite}", *others, *off]
     else:
         names = [*short, k.flag, *others]
         arguments |= {"type": Text(), "metavar": f"[{'|'.join(k.choices)}]" if k.choices else None}
