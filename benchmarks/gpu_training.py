@@ -32,16 +32,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 import transformers
 from bp_core import Callback, Trainer
-from bp_core.encoding.dataset import prepare
-from bp_core.encoding.encode import Encoder
 from bp_core.models.adapters import add_adapter
-from bp_core.models.device import choose_device
-from bp_core.models.load import load_model, load_tokenizer
+from bp_core.models.load import load_model
 from bp_core.settings.resolve import resolve
 from bp_core.support.environment import peak_memory
 from bp_core.tiny import path as tiny
 from bp_core.training.batch import collate
 from bp_core.training.decide import plan_of
+from bp_core.training.inputs import read_inputs
 from bp_data.example import Example, Turn
 
 WARM_UP = 2  # steps before the clock starts
@@ -144,11 +142,10 @@ class Clock:
 
 def batches_of(settings: Any, data: list[Example]) -> list[Any]:
     """The micro-batches that bp-core makes of `data`, in its order."""
-    tokenizer = load_tokenizer(Path(settings.model.model), settings)
-    prepared = prepare(settings, Encoder(tokenizer, max_length=8192), sources=data)
-    plan = plan_of(settings, prepared)
-    steps = [s for e in range(99) for s in plan.epoch(e)][: settings.training.steps]
-    return [collate([prepared.train.unit(int(i)) for i in step], 0) for step in steps]
+    inputs = read_inputs(settings, sources=data, tell=lambda _: None)
+    plan = plan_of(inputs.decided, inputs.prepared)
+    steps = [s for e in range(99) for s in plan.epoch(e)][: inputs.decided.steps]
+    return [collate([inputs.prepared.train.unit(int(i)) for i in step], 0) for step in steps]
 
 
 def ours(
@@ -197,8 +194,8 @@ def trl(
             use_gradient_checkpointing="unsloth",
         )
     else:
-        device = choose_device(settings)
-        model = add_adapter(load_model(folder, settings, device), settings)
+        inputs = read_inputs(settings, sources=data, tell=lambda _: None)
+        model = add_adapter(load_model(folder, settings, inputs.device), inputs.decided)
     listed = []
     for b in batches:
         labels = torch.full_like(b.input_ids, -100).flatten()

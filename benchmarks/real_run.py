@@ -112,13 +112,13 @@ def hand_loop(args: argparse.Namespace) -> None:
     from bp_core.training.batch import collate
     from bp_core.training.cross_entropy import full_cross_entropy
     from bp_core.training.decide import plan_of
-    from bp_core.training.prepare import make_ready
+    from bp_core.training.inputs import read_inputs
 
     given = resolve({"model": model_of(args), "output": args.folder, **settings(args)})
-    ready = make_ready(given, tell=lambda _: None)
-    s, prepared = ready.settings, ready.prepared
-    steps = list(plan_of(s, prepared).epoch(0))[: args.steps]
-    model = add_adapter(load_model(ready.folder, s, ready.device), s).train()
+    inputs = read_inputs(given, tell=lambda _: None)
+    decided, prepared = inputs.decided, inputs.prepared
+    steps = list(plan_of(decided, prepared).epoch(0))[: args.steps]
+    model = add_adapter(load_model(inputs.folder, decided.settings, inputs.device), decided).train()
     whole = model.get_base_model()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=2e-4, weight_decay=0.0)

@@ -29,17 +29,15 @@ import torch
 import torch.nn.functional as F
 import transformers
 from bp_core import Trainer
-from bp_core.encoding.dataset import prepare
-from bp_core.encoding.encode import Encoder
 from bp_core.models.adapters import add_adapter
-from bp_core.models.device import choose_device
-from bp_core.models.load import load_model, load_tokenizer
+from bp_core.models.load import load_model
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import resolve
 from bp_core.tiny import path as tiny
 from bp_core.training.batch import collate
 from bp_core.training.cross_entropy import full_cross_entropy
 from bp_core.training.decide import plan_of
+from bp_core.training.inputs import read_inputs
 from bp_data.example import Example, Turn
 
 
@@ -173,12 +171,11 @@ def hand_loop(settings: Settings, rows: list[Example], same_loss: bool) -> float
 
 
 def _model_and_batches(settings: Settings, rows: list[Example]):
-    device = choose_device(settings)
-    tokenizer = load_tokenizer(Path(settings.model.model), settings)
-    prepared = prepare(settings, Encoder(tokenizer, max_length=2048), sources=rows)
-    plan = plan_of(settings, prepared)
-    steps = [s for e in range(99) for s in plan.epoch(e)][: settings.training.steps]
-    model = add_adapter(load_model(Path(settings.model.model), settings, device), settings)
+    inputs = read_inputs(settings, sources=rows, tell=lambda _: None)
+    decided, prepared = inputs.decided, inputs.prepared
+    plan = plan_of(decided, prepared)
+    steps = [s for e in range(99) for s in plan.epoch(e)][: decided.steps]
+    model = add_adapter(load_model(inputs.folder, settings, inputs.device), decided)
     return model, [collate([prepared.train.unit(int(i)) for i in step], 0) for step in steps]
 
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("bp_merge", "bp_data", "bp_export", "bp_core", "bp_cli", "bp_ui")
 TORCH_FREE = ("bp_core.runs", "bp_core.settings", "bp_core.safety", "bp_core.support", "bp_core.errors")
 TORCH_FREE = (*TORCH_FREE, "bp_core.evaluation.metrics", "bp_core.rewards")
+KNOWN = ()
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate"}
 
 

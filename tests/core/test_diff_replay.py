@@ -13,6 +13,7 @@ from bp_core.runs.diff import diff
 from bp_core.runs.replay import parse_overrides, replay
 from bp_core.runs.store import RunStore
 from bp_core.runs.trackers import LocalFile
+from bp_core.settings.decided import DECIDABLE
 from bp_core.settings.resolve import resolve
 from bp_core.support import environment
 
@@ -99,15 +100,20 @@ def test_a_diff_lists_what_differs_and_counts_what_does_not(tmp_path, data):
 # -------------------------------------------------------------------------------------------- replay
 
 
-def test_a_replay_without_overrides_is_the_same_settings(tmp_path, data):
+def test_a_replay_keeps_what_was_given_and_decides_the_rest_again(tmp_path, data):
     store = RunStore(tmp_path / "out")
     (tmp_path / "out").mkdir()
-    run = record(store, data, rank=8)
+    run = record(store, data, rank=8, batch_size=4, packing=True)
     plan = replay(run.run_id[:-1], output=tmp_path / "out")
     wanted = store.get(run.run_id).config
     wanted["tracking"]["output"] = (tmp_path / "out").as_posix()
+    wanted["lora"] |= {"alpha": None, "target_modules": []}
+    wanted["training"] |= dict.fromkeys(set(plan.decided_again) - {"alpha", "target_modules"}) | {
+        "optim": "auto"
+    }
     assert plan.settings.to_dict() == wanted
-    assert (plan.parent, plan.overrides, plan.decided_again, plan.differences) == (run.run_id, {}, (), ())
+    assert set(plan.decided_again) == set(DECIDABLE) - {"rank", "batch_size", "packing"}
+    assert (plan.parent, plan.overrides, plan.differences) == (run.run_id, {}, ())
     assert plan.now.isoformat() == NOW, "dated templates see the recorded day"
     assert plan.settings.given("rank")
     assert not plan.settings.given("alpha"), "what the program decided is not the user's"
@@ -123,7 +129,8 @@ def test_overrides_are_checked_and_reopen_what_was_decided_from_them(tmp_path, d
     s = plan.settings
     assert plan.overrides == {"learning_rate": (2e-4, 1e-3), "steps": (100, 10), "rank": (32, 4)}
     assert (s.training.learning_rate, s.training.steps, s.lora.rank) == (1e-3, 10, 4)
-    assert set(plan.decided_again) == {"warmup_steps", "eval_steps", "alpha", "epochs"}
+    kept = {"save_steps", "learning_rate", "steps", "rank"}
+    assert set(plan.decided_again) == (set(DECIDABLE) | {"epochs"}) - kept
     assert (s.training.warmup_steps, s.lora.alpha) == (None, None)
     assert s.training.save_steps == 50, "what the user had set stays"
     assert s.sources["lora.rank"] == "override"

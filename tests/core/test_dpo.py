@@ -24,6 +24,7 @@ from bp_export import resolve_base
 from bp_merge.common import BpError
 from pairs import pairs
 from safetensors.torch import load_file
+from settled import settled
 from stones import quiet, stones
 
 STEPS = 8
@@ -45,7 +46,7 @@ def parts():
     """A tiny model with an adapter that has moved, its encoder, and eight pairs."""
     settings = resolve({"model": "tiny", "rank": 8, "alpha": 16.0, "target_modules": ("all-linear",)})
     folder = resolve_base("tiny").path
-    model = add_adapter(load_model(folder, settings, choose_device(settings)), settings)
+    model = add_adapter(load_model(folder, settings, choose_device(settings)), settled(settings))
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

@@ -291,12 +291,12 @@ def dataset(tmp_path_factory):
 
 def planned(dataset, tmp_path, **settings):
     from bp_core.settings.resolve import resolve
-    from bp_core.training.prepare import make_ready
+    from bp_core.training.inputs import read_inputs
 
     told = []
     given = {"model": "tiny", "data": str(dataset), "output": tmp_path, **BASE, "steps": 4, **settings}
     try:
-        plan = make_ready(resolve(given), tell=told.append).plan()
+        plan = read_inputs(resolve(given), tell=told.append).plan()
     except BpError as error:
         return {"refused": error.code}
     del plan["settings"]

@@ -29,6 +29,7 @@ from bp_core.training.step import objective_means, summed
 from bp_data.example import Example, Rejected, Turn
 from bp_export import resolve_base
 from pairs import judged, pairs
+from settled import settled
 from stones import quiet, stones
 
 STEPS = 6
@@ -50,7 +51,7 @@ def parts():
     """A tiny model with an adapter that has moved, and its encoder."""
     settings = resolve({"model": "tiny", "rank": 8, "alpha": 16.0, "target_modules": ("all-linear",)})
     folder = resolve_base("tiny").path
-    model = add_adapter(load_model(folder, settings, choose_device(settings)), settings)
+    model = add_adapter(load_model(folder, settings, choose_device(settings)), settled(settings))
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

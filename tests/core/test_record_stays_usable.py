@@ -14,7 +14,7 @@ from bp_core.runs.replay import replay
 from bp_core.settings.knobs import GROUPS
 from bp_core.settings.resolve import resolve
 from bp_core.support.redact import environment_secrets
-from bp_core.training.prepare import make_ready
+from bp_core.training.inputs import read_inputs
 from bp_merge.common import BpError, knobs
 from stones import quiet, stones
 
@@ -166,5 +166,5 @@ def test_the_largest_allowed_number_is_planned_or_refused(tmp_path, monkeypatch,
     value = knob.type(largest[0]) if largest else 0.99
     settings = resolve({"model": "tiny", "preview": 0, "output": tmp_path, knob.name: value})
     with contextlib.suppress(BpError):  # refused with a code; any other error fails here
-        ready = make_ready(settings, sources=stones(), tell=quiet)
-        assert ready.plan()["steps"] >= 1
+        inputs = read_inputs(settings, sources=stones(), tell=quiet)
+        assert inputs.plan()["steps"] >= 1

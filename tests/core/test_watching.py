@@ -29,6 +29,7 @@ from bp_core.training.watching.pace import Pace
 from bp_core.training.watching.recorder import Recorder
 from bp_core.training.watching.requests import Requests
 from bp_core.training.watching.signals import Signals
+from settled import settled
 
 
 class Said(list):
@@ -188,9 +189,15 @@ class Draws(Callback):
 
 
 def watched(folder, run, steps=6, callbacks=(), losses=(3.0, 1.0, 2.0, 2.5), **settings):
-    settings = resolve({"eval_steps": 2, "save_steps": 3, "output": folder, **settings}, folder=folder)
+    given = {"eval_steps": 2, "save_steps": 3, "steps": steps, "output": folder, **settings}
     recorder = Recorder(run)
-    watch = watch_of(recorder, settings, steps, Signals(recorder.say), Monitor(None), callbacks=callbacks)
+    watch = watch_of(
+        recorder,
+        settled(resolve(given, folder=folder)),
+        Signals(recorder.say),
+        Monitor(None),
+        callbacks=callbacks,
+    )
     values = iter(losses)
     watch.evaluators += [HeldOut(lambda: {"loss": next(values)}), lambda step: {"exact_match": step / 10}]
     return watch

@@ -25,8 +25,9 @@ from bp_core.runs.results import RunResult
 from bp_core.settings.knobs import GenerationSettings, Settings
 from bp_core.settings.resolve import by_field, resolve
 from bp_core.training.callbacks import Callback
-from bp_core.training.prepare import to_stderr
-from bp_core.training.run import Session, resume_training, run_training
+from bp_core.training.deliver import Trained
+from bp_core.training.inputs import to_stderr
+from bp_core.training.run import resume_training, run_training
 
 
 class Trainer:
@@ -62,12 +63,12 @@ class Trainer:
         self._config_file = Path(config_file) if config_file is not None else None
         self.callbacks, self.tell = tuple(callbacks), tell
         self.settings: Settings = resolve(self._given, config_file=self._config_file)
-        self._session: Session | None = None
+        self._last: Trained | None = None
 
     @property
     def result(self) -> RunResult | None:
         """The outcome of the last run."""
-        return self._session.result if self._session else None
+        return self._last.result if self._last else None
 
     def train(
         self, data: Any = None, *, steps: int | None = None, samples: int | None = None, **settings: Any
@@ -98,17 +99,17 @@ class Trainer:
                 given["data"] = tuple(map(str, items))
         given |= {k: v for k, v in (("steps", steps), ("samples", samples)) if v is not None}
         self.settings = resolve(given, config_file=self._config_file)
-        self._session = run_training(self.settings, sources=sources, callbacks=self.callbacks, tell=self.tell)
-        self.settings = self._session.settings
-        return self._session.result
+        self._last = run_training(self.settings, sources=sources, callbacks=self.callbacks, tell=self.tell)
+        self.settings = self._last.settings
+        return self._last.result
 
     def resume(self, run_id: str) -> RunResult:
         """Continue a stopped or killed run, bit for bit; `run_id` may be a prefix."""
-        self._session = resume_training(
+        self._last = resume_training(
             self.settings.tracking.output, run_id, callbacks=self.callbacks, tell=self.tell
         )
-        self.settings = self._session.settings
-        return self._session.result
+        self.settings = self._last.settings
+        return self._last.result
 
     def generate(
         self,
@@ -122,10 +123,10 @@ class Trainer:
         """The tuned model's answer to one user message, or to the turns of a conversation, with tools that it may call."""
         from bp_core.generation.answers import answers
 
-        session = self._trained()
+        trained = self._trained()
         return answers(
-            session.model,
-            session.encoder,
+            trained.model,
+            trained.encoder,
             [prompt],
             tools=tools,
             max_new_tokens=max_new_tokens,
@@ -166,10 +167,10 @@ class Trainer:
 
         from bp_core.generation.answers import logits_of
 
-        session = self._trained()
+        trained = self._trained()
         if format == "gguf" and options.get("verify"):
-            options.setdefault("reference", logits_of(session.model))
-        return export(session.result.adapter_path, format=format, **options)
+            options.setdefault("reference", logits_of(trained.model))
+        return export(trained.result.adapter_path, format=format, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
         """Push the last adapter to the Hub (see `bp_export.push`)."""
@@ -181,10 +182,10 @@ class Trainer:
         """Export to GGUF and create an Ollama model of that name."""
         return self.export("gguf", ollama=True, ollama_name=name, **options)
 
-    def _trained(self) -> Session:
-        if self._session is None:
+    def _trained(self) -> Trained:
+        if self._last is None:
             raise BpError("STATE_NOT_TRAINED", "nothing was trained yet", 'call train("data.jsonl") first')
-        return self._session
+        return self._last
 
 
 def register_with_ollama(path: str | Path, name: str | None = None, **options: Any) -> Any:

@@ -94,9 +94,9 @@ def train(
     if dry_run:
         if queue:
             raise click.UsageError("--dry-run trains nothing, so that there is nothing to --queue")
-        from bp_core.training.prepare import make_ready
+        from bp_core.training.inputs import read_inputs
 
-        plan = make_ready(settings, tell=sink.note).plan()
+        plan = read_inputs(settings, tell=sink.note).plan()
         sink.result({"dry_run": True, **plan}, lambda: _plan_text(plan))
         return
     with record_training(settings, tell=sink.note, queue=queue, run_id=run_id) as run:
@@ -104,8 +104,8 @@ def train(
 
         from bp_cli.progress import Progress
 
-        session = run_training(settings, callbacks=[Progress(sink)], tell=sink.note, run=run)
-    _print(ctx, sink, session)
+        trained = run_training(settings, callbacks=[Progress(sink)], tell=sink.note, run=run)
+    _print(ctx, sink, trained)
 
 
 @click.command(
@@ -159,12 +159,12 @@ def replay(
 
         from bp_cli.progress import Progress
 
-        session = run_training(settings, callbacks=[Progress(sink)], tell=sink.note, run=job, now=plan.now)
-    _print(ctx, sink, session, replay_of=plan.parent, overrides=plan.overrides)
+        trained = run_training(settings, callbacks=[Progress(sink)], tell=sink.note, run=job, now=plan.now)
+    _print(ctx, sink, trained, replay_of=plan.parent, overrides=plan.overrides)
 
 
-def _print(ctx: click.Context, sink: Sink, session: Any, **more: Any) -> None:
-    result = session.result
+def _print(ctx: click.Context, sink: Sink, trained: Any, **more: Any) -> None:
+    result = trained.result
     resume = f"backprop resume {result.run_id}{RunStore(result.path.parent).flag}"
 
     def human() -> str:

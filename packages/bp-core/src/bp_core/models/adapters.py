@@ -13,7 +13,7 @@ from bp_merge.common import BpError
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from bp_core.settings.knobs import PRESETS, Settings
+from bp_core.settings.decided import Decided
 
 
 def beside_experts(model: nn.Module) -> list[str]:
@@ -38,20 +38,20 @@ def beside_experts(model: nn.Module) -> list[str]:
     return sorted(found)
 
 
-def add_adapter(model: nn.Module, settings: Settings) -> Any:
+def add_adapter(model: nn.Module, decided: Decided) -> Any:
     """Put a fresh LoRA adapter on a model; its weights are fp32 whatever the base is.
 
     Raises:
         BpError: `CONFIG_TARGET_MODULES` where no module of the model has such a name.
     """
-    lora = settings.lora
-    targets: Any = list(lora.target_modules)
+    lora = decided.settings.lora
+    targets: Any = list(decided.target_modules)
     if targets == ["all-linear"]:
         targets = beside_experts(model) or "all-linear"
     start: Any = True if lora.init_lora_weights == "default" else lora.init_lora_weights
     config = LoraConfig(
-        r=lora.rank or PRESETS[lora.preset]["rank"],
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        r=decided.rank,
+        lora_alpha=decided.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
         target_modules=targets,
         use_rslora=lora.use_rslora,
@@ -59,13 +59,13 @@ def add_adapter(model: nn.Module, settings: Settings) -> Any:
         init_lora_weights=start,
         task_type="CAUSAL_LM",
     )
-    torch.manual_seed(settings.training.seed)
+    torch.manual_seed(decided.settings.training.seed)
     try:
         return get_peft_model(model, config)  # type: ignore[arg-type]
     except ValueError as error:
         linear = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
         raise BpError(
             "CONFIG_TARGET_MODULES",
-            f"no module is called {', '.join(lora.target_modules)} ({str(error).splitlines()[0][:120]})",
+            f"no module is called {', '.join(decided.target_modules)} ({str(error).splitlines()[0][:120]})",
             f"use --target-modules all-linear, or some of: {', '.join(linear)}",
         ) from None

@@ -22,7 +22,7 @@ from bp_core.generation.answers import answers, logits_of
 from bp_core.quickstart import facts
 from bp_core.settings.resolve import resolve
 from bp_core.training.callbacks import Callback
-from bp_core.training.prepare import to_stderr
+from bp_core.training.inputs import to_stderr
 from bp_core.training.run import run_training
 
 QUESTION = "Which river flows through Kestrel Bay?"
@@ -101,9 +101,9 @@ def quickstart(
         measured["answer_after"] = answers(model, encoder, [QUESTION], max_new_tokens=24)[0]
         return {**measured, "answers": shown}
 
-    session = run_training(settings, callbacks=callbacks, tell=tell, after=measure)
-    result = session.result
-    reference = logits_of(session.model)
+    trained = run_training(settings, callbacks=callbacks, tell=tell, after=measure)
+    result = trained.result
+    reference = logits_of(trained.model)
     tell("merging the adapter into the base, and writing a GGUF file")
     merged = export(result.adapter_path, format="merged", output=result.path / "merged")
     gguf = export(

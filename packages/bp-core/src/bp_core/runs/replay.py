@@ -1,8 +1,8 @@
 """A recorded run once more: its settings, with checked overrides, and what differs on this machine.
 
 - The source is a run of the store, or a `manifest.json` carried over from another machine.
-- What the user had set stays as set. What the program had decided stays as decided too, unless an override touches
-  what it was decided from: then it is decided again (`steps` decides `warmup_steps`, `preset` decides `rank`, …).
+- What the user had set stays as set. What the program had decided (by preset, model, device or data: its source says so)
+  is decided again, for the machine, the data and the overrides at hand; where those are the same, so is the outcome.
 - An override has a knob's name or alias and is validated like any setting; an unknown one is refused.
 - Data and base model are looked up before anything is loaded: a missing or changed file, another version, another
   card is named. Nothing of that is refused, except data that no machine can find again.
@@ -21,23 +21,11 @@ from typing import Any
 from bp_core.errors import BpError
 from bp_core.runs.rows import read_manifest
 from bp_core.runs.store import RunStore
+from bp_core.settings.decided import DECIDABLE
 from bp_core.settings.knobs import GROUPS, KEYWORDS, Settings, group_of, knob_of
 from bp_core.support import environment
 from bp_core.support.files import plain
 
-# Override → what the program decides from it. A new base model decides everything again.
-_DECIDES: dict[str, tuple[str, ...]] = {
-    "preset": ("rank", "alpha", "target_modules"),
-    "rank": ("alpha",),
-    "steps": ("warmup_steps", "eval_steps", "save_steps"),
-    "epochs": ("steps", "warmup_steps", "eval_steps", "save_steps"),
-    "warmup_ratio": ("warmup_steps",),
-    "batch_size": ("gradient_accumulation",),
-    "gradient_accumulation": ("batch_size",),
-    "attn_implementation": ("packing",),
-    "data": ("batch_size", "gradient_accumulation"),
-    "samples": ("batch_size", "gradient_accumulation"),
-}
 # Naming one of these takes the other back, also where the user had set it.
 _INSTEAD = {"steps": "epochs", "epochs": "steps"}
 
@@ -50,7 +38,7 @@ class Replay:
         parent: the run that is replayed.
         settings: to train with; each changed value has the source `override`.
         overrides: name → (recorded, new).
-        decided_again: names of settings left open for this run.
+        decided_again: names of settings that the program decides again.
         differences: what differs from the recorded run besides, one line each.
         now: the moment that dated templates see, as recorded.
     """
@@ -109,13 +97,8 @@ def replay(
     # everything as recorded, validated with the overrides: also refuses names that are no knobs
     settings = from_record(recorded["config"], changed)
     settings = dataclasses.replace(settings, sources={**settings.sources, **recorded["sources"]})
-    reopened = [n for n in _touched(changed, settings) if n not in changed]
-    if (
-        settings.training.epochs is not None
-        and not settings.given("steps")
-        and "steps" not in (*changed, *reopened)
-    ):
-        reopened.append("steps")  # it was counted from the epochs, and both together are a contradiction
+    reopened = [n for n in _decided_there(settings) if n not in changed]
+    reopened += [_INSTEAD[n] for n in changed if n in _INSTEAD and _INSTEAD[n] not in reopened]
     settings = settings.replace("default", **{n: knob_of(n).default for n in reopened})
     new = {n: getattr(getattr(settings, group_of(n)), n) for n in changed}
     settings = settings.replace("override", **new) if new else settings
@@ -151,13 +134,15 @@ def _read(source: str | Path, output: Path) -> dict[str, Any]:
     return recorded
 
 
-def _touched(changed: Mapping[str, Any], settings: Settings) -> list[str]:
-    """Settings to be decided again: decided by the program from something that changes."""
-    names = list(dict.fromkeys(n for key in changed for n in _DECIDES.get(key, ())))
-    if "model" in changed:
-        names = [k for cls in GROUPS.values() for k in (f.name for f in dataclasses.fields(cls))]
-    found = [n for n in names if not settings.given(n)]
-    return found + [_INSTEAD[k] for k in changed if k in _INSTEAD and _INSTEAD[k] not in found]
+def _decided_there(settings: Settings) -> list[str]:
+    """Settings that the program, not the user, decided in the recorded run."""
+    by_program = "default ("  # followed by who decided; what was never open has the source "default" alone
+    return [
+        name
+        for name in (field.name for cls in GROUPS.values() for field in dataclasses.fields(cls))
+        if not settings.given(name)
+        and (name in DECIDABLE or settings.sources[f"{group_of(name)}.{name}"].startswith(by_program))
+    ]
 
 
 def _differences(recorded: Mapping[str, Any], settings: Settings, changed: Mapping[str, Any]) -> list[str]:

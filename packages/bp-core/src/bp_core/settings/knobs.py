@@ -449,6 +449,9 @@ LEARNING_RATES = {"sft": 2e-4, "dpo": 5e-6, "orpo": 8e-6, "simpo": 1e-6, "kto": 
 HIGH_RATES = {"sft": 5e-3, "dpo": 1e-4, "orpo": 1e-4, "simpo": 1e-5, "kto": 5e-6}
 TRACE_LENGTH = 8192  # tokens of an example with a reasoning trace, where the user gave no length
 STEP_EXAMPLES = 16  # examples of an optimizer step, where neither batch size nor accumulation is given
+STEPS = 100  # optimizer steps, where neither steps nor epochs are given
+PARTS = 5  # evaluations, and checkpoints, of a run where nothing else is asked
+CHUNK_LOGITS = 2**26  # numbers of a chunk of logits, 256 MB in fp32, where no chunk is given
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,90 +17,89 @@ from bp_merge.common import knobs
 from bp_core.encoding.dataset import Prepared
 from bp_core.encoding.steps import StepPlan
 from bp_core.models.device import Device
+from bp_core.settings.decided import Decided, is_open, value_of
 from bp_core.settings.knobs import (
+    CHUNK_LOGITS,
     HIGH_RATES,
     LEARNING_RATES,
     METHODS,
+    PARTS,
     PRESETS,
     STEP_EXAMPLES,
+    STEPS,
     MethodSettings,
     Settings,
 )
 from bp_core.training.objectives.kto import balanced_weights, label_counts
 
-LOGITS = 2**26  # numbers of a chunk of logits: 256 MB in fp32
-
 
 def decide(
     settings: Settings, recommended: dict[str, Any], device: Device, prepared: Prepared, *, vocabulary: int
-) -> Settings:
-    """Fill every None.
+) -> Decided:
+    """Fill whatever is open; what is decided already stays, so that a record decides to itself.
 
     Args:
-        settings: as resolved.
+        settings: as resolved, or as recorded.
         recommended: of the model, may be empty.
         device: in use.
         prepared: the data.
         vocabulary: of the model.
     """
-    preset = settings.lora.preset
-    open_ = {
+    made = _with_recommended(settings, recommended)
+
+    def choose(name: str, by: str, otherwise: Callable[[], Any]) -> Any:
+        nonlocal made
+        value = value_of(made, name)
+        if is_open(name, value):
+            value = otherwise()
+            made = made.replace(f"default ({by})" if by else "default", **{name: value})
+        return value
+
+    t, preset, method = made.training, made.lora.preset, made.method.method
+    rank = choose("rank", f"preset {preset}", lambda: PRESETS[preset]["rank"])
+    choose("target_modules", f"preset {preset}", lambda: PRESETS[preset]["target_modules"])
+    choose("alpha", "by rank", lambda: float(2 * rank if rank <= 64 else rank))
+    choose("learning_rate", f"method {method}", lambda: LEARNING_RATES[method])
+    if method == "kto":
+        made = _balanced(made, prepared)
+
+    asked, pieces, by = t.batch_size, len(prepared.train), f"{STEP_EXAMPLES} examples a step"
+    accumulation = choose(
+        "gradient_accumulation", by, lambda: 1 if asked is None else max(1, STEP_EXAMPLES // asked)
+    )
+    size = choose("batch_size", by, lambda: min(max(1, STEP_EXAMPLES // accumulation), pieces))
+
+    def passes(epochs: float) -> int:
+        return max(1, math.ceil(epochs * _plan(made, size * accumulation, prepared).steps_per_epoch))
+
+    if t.epochs is None:
+        steps = choose("steps", "", lambda: STEPS)
+    else:
+        epochs = t.epochs
+        steps = choose("steps", f"{epochs:g} epochs", lambda: passes(epochs))
+
+    cuda, part = device.device.type == "cuda", max(1, round(steps / PARTS))
+    flash = made.model.attn_implementation == "flash_attention_2"
+    choose("warmup_steps", device.name, lambda: round(t.warmup_ratio * steps))
+    choose("gradient_checkpointing", device.name, lambda: cuda)
+    choose("optim", device.name, lambda: _optimizer(device))
+    choose("loss_chunk", device.name, lambda: max(64, min(1024, CHUNK_LOGITS // vocabulary)))
+    choose("eval_steps", device.name, lambda: part)
+    choose("save_steps", device.name, lambda: part)
+    choose("packing", device.name, lambda: cuda and flash)
+    return Decided.of(made)
+
+
+def _with_recommended(settings: Settings, recommended: dict[str, Any]) -> Settings:
+    """What the model recommends, where the user gave nothing else."""
+    taken = {
         name: value
         for name, value in recommended.items()
         if not settings.given(name)
         and not (name == "steps" and settings.training.epochs)
         and not (name == "learning_rate" and settings.method.method != "sft")  # it was found for sft
     }
-    settings = settings.replace(f"default ({settings.model.model})", **open_) if open_ else settings
-    by_preset = {
-        name: value
-        for name, value in PRESETS[preset].items()
-        if not settings.given(name) and not getattr(settings.lora, name)
-    }
-    settings = settings.replace(f"default (preset {preset})", **by_preset) if by_preset else settings
-    if settings.lora.alpha is None:
-        rank = settings.lora.rank or PRESETS[preset]["rank"]
-        settings = settings.replace("default (by rank)", alpha=float(2 * rank if rank <= 64 else rank))
-    t = settings.training
-    if t.learning_rate is None:
-        method = settings.method.method
-        settings = settings.replace(f"default (method {method})", learning_rate=LEARNING_RATES[method])
-    if settings.method.method == "kto":
-        settings = _balanced(settings, prepared)
-    pieces = len(prepared.train)
-    if t.batch_size is None or t.gradient_accumulation is None:
-        accumulation = t.gradient_accumulation or (
-            1 if t.batch_size is None else max(1, STEP_EXAMPLES // t.batch_size)
-        )
-        size = t.batch_size or max(1, STEP_EXAMPLES // accumulation)
-        settings = settings.replace(
-            "default (16 examples a step)", batch_size=min(size, pieces), gradient_accumulation=accumulation
-        )
-    t = settings.training
-    if t.steps is None:
-        if t.epochs is None:
-            settings = settings.replace("default", steps=100)
-        else:
-            steps = max(1, math.ceil(t.epochs * plan_of(settings, prepared).steps_per_epoch))
-            settings = settings.replace(f"default ({t.epochs:g} epochs)", steps=steps)
-    t = settings.training
-    cuda = device.device.type == "cuda"
-    more: dict[str, Any] = {}
-    if t.warmup_steps is None:
-        more["warmup_steps"] = round(t.warmup_ratio * (t.steps or 0))
-    if t.gradient_checkpointing is None:
-        more["gradient_checkpointing"] = cuda
-    if t.optim == "auto":
-        more["optim"] = _optimizer(device)
-    if t.loss_chunk is None:
-        more["loss_chunk"] = max(64, min(1024, LOGITS // vocabulary))
-    if t.eval_steps is None:
-        more["eval_steps"] = max(1, round((t.steps or 1) / 5))
-    if t.save_steps is None:
-        more["save_steps"] = max(1, round((t.steps or 1) / 5))
-    if settings.data.packing is None:
-        more["packing"] = cuda and settings.model.attn_implementation == "flash_attention_2"
-    return settings.replace(f"default ({device.name})", **more) if more else settings
+    return settings.replace(f"default ({settings.model.model})", **taken) if taken else settings
 
 
 def _balanced(settings: Settings, prepared: Prepared) -> Settings:
@@ -113,12 +113,20 @@ def _balanced(settings: Settings, prepared: Prepared) -> Settings:
     return settings
 
 
-def plan_of(settings: Settings, prepared: Prepared) -> StepPlan:
-    """The plan of optimizer steps that the settings ask for."""
-    t = settings.training
-    size = min((t.batch_size or STEP_EXAMPLES) * (t.gradient_accumulation or 1), len(prepared.train))
+def plan_of(decided: Decided, prepared: Prepared) -> StepPlan:
+    """The plan of optimizer steps of a run."""
+    return _plan(decided.settings, decided.batch_size * decided.gradient_accumulation, prepared)
+
+
+def _plan(settings: Settings, size: int, prepared: Prepared) -> StepPlan:
+    t, train = settings.training, prepared.train
     return StepPlan(
-        prepared.train.lengths, size, t.seed, t.batching == "grouped", prepared.train.source, prepared.weights
+        train.lengths,
+        min(size, len(train)),
+        t.seed,
+        t.batching == "grouped",
+        train.source,
+        prepared.weights,
     )
 
 
@@ -132,9 +140,10 @@ def _optimizer(device: Device) -> str:
     return "adamw_torch_fused"
 
 
-def warnings_for(settings: Settings, prepared: Prepared) -> list[str]:
+def warnings_for(decided: Decided, prepared: Prepared) -> list[str]:
     """What the user asked for and will very likely regret, one sentence each."""
-    t, lora = settings.training, settings.lora
+    d, settings = decided, decided.settings
+    tiny = settings.model.model == "tiny"
     method = settings.method
     told = [
         f"--{name.replace('_', '-')} is of {name.split('_')[0]} and does nothing with {method.method}"
@@ -149,20 +158,20 @@ def warnings_for(settings: Settings, prepared: Prepared) -> list[str]:
             "a margin past the rewards' own scale makes answers degenerate; half of beta is usual"
         )
     high = HIGH_RATES[method.method]
-    if settings.given("learning_rate") and (t.learning_rate or 0) > high and settings.model.model != "tiny":
+    if settings.given("learning_rate") and d.learning_rate > high and not tiny:
         told.append(
-            f"a learning rate of {t.learning_rate:g} usually diverges with {method.method} and LoRA; "
+            f"a learning rate of {d.learning_rate:g} usually diverges with {method.method} and LoRA; "
             f"{LEARNING_RATES[method.method]:g} is the default"
         )
-    if settings.given("alpha") and lora.rank and lora.alpha and lora.alpha < lora.rank / 4:
-        told.append(f"alpha {lora.alpha:g} is small for rank {lora.rank}: the adapter will learn slowly")
-    epochs = (t.steps or 0) / max(1, plan_of(settings, prepared).steps_per_epoch)
-    if settings.given("steps") and epochs > 20 and settings.model.model != "tiny":
+    if settings.given("alpha") and d.alpha < d.rank / 4:
+        told.append(f"alpha {d.alpha:g} is small for rank {d.rank}: the adapter will learn slowly")
+    epochs = d.steps / max(1, plan_of(d, prepared).steps_per_epoch)
+    if settings.given("steps") and epochs > 20 and not tiny:
         told.append(
-            f"{t.steps} steps pass over the data {epochs:.0f} times; past a few times it is learnt by heart"
+            f"{d.steps} steps pass over the data {epochs:.0f} times; past a few times it is learnt by heart"
         )
-    if settings.given("batch_size") and (t.batch_size or 0) > len(prepared.train):
-        told.append(f"a batch of {t.batch_size} is more than the {len(prepared.train)} examples there are")
+    if settings.given("batch_size") and d.batch_size > len(prepared.train):
+        told.append(f"a batch of {d.batch_size} is more than the {len(prepared.train)} examples there are")
     return told
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 from bp_export.adapter import directory as adapter_dir
+from bp_export.adapter.base import ResolvedBase
 from bp_merge.common import BpError
 from safetensors.torch import load_file
 
@@ -21,19 +23,46 @@ from bp_core.generation.answers import end_ids
 from bp_core.runs.plots import write_plots
 from bp_core.runs.report import write_report
 from bp_core.runs.results import RunResult
+from bp_core.settings.knobs import Settings
 from bp_core.support.environment import peak_memory
 from bp_core.training import checkpoint
 from bp_core.training.decide import plan_of
-from bp_core.training.prepare import Job
-from bp_core.training.step import StepTrainer
-from bp_core.training.watching.watch import Watch
+from bp_core.training.fit import Fitted
 
 After = Callable[[Any, Encoder], dict[str, Any]]
 
 
-def deliver(job: Job, trainer: StepTrainer, watch: Watch, after: After | None) -> RunResult:
-    """Choose the weights to keep, write the adapter, end the record and draw its report."""
-    run, settings, prepared, pace = job.run, job.settings, job.prepared, watch.pace
+@dataclasses.dataclass
+class Trained:
+    """A trained model in memory, with what is needed to use and export it.
+
+    Args:
+        settings: as resolved and decided.
+        result: figures.
+        base: the base model.
+        model: PEFT model, with the weights that were delivered.
+        encoder: of its tokenizer.
+    """
+
+    settings: Settings
+    result: RunResult
+    base: ResolvedBase
+    model: Any
+    encoder: Encoder
+
+
+def deliver(fitted: Fitted, after: After | None = None) -> Trained:
+    """Choose the weights to keep, write the adapter, end the record and draw its report.
+
+    Args:
+        fitted: by `fit`.
+        after: called with the trained model before the run ends; what it returns joins the recorded result.
+
+    Raises:
+        BpError: `RUNTIME_LOSS_NOT_FINITE` where a written value is not finite; the adapter is not delivered.
+    """
+    opened, trainer, watch = fitted.opened, fitted.trainer, fitted.watch
+    run, settings, prepared, pace = opened.run, opened.settings, opened.prepared, watch.pace
     step = trainer.state.global_step
     losses, best = watch.best.losses, watch.best.best[1] if watch.best.best else None
     used = step
@@ -41,17 +70,17 @@ def deliver(job: Job, trainer: StepTrainer, watch: Watch, after: After | None) -
         source = run.path / "checkpoints" / f"step-{best:08d}"
         trainer.weights.load(trainer.model, checkpoint.read(source).path)  # type: ignore[arg-type]
         used = best
-    adapter = write_adapter(job, trainer, watch, used)
+    adapter = write_adapter(fitted, used)
     result = RunResult(
         run_id=run.run_id,
         status=watch.status,
         reason=watch.stop_code,
         path=run.path,
         adapter_path=adapter,
-        base_model=job.base.ref,
+        base_model=opened.base.ref,
         steps=step,
         steps_requested=watch.steps,
-        epochs=round(step / plan_of(settings, prepared).steps_per_epoch, 3),
+        epochs=round(step / plan_of(opened.decided, prepared).steps_per_epoch, 3),
         train_loss=watch.losses.last[0],
         heldout_loss_before=losses.get(0),
         heldout_loss_after=losses.get(used),
@@ -59,29 +88,31 @@ def deliver(job: Job, trainer: StepTrainer, watch: Watch, after: After | None) -
         tokens=pace.tokens,
         seconds=round(pace.seconds, 3),
         tokens_per_second=round(pace.tokens / pace.seconds, 1) if pace.seconds else 0.0,
-        peak_memory=peak_memory(cuda=job.device.device.type == "cuda"),
+        peak_memory=peak_memory(cuda=opened.device.device.type == "cuda"),
         micro_batch=trainer.micro,
         rows_accepted=prepared.record["accepted"],
         rows_rejected=prepared.record["rejected"],
         rejections=prepared.record["rejections"],
     )
-    more = after(trainer.model, job.encoder) if after is not None else {}
+    more = after(trainer.model, opened.encoder) if after is not None else {}
     if (trackers := watch.recorder.trackers) is not None:
         trackers.finish(watch.status, result.to_dict())
     run.finish(watch.status, {**result.to_dict(), **more})
     for path in (*write_plots(run.store, run.run_id), write_report(run.store, run.run_id)):
         run.store.add_artifact(run.run_id, "report", path)
     watch.finished(watch.status)
-    return result
+    return Trained(settings, result, opened.base, trainer.model, opened.encoder)
 
 
-def write_adapter(job: Job, trainer: StepTrainer, watch: Watch, step: int) -> Path:
+def write_adapter(fitted: Fitted, step: int) -> Path:
     """Write the adapter directory of a run (see the architecture page for what it holds), whole or not at all.
 
     Raises:
         BpError: `RUNTIME_LOSS_NOT_FINITE` where a written value is not finite; the adapter is not delivered.
     """
-    run, settings, base, encoder, prepared = job.run, job.settings, job.base, job.encoder, job.prepared
+    opened, trainer, watch = fitted.opened, fitted.trainer, fitted.watch
+    run, settings, base = opened.run, opened.settings, opened.base
+    encoder, prepared = opened.encoder, opened.prepared
     final, staging = run.path / "adapter", run.path / ".adapter.partial"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from bp_core.safety.guards import DiskGuard, LossGuard
 from bp_core.safety.monitor import Monitor
-from bp_core.settings.knobs import Settings
+from bp_core.settings.decided import Decided
 from bp_core.training.callbacks import Callback
 from bp_core.training.watching.best import Best
 from bp_core.training.watching.disk import Disk
@@ -25,8 +25,7 @@ FP16_OVERFLOWS = 10  # non-finite gradients in a row that fp16 loss scaling may 
 
 def watch_of(
     recorder: Recorder,
-    settings: Settings,
-    steps: int,
+    decided: Decided,
     signals: Signals,
     monitor: Monitor,
     *,
@@ -38,18 +37,17 @@ def watch_of(
 
     Args:
         recorder: of the run.
-        settings: of the run.
-        steps: optimizer steps that the run shall have.
+        decided: every setting of the run.
         signals: entered by the caller while training.
         monitor: of the card.
         callbacks: of the user.
         fp16: whether loss scaling is on.
         vocabulary: of the model; a loss far above ln of it is a spike from the first step on. 0 is unknown.
     """
-    run, training, safety = recorder.run, settings.training, settings.safety
+    run, training, safety = recorder.run, decided.settings.training, decided.settings.safety
     keeper = Keeper(
         run.path / "checkpoints",
-        every=_every(training.save_steps, steps, 5),
+        every=decided.save_steps,
         each_best=training.keep == "best",
         last=training.keep_last,
         best=training.keep_best,
@@ -69,17 +67,12 @@ def watch_of(
     )
     return Watch(
         recorder,
-        steps,
+        decided.steps,
         losses=Losses(guard, recorder.say, run.run_id),
         parts=(signals, Requests(run.control), Heat(monitor, recorder.resume), disk),
         best=Best(training.patience),
-        evaluate_every=_every(training.eval_steps, steps, 5),
+        evaluate_every=decided.eval_steps,
         keeper=keeper,
         listeners=Listeners(callbacks, recorder.say),
         gauges=monitor.metrics,
     )
-
-
-def _every(asked: int | None, steps: int, parts: int) -> int:
-    """Steps between two actions: as asked, or such that there are about `parts` of them."""
-    return max(1, round(steps / parts)) if asked is None else asked

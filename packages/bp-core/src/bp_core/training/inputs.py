@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import transformers
-from bp_export.adapter.base import ResolvedBase, resolve_base
+from bp_export.adapter.base import resolve_base
 from bp_merge.common import BpError
 
 from bp_core.encoding.dataset import Prepared, prepare
@@ -26,10 +26,9 @@ from bp_core.errors import as_ours
 from bp_core.generation.answers import end_ids
 from bp_core.models.device import Device, choose_device
 from bp_core.models.load import load_tokenizer, parameter_count, recommended, vocabulary_size
-from bp_core.runs.writer import Run
+from bp_core.settings.decided import Decided
 from bp_core.settings.knobs import TRACE_LENGTH, Settings
 from bp_core.settings.resolve import explain
-from bp_core.training.checkpoint import Checkpoint
 from bp_core.training.decide import cpu_hours, decide, plan_of, warnings_for
 from bp_core.training.objectives.choose import objective_of
 from bp_core.training.refusals import refuse_early
@@ -41,18 +40,18 @@ def to_stderr(text: str) -> None:
 
 
 @dataclasses.dataclass
-class Ready:
+class Inputs:
     """All that is known before weights are loaded: what `--dry-run` shows.
 
     Args:
-        settings: decided to the last knob.
+        decided: every setting.
         device: in use.
         folder: of the base model's configuration and tokenizer.
         encoder: of its tokenizer.
         prepared: the data.
     """
 
-    settings: Settings
+    decided: Decided
     device: Device
     folder: Path
     encoder: Encoder
@@ -60,13 +59,13 @@ class Ready:
 
     def plan(self) -> dict[str, Any]:
         """The run that these settings make, as JSON-able data."""
-        plan = plan_of(self.settings, self.prepared)
-        steps = self.settings.training.steps or 0
+        settings, steps = self.decided.settings, self.decided.steps
+        plan = plan_of(self.decided, self.prepared)
         parameters = parameter_count(self.folder)
         tokens = float(self.prepared.train.lengths.mean()) * plan.step_size * steps
         weight_bytes = parameters * (4 if self.device.weights is torch.float32 else 2)
         return {
-            "base_model": self.settings.model.model,
+            "base_model": settings.model.model,
             "parameters": parameters,
             "device": self.device.name,
             "steps": steps,
@@ -79,45 +78,18 @@ class Ready:
             else None,
             "data": self.prepared.record,
             "settings": {
-                name: {"value": value, "source": source} for name, value, source in explain(self.settings)
+                name: {"value": value, "source": source} for name, value, source in explain(settings)
             },
         }
 
 
-@dataclasses.dataclass
-class Job:
-    """A recorded run with all that it trains with.
-
-    Args:
-        run: its record.
-        settings: decided to the last knob.
-        device: in use.
-        base: the base model.
-        encoder: of its tokenizer.
-        prepared: the data.
-        tell: shows a line to the user.
-        resumed: whether it began before.
-        found: the checkpoint to go on from.
-    """
-
-    run: Run
-    settings: Settings
-    device: Device
-    base: ResolvedBase
-    encoder: Encoder
-    prepared: Prepared
-    tell: Callable[[str], None]
-    resumed: bool = False
-    found: Checkpoint | None = None
-
-
-def make_ready(
+def read_inputs(
     settings: Settings,
     *,
     sources: Any = None,
     tell: Callable[[str], None] = to_stderr,
     now: dt.datetime | None = None,
-) -> Ready:
+) -> Inputs:
     """Check, read, split, encode and decide; refuse what cannot work. No weights are fetched or loaded.
 
     Args:
@@ -137,17 +109,17 @@ def make_ready(
         prepared = prepare(
             settings, encoder, objective.encode, width=objective.width, sources=sources, tell=tell
         )
-    settings = decide(settings, recommended(folder), device, prepared, vocabulary=vocabulary_size(folder))
+    decided = decide(settings, recommended(folder), device, prepared, vocabulary=vocabulary_size(folder))
     if settings.method.method == "kto":
-        m = settings.method
+        m = decided.settings.method
         tell(
             f"kto: wanted answers weigh {m.kto_desirable_weight:g}, unwanted ones {m.kto_undesirable_weight:g}"
         )
-    for line in warnings_for(settings, prepared):
+    for line in warnings_for(decided, prepared):
         tell(f"warning: {line}")
-    _refuse_slow(settings, device, folder, prepared, tell)
+    _refuse_slow(decided, device, folder, prepared, tell)
     _show(encoder, prepared, settings, tell)
-    return Ready(settings, device, folder, encoder, prepared)
+    return Inputs(decided, device, folder, encoder, prepared)
 
 
 def make_encoder(folder: Path, settings: Settings, now: dt.datetime) -> Encoder:
@@ -177,14 +149,14 @@ class _Holder:
 
 
 def _refuse_slow(
-    settings: Settings, device: Device, folder: Path, prepared: Prepared, tell: Callable[[str], None]
+    decided: Decided, device: Device, folder: Path, prepared: Prepared, tell: Callable[[str], None]
 ) -> None:
     if device.device.type != "cpu":
         return
-    plan = plan_of(settings, prepared)
-    tokens = float(prepared.train.lengths.mean()) * plan.step_size * (settings.training.steps or 0)
+    settings, plan = decided.settings, plan_of(decided, prepared)
+    tokens = float(prepared.train.lengths.mean()) * plan.step_size * decided.steps
     hours = cpu_hours(parameter_count(folder), tokens)
-    tell(f"no CUDA card: CPU mode, about {_duration(hours * 3600)} for {settings.training.steps} steps")
+    tell(f"no CUDA card: CPU mode, about {_duration(hours * 3600)} for {decided.steps} steps")
     if hours > settings.safety.max_cpu_hours and not settings.safety.allow_cpu:
         raise BpError(
             "DEP_GPU_NOT_AVAILABLE",
