@@ -13,12 +13,12 @@ from bp_data.example import Turn
 from bp_export.adapter.base import resolve_base
 from bp_export.adapter.directory import AdapterInfo
 from bp_merge.common import BpError
-from peft import PeftModel
 
 from bp_core.encoding.encode import Encoder
 from bp_core.generation.answers import answers
 from bp_core.models.device import choose_device
 from bp_core.models.load import load_model, load_tokenizer
+from bp_core.models.weights import AdapterWeights
 from bp_core.settings.knobs import GenerationSettings
 from bp_core.settings.resolve import resolve
 
@@ -69,9 +69,7 @@ class Tuned:
             warnings.simplefilter(
                 "ignore", FutureWarning
             )  # transformers and peft warn of each other's old names
-            model = PeftModel.from_pretrained(
-                load_model(found.path, settings, choose_device(settings)), str(info.path)
-            )
+            model = AdapterWeights().on(load_model(found.path, settings, choose_device(settings)), info.path)
         return cls(info, model.eval(), Encoder(tokenizer, now=dt.datetime.now(), end_ids=_ends(info.path)))
 
     def answer(

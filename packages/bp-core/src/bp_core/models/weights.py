@@ -1,7 +1,7 @@
 """What is trained, saved and loaded: the weights of an adapter.
 
-- A checkpoint, the delivered directory and the best weights of a run are written and read by the same two calls, so
-  that the step and the end of a run do not know what kind of weights they hold.
+- A checkpoint, the delivered directory, the best weights of a run and the model that answers are written and read by the
+  same calls, so that the step, the end of a run and generation do not know what kind of weights they hold.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from bp_merge.common import BpError
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
@@ -30,6 +31,18 @@ class Weights(Protocol):
 
     def load(self, model: nn.Module, folder: Path) -> None:
         """Load what `save` wrote."""
+        ...
+
+    def on(self, model: nn.Module, folder: Path) -> Any:
+        """A base model with what `save` wrote on it, to answer with."""
+        ...
+
+    def name_base(self, model: nn.Module, ref: str, revision: str | None) -> None:
+        """Let what `save` writes say which base model it belongs to, where that is not the whole of it."""
+        ...
+
+    def finite(self, folder: Path) -> bool:
+        """Whether every value that `save` wrote is finite."""
         ...
 
 
@@ -79,3 +92,16 @@ class AdapterWeights:
                 f"({(missing + list(outcome.unexpected_keys))[0]})",
                 "train with the rank and target modules that the adapter was trained with",
             )
+
+    def on(self, model: nn.Module, folder: Path) -> Any:
+        """A base model with the adapter of `folder` on it, as PEFT reads it."""
+        return PeftModel.from_pretrained(model, str(folder))  # type: ignore[arg-type]
+
+    def name_base(self, model: nn.Module, ref: str, revision: str | None) -> None:
+        """Set what `adapter_config.json` says of the base model."""
+        config: Any = model.peft_config[model.active_adapter]  # type: ignore[index]
+        config.base_model_name_or_path, config.revision = ref, revision
+
+    def finite(self, folder: Path) -> bool:
+        """Whether every value of the adapter is finite."""
+        return all(bool(torch.isfinite(tensor).all()) for tensor in load_file(folder / self.file).values())

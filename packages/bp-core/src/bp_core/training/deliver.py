@@ -11,12 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from bp_export.adapter import directory as adapter_dir
 from bp_export.adapter.base import ResolvedBase
 from bp_merge.common import BpError
-from safetensors.torch import load_file
 
 from bp_core.encoding.encode import Encoder
 from bp_core.generation.answers import end_ids
@@ -117,9 +115,7 @@ def write_adapter(fitted: Fitted, step: int) -> Path:
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     model: Any = trainer.model
-    config = model.peft_config[model.active_adapter]
-    config.base_model_name_or_path = base.ref if base.source == "hub" else str(base.path)
-    config.revision = base.revision
+    trainer.weights.name_base(model, base.ref if base.source == "hub" else str(base.path), base.revision)
     trainer.weights.save(model, staging)
     encoder.tokenizer.save_pretrained(staging)
     generation = transformers.GenerationConfig.from_model_config(model.config)
@@ -149,8 +145,7 @@ def write_adapter(fitted: Fitted, step: int) -> Path:
         ],
         loss_curve=losses,
     )
-    written = load_file(staging / trainer.weights.file)
-    if any(not torch.isfinite(tensor).all() for tensor in written.values()):
+    if not trainer.weights.finite(staging):
         raise BpError(
             "RUNTIME_LOSS_NOT_FINITE",
             "the adapter holds values that are not finite; it was not saved",
