@@ -213,7 +213,7 @@ ROWS = {
     "experts": (
         "INPUT_ADAPTER_UNSUPPORTED",
         "mixture of experts",
-        lambda p: load(p, target_parameters=["gate_up_proj"]),
+        lambda p: load(p, target_parameters=["gate_up_proj"]).save("never-written"),
     ),
     "weights of NaN": ("INPUT_NOT_FINITE", "NaN", nan),
     "inputs of NaN": (

@@ -23,6 +23,7 @@ import numpy as np
 from bp_merge.adapter_folder import CONFIG, PREFIX, WEIGHTS, write_adapter
 from bp_merge.casts import FLOATS, to_f32
 from bp_merge.common import BpError
+from bp_merge.experts import cached, expert_parts, pattern_key
 from bp_merge.lora_module import LazyModules, LoraModule
 from bp_merge.stfile import Reader, TensorInfo, read_header, read_json
 
@@ -60,6 +61,7 @@ _KNOWN = frozenset(
         "revision",
         "runtime_config",
         "target_modules",
+        "target_parameters",
         "task_type",
         "trainable_token_indices",
         "use_dora",
@@ -113,7 +115,7 @@ class Adapter:
 
         Raises:
             BpError: `INPUT_ADAPTER_INVALID` (files missing or contradictory), `INPUT_ADAPTER_UNSUPPORTED` (an unknown
-                key, a base-changing initialisation, expert parameters, convolutions), `INPUT_FILE_INVALID` (a broken
+                key, a base-changing initialisation, convolutions), `INPUT_FILE_INVALID` (a broken
                 file); reading a module: `INPUT_NOT_FINITE`.
         """
         return _load(cls, Path(path))
@@ -169,17 +171,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if config.get("peft_type") != "LORA":
         raise _unsupported(folder, f"peft_type is {config.get('peft_type')!r}, not LORA")
     for key, value in config.items():
-        if key == "target_parameters" and value:
-            raise BpError(
-                "INPUT_ADAPTER_UNSUPPORTED",
-                f"{folder}: it adapts parameters ({', '.join(map(str, value))}) of a mixture of experts, which is not merged",
-                "train it on attention and shared layers, with --target-modules all-linear",
-            )
         if key not in _KNOWN and value not in (None, False, {}, [], ""):
             raise _unsupported(folder, f"{key} = {value!r} changes what the adapter computes, or is unknown")
     targets = config.get("target_modules")
     if not (targets is None or isinstance(targets, str) or _texts(targets)):
         raise _invalid(folder, "target_modules is neither a text nor a list of texts")
+    if not (config.get("target_parameters") is None or _texts(config["target_parameters"])):
+        raise _invalid(folder, "target_parameters is no list of texts")
     init = config.get("init_lora_weights", True)
     if isinstance(init, str):
         init = init.lower()
@@ -246,15 +244,21 @@ def _load(cls: type[Adapter], folder: Path) -> Adapter:
             raise _invalid(folder, f"{found['module']} has two tensors {slot}")
         parts[found["module"]][slot] = info
     full = {**copies, **full}
+    experts = expert_parts(
+        config,
+        parts,
+        lambda key: _pattern(config.get("rank_pattern"), key, config.get("r", 8)),
+        lambda why: _invalid(folder, why),
+    )
     for name, slots in parts.items():
         _check_module(folder, config, name, slots)
-    if not (parts or full or tokens):
+    if not (parts or experts or full or tokens):
         raise _invalid(folder, "it holds no tensor")
 
-    def read(info: TensorInfo) -> np.ndarray:
+    def read(info: TensorInfo, start: int = 0, stop: int | None = None) -> np.ndarray:
         reader = Reader(weights)
         try:
-            value = to_f32(reader.rows(info))
+            value = to_f32(reader.rows(info, start, stop))
         finally:
             reader.close()
         if not np.isfinite(value).all():
@@ -266,7 +270,11 @@ def _load(cls: type[Adapter], folder: Path) -> Adapter:
             )
         return value
 
+    held = cached(read)
+
     def make(name: str) -> LoraModule:
+        if part := experts.get(name):
+            return LoraModule(name, *part.factors(read, held), scale_of(config, part.key, part.rank))
         slots = parts[name]
         embedding = "EA" in slots
         a, b = read(slots["EA" if embedding else "A"]), read(slots["EB" if embedding else "B"])
@@ -274,14 +282,14 @@ def _load(cls: type[Adapter], folder: Path) -> Adapter:
             name,
             a,
             b,
-            scale_of(config, name, a.shape[0]),
+            scale_of(config, pattern_key(config, name), a.shape[0]),
             embedding,
             read(slots["magnitude"]).reshape(-1) if "magnitude" in slots else None,
             read(slots["bias"]) if "bias" in slots else None,
         )
 
     return cls(
-        LazyModules(sorted(parts), make),
+        LazyModules(sorted([*parts, *experts]), make),
         config,
         {name: read(info) for name, info in sorted(full.items())},
         {name: read(info) for name, info in sorted(tokens.items())},
@@ -318,7 +326,12 @@ def _check_module(
         raise _unsupported(folder, f"{name} is a convolution: factors {b} and {a}")
     if a[0] != b[1] or 0 in (*a, *b):
         raise _invalid(folder, f"{name}: B {b} and A {a} do not multiply")
-    rank = _pattern(config.get("rank_pattern"), name, config.get("r", 8))
+    key = pattern_key(config, name)
+    rank = _pattern(config.get("rank_pattern"), key, config.get("r", 8))
+    if rank != a[0] and key != name:
+        raise _unsupported(
+            folder, f"{key} is no parameter of two dimensions, which alone is read under this name"
+        )
     if rank != a[0]:
         raise _invalid(folder, f"{name} has rank {a[0]}, its configuration says {rank}")
     for slot in ("magnitude", "bias"):

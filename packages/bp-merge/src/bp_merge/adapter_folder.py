@@ -62,9 +62,10 @@ def write_adapter(
         force: replace the folder where it exists.
 
     Raises:
-        BpError: `INPUT_PATH_EXISTS`, `INPUT_NOT_FINITE`, `RUNTIME_DISK_FULL`, `RUNTIME_WRITE_FAILED`, and what making
-            a module raises.
+        BpError: `INPUT_PATH_EXISTS`, `INPUT_NOT_FINITE`, `INPUT_ADAPTER_UNSUPPORTED` (experts' parameters),
+            `RUNTIME_DISK_FULL`, `RUNTIME_WRITE_FAILED`, and what making a module raises.
     """
+    refuse_experts(config)
     out = Path(path)
     if out.exists() and not force:
         raise BpError("INPUT_PATH_EXISTS", f"{out} exists", f"name another folder: --output {out}-2")
@@ -86,6 +87,20 @@ def write_adapter(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
+
+
+def refuse_experts(config: Mapping[str, Any]) -> None:
+    """Refuse to write what PEFT keeps in fused factors: read apart, it does not go back into one rank.
+
+    Raises:
+        BpError: `INPUT_ADAPTER_UNSUPPORTED`.
+    """
+    if config.get("target_parameters"):
+        raise BpError(
+            "INPUT_ADAPTER_UNSUPPORTED",
+            "it adapts parameters of a mixture of experts, which is baked and not written as an adapter again",
+            "bake it into the base model instead: bp-merge bake BASE ADAPTER --output DIR",
+        )
 
 
 def _write(

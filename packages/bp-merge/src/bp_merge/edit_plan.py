@@ -21,6 +21,7 @@ from bp_merge.casts import FLOATS, to_f32
 from bp_merge.checkpoint import Checkpoint
 from bp_merge.common import BpError
 from bp_merge.edit import Edit
+from bp_merge.experts import fused, neighbour, on_disk
 
 if TYPE_CHECKING:
     from bp_merge.adapter import Adapter
@@ -49,6 +50,8 @@ def plan_edits(base: Checkpoint, adapters: Sequence[tuple[Adapter, float]], *, u
     tie = _Tie(base)
     wanted = [n for a, _ in adapters for n in _tensors(a)]
     names, notes = _resolve(base, wanted, tie)
+    for adapter, _ in adapters:
+        _check_experts(base, adapter, names)
     edits: dict[str, Edit] = {}
     for adapter, weight in adapters:
         flipped = bool(adapter.config.get("fan_in_fan_out"))
@@ -257,14 +260,33 @@ def _only(adapters: int, weight: float, why: str) -> None:
         raise _unsupported(f"{why}, which has no sum with other adapters and no weight other than 1")
 
 
+def _check_experts(base: Checkpoint, adapter: Adapter, names: dict[str, str]) -> None:
+    """Fused factors of another number of experts than the base's would be cut in the wrong places."""
+    if not adapter.config.get("target_parameters"):
+        return
+    taken = {names[f"{n}.weight"] for n in adapter.modules}
+    for name in sorted(taken):
+        after = neighbour(name)
+        if after is not None and after in base and after not in taken:
+            raise _wrong(f"{base.path} has more experts than the adapter: {after}")
+
+
 def _resolve(base: Checkpoint, wanted: Sequence[str], tie: _Tie) -> tuple[dict[str, str], list[str]]:
     names = {n: n for n in wanted if n in base or n == tie.missing_head(n)}
+    names |= {n: old for n in wanted if n not in names and (old := on_disk(n)) in base}
     rest = [n for n in dict.fromkeys(wanted) if n not in names]
     if not rest:
         return names, []
+    if whole := next((f for n in rest if (f := fused(n)) and any(b.endswith(f) for b in base.names)), None):
+        raise BpError(
+            "INPUT_ADAPTER_UNSUPPORTED",
+            f"{base.path} keeps all experts in one tensor {whole}; only one matrix for each expert is changed",
+            "train it on attention and shared layers, with --target-modules all-linear",
+        )
     old, new = _prefixes(base, rest[0])
     for name in rest:
         found = new + name.removeprefix(old)
+        found = found if found in base else on_disk(found)
         if not name.startswith(old) or found not in base or found in names.values():
             raise _wrong(f"{base.path} has no tensor {name}")
         names[name] = found

@@ -26,7 +26,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bp_merge.adapter import Adapter
-from bp_merge.adapter_folder import write_adapter
+from bp_merge.adapter_folder import refuse_experts, write_adapter
 from bp_merge.common import BpError
 from bp_merge.kernels import draws, key_of
 from bp_merge.lora_module import LoraModule
@@ -232,6 +232,8 @@ def _prepare(
     _check_arguments(n, weights, rank, energy, missing)
     if output is not None and Path(output).exists():
         raise BpError("INPUT_PATH_EXISTS", f"{output} exists", f"name another folder: --output {output}-2")
+    for adapter in adapters if output is not None else ():
+        refuse_experts(adapter.config)
     if moments and not chosen.needs_moments:
         raise BpError(
             "INPUT_VALIDATION_FAILED",
