@@ -228,7 +228,7 @@ U, A = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
         ({"messages": [U, 3]}, "mistyped_field", "messages[1]"),
         ({"messages": [{"content": "a"}, A]}, "missing_field", "messages[0].role"),
         ({"messages": [{"role": "wizard", "content": "a"}, A]}, "unknown_role", "messages[0].role"),
-        ({"messages": [{"role": "user"}, A]}, "missing_field", "messages[0].text"),
+        ({"messages": [{"role": "user"}, A]}, "missing_field", "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, A]}, "unsupported_content_part", "messages[0].content[0]"),
         ({"messages": [U]}, "no_assistant_turn", "messages"),
         ({"messages": [U, {"role": "assistant", "content": " "}]}, "empty_target", "messages[1]"),

@@ -19,6 +19,7 @@ from bp_data.formats.base import Fields, from_json, kind_of, without_nulls
 from bp_data.sources.jsonl import check_depth
 
 Call = Mapping[str, Any]
+_ARGUMENTS = ("arguments", "parameters", "input", "args")
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.S)
 
 
@@ -53,13 +54,20 @@ def named_calls(calls: Any, path: str, fields: Fields, where: str) -> tuple[Call
             else {}
         )
         inner = call.pop("function", None)
-        function = dict(inner) if isinstance(inner, Mapping) else call if inner is None else {}
+        function = (
+            {key: value for key, value in inner.items() if value is not None}
+            if isinstance(inner, Mapping)
+            else call
+            if inner is None
+            else {}
+        )
         name = function.pop("name", None)
         if not isinstance(name, str) or not name:
             hint = 'a call is {"type": "function", "function": {"name": "…", "arguments": {}}}'
             raise RowError("tool_call_malformed", at, hint)
-        key = next((k for k in ("arguments", "parameters", "input", "args") if k in function), "")
-        arguments = function.pop(key, None)
+        holder = next((h for h in (function, call) if any(k in h for k in _ARGUMENTS)), function)
+        key = next((k for k in _ARGUMENTS if k in holder), "")
+        arguments = holder.pop(key, None)
         canonical: dict[str, Any] = {"type": "function"}
         if (id := call.pop("id", None)) is not None:
             canonical["id"] = str(id)

@@ -75,6 +75,7 @@ def to_turns(messages: Any, path: str, fields: Fields) -> tuple[Turn, ...]:
         raise RowError("empty_messages", path, f"{path} must hold at least one turn")
     turns = []
     calling: list[int] = []
+    named: set[str] = set()
     for index, message in enumerate(messages):
         if type(message) is dict and len(message) == 2:  # the common message, at half the cost
             role, content = message.get("role"), message.get("content")
@@ -84,7 +85,10 @@ def to_turns(messages: Any, path: str, fields: Fields) -> tuple[Turn, ...]:
         made, called = _turns_of(message, f"{path}[{index}]", f"{path}[]", fields)
         if called:
             calling.append(len(turns))
+        named.update(turn.name for turn in made if turn.role == "tool" and turn.name)
         turns.extend(made)
+    if named and not named <= {call["function"]["name"] for turn in turns for call in turn.tool_calls}:
+        fields.tell("carried", f"{path}[].name")  # a template shows the name of the call, not of its result
     return _parallel(turns, calling, path) if calling else tuple(turns)
 
 
@@ -155,11 +159,12 @@ def _turns_of(message: Any, path: str, where: str, fields: Fields) -> tuple[list
         raise RowError(
             "unknown_role", f"{path}.{role_key}", f"the role {str(name)[:40]!r} is unknown; known are {known}"
         )
-    content_key = next((key for key in ("content", "value", "text", "parts") if key in left), "text")
+    usual = "content" if role_key == "role" else "value"
+    content_key = next((key for key in ("content", "value", "text", "parts") if key in left), usual)
     value = left.pop(content_key, None)
     at = f"{path}.{content_key}"
     train = _trained(left, path, role, where, fields)
-    reasoning = _reasoning(left, path)
+    reasoning = _reasoning(left, path) if role == "assistant" else None
     calls = listed_calls(left.pop("tool_calls", None), f"{path}.tool_calls", fields, f"{where}.tool_calls[]")
     if role == "assistant" and not calls and "function_call" in left:
         calls = named_calls(
@@ -170,14 +175,18 @@ def _turns_of(message: Any, path: str, where: str, fields: Fields) -> tuple[list
     results: list[Turn] = []
     if called:
         thought, value = thought_and_call(value)
-        reasoning = reasoning or thought
+        reasoning = _one_thought(reasoning, thought, f"{where}.{content_key}", fields)
         calls = named_calls(
             from_json(value, at, "tool_args_invalid_json"), at, fields, f"{where}.{content_key}"
         )
         content = ""
     elif isinstance(value, list):
         content, more, thought, results = _blocks(value, at, f"{where}.{content_key}[]", fields)
-        calls, reasoning = (*calls, *more), reasoning or thought
+        calls = (*calls, *more)
+        if role == "assistant":
+            reasoning = _one_thought(reasoning, thought, f"{where}.{content_key}[].thinking", fields)
+        elif thought:
+            fields.tell("unread", f"{where}.{content_key}[].thinking")
     elif value is None and (calls or "refusal" in left):
         content = str(left.pop("refusal", ""))
     else:
@@ -186,6 +195,13 @@ def _turns_of(message: Any, path: str, where: str, fields: Fields) -> tuple[list
         content = str(left.pop("refusal"))
     for key in [key for key, other in left.items() if key in ("content", "value", "text") and other == value]:
         del left[key]
+    if calls and role != "assistant":
+        hint = f"only the assistant calls tools, this turn is of {str(name)[:40]!r}"
+        raise RowError("tool_call_malformed", f"{path}.tool_calls" if not results else at, hint)
+    if role != "tool":  # templates show neither
+        for key, value in (("name", tool), ("tool_call_id", answers)):
+            if value is not None:
+                fields.tell("carried", f"{where}.{key}")
     if left:
         fields.rest(left, where)
     if results and not content:
@@ -200,6 +216,13 @@ def _turns_of(message: Any, path: str, where: str, fields: Fields) -> tuple[list
         train,
     )
     return [*results, turn], called
+
+
+def _one_thought(reasoning: str | None, other: str | None, where: str, fields: Fields) -> str | None:
+    """The reasoning of a turn that may give it twice; a second, different text is told as unread."""
+    if reasoning and other and other != reasoning:
+        fields.tell("unread", where)
+    return reasoning or other
 
 
 def _pair_of(left: dict[str, Any], path: str, where: str, fields: Fields) -> list[Turn]:
@@ -249,8 +272,7 @@ def _blocks(
             part = {}
         elif kind == "tool_result":
             said = part.pop("content", "")
-            text = _blocks(said, f"{at}.content", where, fields)[0] if isinstance(said, list) else ""
-            text = text or (content_text(said, f"{at}.content", fields) if not isinstance(said, list) else "")
+            text = content_text(said, f"{at}.content", fields)
             answers = part.pop("tool_use_id", None)
             results.append(Turn("tool", text, (), str(answers) if answers is not None else None))
         elif (
@@ -272,7 +294,10 @@ def content_text(value: Any, path: str, fields: Fields) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        text, calls, _, results = _blocks(value, path, path, fields)
+        where = re.sub(r"\[\d+\]", "[]", path)
+        text, calls, thought, results = _blocks(value, path, f"{where}[]", fields)
+        if thought:
+            fields.tell("unread", f"{where}[].thinking")
         if calls or results:
             raise RowError(
                 "unsupported_content_part", path, "a call or its result stands in a turn of its own"
