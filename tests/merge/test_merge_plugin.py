@@ -48,7 +48,7 @@ def test_the_example_is_a_method_like_ours(example, tmp_path, capsys):
     argv = ["merge", *map(str, folders(tmp_path)), "--method", example, "--param", "power=0.5"]
     assert run_command(cli, [*argv, "--output", str(tmp_path / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parameters"] == {"power": 0.5}
-    with pytest.raises(BpError, match="power must be <= 1"):
+    with pytest.raises(BpError, match="power must be at most 1"):
         merge(found, example, power=2)
 
 

@@ -362,7 +362,7 @@ ROWS = {
     ),
     "another variant": (
         "INPUT_VALIDATION_FAILED",
-        "paper or delta",
+        "variant must be one of paper, delta",
         lambda p: slao.step(None, adapter(1), variant="x"),
     ),
 }

@@ -30,8 +30,9 @@ import numpy as np
 from bp_merge.baked import Baked
 from bp_merge.casts import FLOATS, from_f32, target, to_f32
 from bp_merge.checkpoint import Checkpoint
-from bp_merge.common import SCHEMA_VERSION
+from bp_merge.common import SCHEMA_VERSION, build
 from bp_merge.edit import Edit
+from bp_merge.settings import BakeSettings
 from bp_merge.shards import (
     BLOCK,
     Block,
@@ -146,8 +147,8 @@ def bake(
     adapters: Sequence[Adapter | tuple[Adapter, float]],
     output: str | os.PathLike[str],
     *,
-    dtype: str | None = None,
-    untie: bool = False,
+    dtype: str | None = BakeSettings.dtype,
+    untie: bool = BakeSettings.untie,
     progress: Progress | None = None,
 ) -> BakeResult:
     """Write base + adapters as a model folder; the same call goes on after a kill.
@@ -169,8 +170,10 @@ def bake(
         0.9993
     """
     started = time.perf_counter()
+    s = build(BakeSettings, {"dtype": dtype, "untie": untie}, command="bp-merge bake")
+    untie = s.untie
     with _opened(base) as model:
-        kind = target(dtype)
+        kind = target(s.dtype)
         source = Baked(model, adapters, untie=untie)
         hashes = [adapter_sha256(a) for a, _ in source.adapters]
         identity = _identity(model, source, hashes, kind, untie)
@@ -207,16 +210,18 @@ def plan_bake(
     adapters: Sequence[Adapter | tuple[Adapter, float]],
     output: str | os.PathLike[str],
     *,
-    dtype: str | None = None,
-    untie: bool = False,
+    dtype: str | None = BakeSettings.dtype,
+    untie: bool = BakeSettings.untie,
 ) -> BakePlan:
     """What `bake` with the same arguments would write and need; every check of the inputs is made, nothing is written.
 
     Raises:
         BpError: as `bake`, except for what only the values show.
     """
+    s = build(BakeSettings, {"dtype": dtype, "untie": untie}, command="bp-merge bake")
+    untie = s.untie
     with _opened(base) as model:
-        kind = target(dtype)
+        kind = target(s.dtype)
         source = Baked(model, adapters, untie=untie)
         hashes = [adapter_sha256(a) for a, _ in source.adapters]
         Output(Path(output), _identity(model, source, hashes, kind, untie), [model.path, *_paths(source)])

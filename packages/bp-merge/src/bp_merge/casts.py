@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from bp_merge.common import BpError
+from bp_merge.settings import TARGETS
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -40,22 +40,13 @@ NAMES: dict[np.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-TARGETS = {"bf16": "BF16", "f16": "F16", "f32": "F32", "bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 MAX_F16 = 65504.0
 
 
 def target(name: str | None) -> str | None:
-    """Safetensors' name ("BF16") of a target given as `bf16`, `f16`, `f32` or torch's name; None stays None.
-
-    Raises:
-        BpError: `INPUT_VALIDATION_FAILED` for any other name.
-    """
-    if name is not None and name.lower() not in TARGETS:
-        raise BpError(
-            "INPUT_VALIDATION_FAILED", f"{name!r} is no target dtype", "use --dtype bf16, f16 or f32"
-        )
-    return None if name is None else TARGETS[name.lower()]
+    """Safetensors' name ("BF16") of one of `TARGETS`; None stays None."""
+    return None if name is None else TARGETS[name]
 
 
 def host(values: Any) -> np.ndarray:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 
 import click
 
-from bp_merge.common import BpError, Exit, Sink, output_options, run_command
+from bp_merge.common import BpError, Exit, Sink, options, output_options, run_command
+from bp_merge.settings import BakeSettings, MergeSettings, ModelsSettings, SlaoSettings
 
 
 @click.group(
@@ -29,18 +31,7 @@ def cli() -> None:
 _FOLDER = click.Path(path_type=Path)
 
 
-def _numbers(text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(x) for x in text.split(",")]
-    except ValueError:
-        raise BpError(
-            "INPUT_VALIDATION_FAILED", f"weights are numbers, not {text!r}", "use --weights 1,0.5"
-        ) from None
-
-
-def _parameters(pairs: tuple[str, ...], density: float | None) -> dict[str, Any]:
+def _parameters(pairs: tuple[str, ...], density: str | None) -> dict[str, Any]:
     found: dict[str, Any] = {} if density is None else {"density": density}
     for pair in pairs:
         name, sign, value = pair.partition("=")
@@ -48,8 +39,12 @@ def _parameters(pairs: tuple[str, ...], density: float | None) -> dict[str, Any]
             raise BpError("INPUT_VALIDATION_FAILED", f"{pair!r} is not NAME=VALUE", "use --param scale=0.5")
         if name in found:
             raise BpError("INPUT_VALIDATION_FAILED", f"{name} is given twice", f"use --param {pair}")
-        found[name] = value.lower() == "true" if value.lower() in ("true", "false") else value
+        found[name] = value
     return found
+
+
+def _fields(settings: MergeSettings | ModelsSettings) -> dict[str, Any]:
+    return {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
 
 
 def _progress(sink: Sink) -> Callable[[int, int], None]:
@@ -66,75 +61,44 @@ def _show_plan(sink: Sink, plan: dict[str, Any]) -> None:
     sink.result({"dry_run": True, **plan}, f"would write {plan['output_path']}: {rest}")
 
 
-def _method_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option(
-            "--dry-run", is_flag=True, help="Check the inputs and print the plan of memory and disk."
-        ),
-        click.option("--output", required=True, type=_FOLDER, help="Folder to write; it must not exist."),
-        click.option(
-            "--param", multiple=True, metavar="NAME=VALUE", help="A parameter of the method; repeatable."
-        ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Seed of random masks."),
-        click.option("--density", type=float, help="Fraction that sparse methods keep."),
-        click.option("--weights", help="One number for each, with commas, used as given."),
-        click.option("--method", default="task_arithmetic", show_default=True, help="Name of the method."),
-    ):
-        function = option(function)
-    return function
+_OUTPUT = click.option("--output", required=True, type=_FOLDER, help="Folder to write; it must not exist.")
+_PLAN = click.option(
+    "--dry-run", is_flag=True, help="Check the inputs and print the plan of memory and disk."
+)
+_DENSITY = click.option("--density", metavar="FLOAT", help="Fraction that sparse methods keep.")
+_PARAM = click.option(
+    "--param", multiple=True, metavar="NAME=VALUE", help="A parameter of the method; repeatable."
+)
 
 
 @cli.command(epilog="Example:\n\n  bp-merge merge A B --method ties --density 0.3 --output merged")
 @click.argument("adapters", nargs=-1, required=True, type=_FOLDER)
-@_method_options
-@click.option("--rank", type=int, help="The most rank of the result; what the sum needs unless given.")
-@click.option("--energy", type=float, help="Instead: the least rank that keeps this fraction of the energy.")
-@click.option("--moments", multiple=True, type=_FOLDER, help="Input moments, one file per adapter.")
-@click.option(
-    "--missing",
-    type=click.Choice(["error", "zero"]),
-    default="error",
-    show_default=True,
-    help="What a module that an adapter lacks is.",
-)
+@options(settings=MergeSettings)
+@_DENSITY
+@_PARAM
+@_OUTPUT
+@_PLAN
 @output_options
 def merge(
     adapters: tuple[Path, ...],
-    method: str,
-    weights: str | None,
-    density: float | None,
-    rank: int | None,
-    energy: float | None,
-    seed: int,
+    density: str | None,
     param: tuple[str, ...],
-    moments: tuple[Path, ...],
-    missing: str,
     output: Path,
     dry_run: bool,
     sink: Sink,
+    settings: MergeSettings,
 ) -> None:
     """Merge LoRA ADAPTERS of one base model into one adapter."""
     from bp_merge import engine
     from bp_merge.adapter import Adapter
 
-    given: dict[str, Any] = {
-        "rank": rank,
-        "energy": energy,
-        "moments": moments,
-        "missing": missing,
-        "output": output,
-        **_parameters(param, density),
-    }
-    numbers = _numbers(weights)
+    given = {**_fields(settings), "output": output, **_parameters(param, density)}
     loaded = [Adapter.load(a) for a in adapters]
     if dry_run:
-        _show_plan(sink, engine.plan_merge(loaded, method, numbers, **given))
+        _show_plan(sink, engine.plan_merge(loaded, **given))
         return
     result = engine.merge(
         loaded,
-        method,
-        numbers,
-        seed=seed,
         progress=lambda i, n, name: sink.progress(f"{i + 1}/{n} {name}"),
         **given,
     )
@@ -152,35 +116,26 @@ def merge(
 @cli.command(epilog="Example:\n\n  bp-merge models BASE A B --method ties --density 0.2 --output merged")
 @click.argument("base", type=_FOLDER)
 @click.argument("models", nargs=-1, required=True, type=_FOLDER)
-@_method_options
-@click.option(
-    "--dtype", type=click.Choice(["bf16", "f16", "f32"]), help="Number type; the base's unless given."
-)
+@options(settings=ModelsSettings)
+@_DENSITY
+@_PARAM
+@_OUTPUT
+@_PLAN
 @output_options
 def models(
     base: Path,
     models: tuple[Path, ...],
-    method: str,
-    weights: str | None,
-    density: float | None,
-    seed: int,
+    density: str | None,
     param: tuple[str, ...],
     output: Path,
-    dtype: str | None,
     dry_run: bool,
     sink: Sink,
+    settings: ModelsSettings,
 ) -> None:
     """Merge full MODELS that were tuned from one BASE; the same command goes on after a kill."""
     from bp_merge import models as full
 
-    given: dict[str, Any] = {
-        "output": output,
-        "method": method,
-        "weights": _numbers(weights),
-        "seed": seed,
-        "dtype": dtype,
-        **_parameters(param, density),
-    }
+    given = {**_fields(settings), "output": output, **_parameters(param, density)}
     if dry_run:
         plan = full.plan_models(base, models, **given)
         _show_plan(sink, plan.to_dict())
@@ -189,7 +144,7 @@ def models(
     _end_line(sink)
     sink.result(
         result.to_dict(),
-        f"{output}: {method} of {len(models)} models, {result.tensors} tensors, "
+        f"{output}: {settings.method} of {len(models)} models, {result.tensors} tensors, "
         f"{result.nbytes / 1e6:,.1f} MB, {result.seconds:.1f} s",
         quiet=str(output),
     )
@@ -198,31 +153,23 @@ def models(
 @cli.command(epilog="Example:\n\n  bp-merge bake BASE ADAPTER --output merged-model --dtype bf16")
 @click.argument("base", type=_FOLDER)
 @click.argument("adapters", nargs=-1, required=True, type=_FOLDER)
-@click.option("--output", required=True, type=_FOLDER, help="Folder to write; it must not exist.")
-@click.option(
-    "--dtype", type=click.Choice(["bf16", "f16", "f32"]), help="Number type; the base's unless given."
-)
-@click.option("--weights", help="One number per adapter, with commas; 1 each unless given.")
-@click.option(
-    "--untie", is_flag=True, help="Give a tied output head a tensor of its own where one side changes."
-)
-@click.option("--dry-run", is_flag=True, help="Check the inputs and print the plan of memory and disk.")
+@options(settings=BakeSettings)
+@_OUTPUT
+@_PLAN
 @output_options
 def bake(
     base: Path,
     adapters: tuple[Path, ...],
     output: Path,
-    dtype: str | None,
-    weights: str | None,
-    untie: bool,
     dry_run: bool,
     sink: Sink,
+    settings: BakeSettings,
 ) -> None:
     """Write the BASE model with ADAPTERS added to its weights; the same command goes on after a kill."""
     from bp_merge import bake as baking
     from bp_merge.adapter import Adapter
 
-    numbers = _numbers(weights) or [1.0] * len(adapters)
+    numbers = settings.weights or (1.0,) * len(adapters)
     if len(numbers) != len(adapters):
         raise BpError(
             "INPUT_VALIDATION_FAILED",
@@ -231,10 +178,12 @@ def bake(
         )
     loaded = [(Adapter.load(a), w) for a, w in zip(adapters, numbers, strict=True)]
     if dry_run:
-        plan = baking.plan_bake(base, loaded, output, dtype=dtype, untie=untie)
+        plan = baking.plan_bake(base, loaded, output, dtype=settings.dtype, untie=settings.untie)
         _show_plan(sink, plan.to_dict())
         return
-    result = baking.bake(base, loaded, output, dtype=dtype, untie=untie, progress=_progress(sink))
+    result = baking.bake(
+        base, loaded, output, dtype=settings.dtype, untie=settings.untie, progress=_progress(sink)
+    )
     _end_line(sink)
     for text in (*result.notes, *result.warnings):
         sink.note(text)
@@ -296,25 +245,17 @@ def compare(a: Path, b: Path, sink: Sink) -> None:
 @cli.command(epilog="Example:\n\n  bp-merge slao --state continual adapter-of-task-3")
 @click.argument("adapter", type=_FOLDER)
 @click.option("--state", required=True, type=_FOLDER, help="State folder, made by the first task.")
-@click.option(
-    "--variant",
-    type=click.Choice(["paper", "delta"]),
-    help="Of a new state, paper unless given; a state keeps its own.",
-)
-@click.option("--schedule", default="sqrt", show_default=True, help="sqrt, linear, log or a constant.")
-@click.option("--min-cosine", type=float, help="Leave the task out below this cosine to the merged change.")
+@options(settings=SlaoSettings)
 @click.option("--start", type=_FOLDER, help="Also write where the next task's training starts.")
 @click.option("--dry-run", is_flag=True, help="Report what the step would do; write nothing.")
 @output_options
 def slao(
     adapter: Path,
     state: Path,
-    variant: str | None,
-    schedule: str,
-    min_cosine: float | None,
     start: Path | None,
     dry_run: bool,
     sink: Sink,
+    settings: SlaoSettings,
 ) -> None:
     """Merge the ADAPTER of the next task of a sequence into a state; the merged adapter is STATE/merged."""
     from bp_merge.adapter import Adapter
@@ -323,7 +264,13 @@ def slao(
     before = SlaoState.load(state) if (state / "slao.json").exists() else None
     if start is not None and start.exists():
         raise BpError("INPUT_PATH_EXISTS", f"{start} exists", f"use --start {start}-2")
-    done = step(before, Adapter.load(adapter), variant=variant, weight=schedule, min_cosine=min_cosine)
+    done = step(
+        before,
+        Adapter.load(adapter),
+        variant=settings.variant,
+        weight=settings.schedule,
+        min_cosine=settings.min_cosine,
+    )
     if not dry_run and done.accepted:
         done.state.save(state)
         if start is not None:

@@ -27,12 +27,13 @@ from threadpoolctl import threadpool_limits
 
 from bp_merge.adapter import Adapter
 from bp_merge.adapter_folder import refuse_experts, write_adapter
-from bp_merge.common import BpError
+from bp_merge.common import BpError, build
 from bp_merge.kernels import draws, key_of
 from bp_merge.lora_module import LoraModule
 from bp_merge.lowrank import LowRank, compress, norm
 from bp_merge.method import Context, Method, get_method
 from bp_merge.moments import Moments
+from bp_merge.settings import MergeSettings
 from bp_merge.shards import check_space, ordered, peak_rss_mb, workers
 from bp_merge.stfile import read_json
 
@@ -78,14 +79,14 @@ class MergeResult:
 
 def merge(
     adapters: Sequence[Adapter],
-    method: str = "task_arithmetic",
-    weights: Sequence[float] | None = None,
+    method: str = MergeSettings.method,
+    weights: Sequence[float] | None = MergeSettings.weights,
     *,
-    rank: int | None = None,
-    energy: float | None = None,
-    seed: int = 0,
+    rank: int | None = MergeSettings.rank,
+    energy: float | None = MergeSettings.energy,
+    seed: int = MergeSettings.seed,
     moments: Sequence[Moments | str | os.PathLike[str]] = (),
-    missing: str = "error",
+    missing: str = MergeSettings.missing,
     output: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     **parameters: Any,
@@ -142,7 +143,7 @@ def merge(
     )
     return MergeResult(
         merged,
-        method,
+        job.method.name,
         len(rows),
         int(max((r["rank"] for r in rows.values()), default=0)),
         lost / (kept + lost) if kept + lost else 0.0,
@@ -157,14 +158,15 @@ def merge(
 
 def plan_merge(
     adapters: Sequence[Adapter],
-    method: str = "task_arithmetic",
-    weights: Sequence[float] | None = None,
+    method: str = MergeSettings.method,
+    weights: Sequence[float] | None = MergeSettings.weights,
     *,
-    rank: int | None = None,
-    energy: float | None = None,
+    rank: int | None = MergeSettings.rank,
+    energy: float | None = MergeSettings.energy,
     moments: Sequence[Moments | str | os.PathLike[str]] = (),
-    missing: str = "error",
+    missing: str = MergeSettings.missing,
     output: str | os.PathLike[str] | None = None,
+    seed: int = MergeSettings.seed,
     **parameters: Any,
 ) -> dict[str, Any]:
     """What `merge` with the same arguments needs at most; every check is made, each input read once, nothing written.
@@ -175,18 +177,18 @@ def plan_merge(
     Raises:
         BpError: as `merge`.
     """
-    job = _prepare(adapters, method, weights, rank, energy, 0, moments, missing, output, parameters)
+    job = _prepare(adapters, method, weights, rank, energy, seed, moments, missing, output, parameters)
     largest = disk = top = 0
     for name in job.names:
         found = _modules(job, name)
         m, n = next(x for x in found if x).shape
         total = sum(x.rank if x else 1 for x in found)
-        kept = min(total, m, n, rank or total)
+        kept = min(total, m, n, job.rank or total)
         top, disk = max(top, kept), disk + (m + n) * kept * 4
         dense = m * n * (len(found) + 3) * 8 if job.parameters.get("space") == "dense" else 0
         largest = max(largest, ((m + n) * total * 8 * 8 + dense) * workers())
     return {
-        "method": method,
+        "method": job.method.name,
         "output_path": str(output) if output is not None else None,
         "modules": len(job.names),
         "rank": top,
@@ -226,10 +228,20 @@ def _prepare(
     output: str | os.PathLike[str] | None,
     parameters: dict[str, Any],
 ) -> _Job:
-    chosen = get_method(name)
+    given = {
+        "method": name,
+        "weights": weights,
+        "seed": seed,
+        "rank": rank,
+        "energy": energy,
+        "missing": missing,
+    }
+    given["moments"] = [m for m in moments if not isinstance(m, Moments)]  # those that are paths
+    s = build(MergeSettings, given, command="bp-merge merge")
+    chosen = get_method(s.method)
     checked = chosen.check(parameters)
     n = len(adapters)
-    _check_arguments(n, weights, rank, energy, missing)
+    _check_arguments(n, s)
     if output is not None and Path(output).exists():
         raise BpError("INPUT_PATH_EXISTS", f"{output} exists", f"name another folder: --output {output}-2")
     for adapter in adapters if output is not None else ():
@@ -251,14 +263,14 @@ def _prepare(
     return _Job(
         adapters,
         chosen,
-        list(weights) if weights is not None else [chosen.default_weight(n)] * n,
-        weights is not None,
-        rank,
-        energy,
-        seed,
+        list(s.weights) if s.weights is not None else [chosen.default_weight(n)] * n,
+        s.weights is not None,
+        s.rank,
+        s.energy,
+        s.seed,
         [m if isinstance(m, Moments) else Moments.load(m) for m in moments],
         checked,
-        _names(adapters, missing),
+        _names(adapters, s.missing),
         full,
         tokens,
     )
@@ -324,31 +336,23 @@ def _merge_module(job: _Job, name: str) -> tuple[LoraModule, dict[str, float]]:
     return LoraModule(name, a, b, 1.0, sample.embedding), row
 
 
-def _check_arguments(
-    n: int, weights: Sequence[float] | None, rank: int | None, energy: float | None, missing: str
-) -> None:
+def _check_arguments(n: int, s: MergeSettings) -> None:
     def wrong(message: str, hint: str) -> BpError:
         return BpError("INPUT_VALIDATION_FAILED", message, hint)
 
     if not n:
         raise wrong("there is no adapter to merge", "bp-merge merge ADAPTER ADAPTER --output DIR")
-    if weights is not None and (len(weights) != n or not np.isfinite(list(weights)).all()):
+    if s.weights is not None and len(s.weights) != n:
         raise wrong(
-            f"{n} adapters need {n} finite weights, not {list(weights)}",
+            f"{n} adapters need {n} finite weights, not {list(s.weights)}",
             f"use --weights {','.join(['1'] * n)}",
         )
-    if weights is not None and any(abs(w) > MOST for w in weights):
+    if s.weights is not None and any(abs(w) > MOST for w in s.weights):
         raise wrong(
-            f"weights lie within ±{MOST:g}, not {list(weights)}", f"use --weights {','.join(['1'] * n)}"
+            f"weights lie within ±{MOST:g}, not {list(s.weights)}", f"use --weights {','.join(['1'] * n)}"
         )
-    if rank is not None and energy is not None:
+    if s.rank is not None and s.energy is not None:
         raise wrong("give a rank or an energy fraction, not both", "use --rank 64")
-    if rank is not None and rank < 1:
-        raise wrong(f"rank must be at least 1, not {rank}", "use --rank 64")
-    if energy is not None and not 0 < energy <= 1:
-        raise wrong(f"energy must be within (0, 1], not {energy}", "use --energy 0.99")
-    if missing not in ("error", "zero"):
-        raise wrong(f"missing must be error or zero, not {missing!r}", "use --missing zero")
 
 
 def _names(adapters: Sequence[Adapter], missing: str) -> list[str]:

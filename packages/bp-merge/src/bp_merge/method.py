@@ -19,12 +19,11 @@ import dataclasses
 import importlib
 import importlib.metadata
 import inspect
-import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bp_merge.common import BpError
+from bp_merge.common import BpError, Knob
 from bp_merge.lowrank import LowRank
 
 LAWS = ("identity", "idempotent", "gauge", "symmetric", "linear")
@@ -122,35 +121,10 @@ class Method:
             if name not in self.parameters:
                 known = ", ".join(self.parameters) or "none"
                 raise _wrong(f"{self.name} has no parameter {name!r}; it has: {known}", self.name)
-            hint, bounds = hints[name], ()
-            if typing.get_origin(hint) is typing.Annotated:
-                hint, *bounds = typing.get_args(hint)
-            kinds = [k for k in (*typing.get_args(hint), hint) if k in (int, float, str, bool)] or [str]
             try:
-                if isinstance(value, bool) != (kinds[0] is bool):
-                    raise ValueError
-                value = kinds[0](value)
-            except (TypeError, ValueError):
-                raise _wrong(f"{name} must be a {kinds[0].__name__}, not {value!r}", self.name) from None
-            if typing.get_origin(hint) is typing.Literal:
-                bad = value not in typing.get_args(hint)
-                allowed = " or ".join(map(str, typing.get_args(hint)))
-            else:
-                bad = isinstance(value, float) and not math.isfinite(value)
-                allowed = "a finite number"
-            for bound in bounds:
-                for attr, sign, broken in (
-                    ("gt", ">", lambda v, b: v <= b),
-                    ("ge", ">=", lambda v, b: v < b),
-                    ("lt", "<", lambda v, b: v >= b),
-                    ("le", "<=", lambda v, b: v > b),
-                ):
-                    limit = getattr(bound, attr, None)
-                    if limit is not None and broken(value, limit):
-                        bad, allowed = True, f"{sign} {limit}"
-            if bad:
-                raise _wrong(f"{name} must be {allowed}, not {value!r}", self.name)
-            found[name] = value
+                found[name] = Knob.of(name, hints[name], self.parameters[name].default).read(value)
+            except ValueError as error:
+                raise _wrong(f"{name} {error}", self.name) from None
         return found
 
     def __call__(

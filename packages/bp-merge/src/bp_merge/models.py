@@ -28,7 +28,7 @@ import numpy as np
 from bp_merge.bake import COPY, plan_dict, versions
 from bp_merge.casts import FLOATS, target, to_f32
 from bp_merge.checkpoint import Checkpoint
-from bp_merge.common import SCHEMA_VERSION, BpError
+from bp_merge.common import SCHEMA_VERSION, BpError, build
 from bp_merge.compatible import check_compatible
 from bp_merge.kernels import della_keep, drop, elect, key_of, thresholds, weighted_sum
 from bp_merge.method import get_method
@@ -36,6 +36,7 @@ from bp_merge.methods.breadcrumbs import check_tails
 from bp_merge.methods.della import check_chances
 from bp_merge.methods.slerp import place
 from bp_merge.methods.task_arithmetic import factor_of
+from bp_merge.settings import ModelsSettings
 from bp_merge.shards import (
     BLOCK,
     Block,
@@ -115,10 +116,10 @@ def merge_models(
     models: Sequence[str | os.PathLike[str]],
     *,
     output: str | os.PathLike[str],
-    method: str = "task_arithmetic",
-    weights: Sequence[float] | None = None,
-    seed: int = 0,
-    dtype: str | None = None,
+    method: str = ModelsSettings.method,
+    weights: Sequence[float] | None = ModelsSettings.weights,
+    seed: int = ModelsSettings.seed,
+    dtype: str | None = ModelsSettings.dtype,
     progress: Progress | None = None,
     **parameters: Any,
 ) -> ModelsResult:
@@ -160,7 +161,7 @@ def merge_models(
         )
         return ModelsResult(
             output=out.path,
-            method=method,
+            method=settings.method,
             weights=settings.weights,
             tensors=len(root.names),
             files={n: w.sha256 for n, w in out.done.items()},
@@ -176,10 +177,10 @@ def plan_models(
     models: Sequence[str | os.PathLike[str]],
     *,
     output: str | os.PathLike[str],
-    method: str = "task_arithmetic",
-    weights: Sequence[float] | None = None,
-    seed: int = 0,
-    dtype: str | None = None,
+    method: str = ModelsSettings.method,
+    weights: Sequence[float] | None = ModelsSettings.weights,
+    seed: int = ModelsSettings.seed,
+    dtype: str | None = ModelsSettings.dtype,
     **parameters: Any,
 ) -> ModelsPlan:
     """What `merge_models` with the same arguments would write and need; every check is made, nothing is written.
@@ -192,7 +193,7 @@ def plan_models(
         blocks = 3 * workers() * BLOCK * 4 * (len(job.models) + 4)
         return ModelsPlan(
             output=job.out.path,
-            method=method,
+            method=job.settings.method,
             weights=job.settings.weights,
             tensors=len(job.base.names),
             nbytes=size,
@@ -224,8 +225,10 @@ def _job(
     dtype: str | None,
     parameters: Mapping[str, Any],
 ) -> Iterator[_Job]:
-    settings = _settings(method, len(models), weights, seed, parameters)
-    kind = target(dtype)
+    given = {"method": method, "weights": weights, "seed": seed, "dtype": dtype}
+    s = build(ModelsSettings, given, command="bp-merge models")
+    settings = _settings(s, len(models), parameters)
+    kind = target(s.dtype)
     with contextlib.ExitStack() as stack:
         root, *rest = (stack.enter_context(Checkpoint.open(path)) for path in (base, *models))
         for other in rest:
@@ -237,9 +240,9 @@ def _job(
         yield _Job(root, rest, settings, kind, out, shards)
 
 
-def _settings(
-    method: str, count: int, weights: Sequence[float] | None, seed: int, parameters: Mapping[str, Any]
-) -> Settings:
+def _settings(asked: ModelsSettings, count: int, parameters: Mapping[str, Any]) -> Settings:
+    method, weights = asked.method, asked.weights
+
     def refuse(why: str, hint: str = "bp-merge models --help") -> BpError:
         return BpError("INPUT_VALIDATION_FAILED", why, hint)
 
@@ -257,8 +260,8 @@ def _settings(
         raise refuse("space is for adapters; models are merged element by element", "leave space out")
     made = get_method(method)
     values = {n: p.default for n, p in made.parameters.items() if n != "space"} | made.check(parameters)
-    given = tuple(map(float, weights)) if weights is not None else (made.default_weight(count),) * count
-    if len(given) != count or not all(map(math.isfinite, given)):
+    given = weights if weights is not None else (made.default_weight(count),) * count
+    if len(given) != count:
         raise refuse(
             f"{count} models need {count} finite weights, not {list(given)}",
             f"use --weights {','.join(['1'] * count)}",
@@ -271,7 +274,7 @@ def _settings(
         check_chances(values["density"], values["epsilon"])
     if method == "slerp":
         values["t"] = place(values["t"], given)
-    return Settings(method, given, seed, **values)
+    return Settings(method, given, asked.seed, **values)
 
 
 def _nbytes(info: TensorInfo, kind: str | None) -> int:

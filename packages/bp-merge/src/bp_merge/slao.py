@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from bp_merge.adapter import Adapter
-from bp_merge.common import BpError
+from bp_merge.common import BpError, build
 from bp_merge.lora_module import LoraModule
 from bp_merge.lowrank import LowRank, compress, inner, norm, stack
+from bp_merge.settings import VARIANTS, SlaoSettings
 from bp_merge.stfile import Reader, read_header, read_json, write_file, write_text, writing
 
 Schedule = str | float | Callable[[int], float]
-VARIANTS = ("paper", "delta")
 
 
 def schedule(kind: Schedule, i: int) -> float:
@@ -197,9 +197,9 @@ def step(
     state: SlaoState | None,
     finetuned: Adapter,
     *,
-    variant: str | None = None,
-    weight: Schedule = "sqrt",
-    min_cosine: float | None = None,
+    variant: str | None = SlaoSettings.variant,
+    weight: Schedule = SlaoSettings.schedule,
+    min_cosine: float | None = SlaoSettings.min_cosine,
 ) -> SlaoStep:
     """Merge a fine-tuned adapter into a state.
 
@@ -215,6 +215,10 @@ def step(
             `INPUT_ADAPTER_UNSUPPORTED` for DoRA, biases or whole tensors; `INPUT_NOT_FINITE`; `INPUT_VALIDATION_FAILED`
             for another variant than the state's.
     """
+    told = {"variant": variant, "min_cosine": min_cosine}
+    told |= {"weight": weight} if isinstance(weight, str) else {}  # else a constant or a function
+    s = build(SlaoSettings, told, command="bp-merge slao")
+    variant, min_cosine = s.variant, s.min_cosine
     modules = {}
     if finetuned.full or finetuned.tokens or not finetuned.modules:
         raise BpError(
@@ -234,12 +238,6 @@ def step(
     if state is None:
         schedule(weight, 1)
         variant = variant or "paper"
-        if variant not in VARIANTS:
-            raise BpError(
-                "INPUT_VALIDATION_FAILED",
-                f"variant is paper or delta, not {variant!r}",
-                "use --variant paper",
-            )
         return SlaoStep(SlaoState(finetuned, finetuned, 1, variant), True, 1.0, None, {})
     if variant not in (None, state.variant):
         raise BpError(

@@ -135,7 +135,7 @@ class Knob:
         Raises:
             ValueError: with the cause, for what is none of these, and for numbers that are not finite.
         """
-        if hasattr(value, "item") and not isinstance(value, int | float | str):
+        if hasattr(value, "item") and not self.many and not isinstance(value, int | float | str):
             value = value.item()  # a NumPy or torch scalar
         named = self.type in (int, float, bool) or bool(
             self.choices
