@@ -17,6 +17,7 @@ VARIABLES: dict[str, str] = {
     "HF_TOKEN": "Token of the Hub, where no token file is named; the saved login otherwise.",
     "HF_ENDPOINT": "Address of the Hub, for a mirror.",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1 keeps the Hub library's bars away; set where stderr is no terminal.",
+    "CUDA_VISIBLE_DEVICES": "The cards that CUDA shows; a run waits for the first of them.",
     "OLLAMA_HOST": "Address of the Ollama server; 127.0.0.1:11434 unless set.",
     "LMSTUDIO_MODELS": "Folder of LM Studio's models; ~/.lmstudio/models unless set.",
     "WANDB_PROJECT": "Project of the tracker wandb.",
