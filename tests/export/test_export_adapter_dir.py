@@ -42,6 +42,12 @@ def test_an_adapter_of_another_tool(tmp_path):
     assert (info.base_ref, info.base_revision, info.run_id, info.created) == ("acme/base", "abc", None, None)
 
 
+def test_the_revision_beside_a_folder_is_ignored_as_peft_does(tmp_path):
+    config = {"revision": "main", "base_model_name_or_path": str(tmp_path)}
+    info = AdapterInfo.read(write_adapter(tmp_path / "a", record=False, config=config))
+    assert (info.base_ref, info.base_revision) == (str(tmp_path), None)
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [

@@ -78,3 +78,13 @@ def test_an_incomplete_folder_is_named(base, damage, told):
 
 def test_two_revisions(base):
     assert code_of(lambda: resolve_base("a/b@x", "y")).code == "INPUT_VALIDATION_FAILED"
+
+
+@pytest.mark.parametrize("ref", ["tiny", "folder", "file"])
+def test_a_revision_of_what_has_none_is_refused(base, ref):
+    ref = {"tiny": "tiny", "folder": base, "file": base / "model.safetensors"}[ref]
+    error = code_of(lambda: resolve_base(ref, "abc"))
+    assert (error.code, error.details["cause"]) == ("DEP_MODEL_LOAD_FAILED", "no_revisions")
+    assert "has no revisions" in error.message
+    assert "--revision abc" in error.hint
+    assert resolve_base(ref, "").revision is None

@@ -157,10 +157,10 @@ def test_gguf_in_one_pass_runs_in_llama_cpp_as_peft_does(adapter, base):
     assert 'PARAMETER stop """<|im_end|>"""' in text
 
 
-def test_alone_our_own_f32_file_is_the_reference(adapter):
+def test_alone_our_own_file_is_the_reference(adapter):
     result = export(adapter, format="gguf", verify=True)
     assert result.quantization == "q4_k_m"
-    assert result.reference == "our own f32 GGUF of the same weights"
+    assert result.reference == "our own f16 GGUF of the same weights"
     assert "cannot be seen" in result.unchecked["computation"]
     assert result.kl is not None
     assert 0 < result.kl < 1.0
@@ -169,6 +169,34 @@ def test_alone_our_own_f32_file_is_the_reference(adapter):
         "tiny-base-law-Q4_K_M.export.json",
         "Modelfile",
     }
+
+
+def test_the_f16_reference_is_as_good_as_f32_and_never_checks_its_own_type(adapter):
+    result = export(adapter, format="gguf", quantization="f16", verify=True)
+    assert result.reference == "our own f32 GGUF of the same weights"
+    assert result.kl is not None
+    assert 0 < result.kl <= 1e-5  # what the f16 reference of a coarser file adds
+
+
+def test_where_f16_is_too_narrow_f32_is_the_reference_and_that_is_told(base, tmp_path):
+    wide = shutil.copytree(base, tmp_path / "wide")
+    tensors = load_file(wide / "model.safetensors")
+    name = "model.embed_tokens.weight"
+    tensors["lm_head.weight"] = tensors[
+        name
+    ].copy()  # untied: a token that no text holds changes no prediction
+    config = json.loads((wide / "config.json").read_text())
+    (wide / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    tensors[name] = tensors[name].astype(np.float32)
+    tensors[name][-1, 0] = 1e5
+    save_file(tensors, wide / "model.safetensors", metadata={"format": "pt"})
+    told: list[str] = []
+    result = export(
+        wide, format="gguf", quantization="q8_0", verify=True, output=tmp_path / "o", note=told.append
+    )
+    assert result.reference == "our own f32 GGUF of the same weights"
+    assert any("f32 takes its place" in line for line in told)
+    assert not list(result.path.parent.glob(".*"))
 
 
 def test_one_pass_writes_what_merge_and_convert_write(adapter):

@@ -127,6 +127,78 @@ def test_logits_of_another_model(written, tmp_path):
     assert "a stranger" in found.problems[0]
 
 
+def test_predictions_that_are_no_numbers_are_no_agreement(written):
+    folder, path = written
+    for number in (np.nan, np.inf):
+        found = verify(
+            path, lambda ids, x=number: np.full((len(ids), 500), x, np.float32), tokenizer_dir=folder
+        )
+        assert not found.verified
+        assert (found.kl, found.top1_agreement) == (None, None)
+        assert "no number" in found.problems[0]
+        json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_a_token_that_the_reference_rules_out_is_no_fault(written):
+    folder, path = written
+    whole = tiny_models.reference(folder)
+
+    def masked(ids):
+        logits = np.array(whole(ids), np.float32)
+        logits[:, logits.mean(0).argmin()] = -np.inf
+        return logits
+
+    found = verify(path, masked, tokenizer_dir=folder)
+    assert found.problems == ()
+    assert found.kl is not None
+    assert found.kl > 0
+
+
+def test_one_model_is_in_memory_at_a_time(written, tmp_path, monkeypatch):
+    import bp_export.verify.gguf as checks
+
+    folder, path = written
+    live, most = [], []
+    real = checks.open_runtime
+
+    def counted(*args, **kwargs):
+        runtime = real(*args, **kwargs)
+        live.append(runtime)
+        most.append(len(live))
+        close = runtime.close
+        runtime.close = lambda: (close(), live.remove(runtime))
+        return runtime
+
+    monkeypatch.setattr(checks, "open_runtime", counted)
+    assert verify(path, path, tokenizer_dir=folder).kl == 0.0
+    assert (most, live) == ([1, 1], [])
+
+
+def test_the_answer_of_the_server_is_read_as_json_would():
+    from bp_export.verify.runtime import log_probabilities
+
+    texts = ['"id":7', '\\"logprob":1', 'x"id', "}", "é\n", '"top_logprobs":', ""]
+    items = [
+        {"id": i, "token": t, "bytes": list(t.encode()), "logprob": -1.5e-7 * i - 0.25}
+        for i, t in reversed(list(enumerate(texts)))
+    ]
+    head = {"id": 99, "token": "a", "logprob": -9.0, "top_logprobs": items}
+    answer = json.dumps({"completion_probabilities": [head]}, separators=(",", ":")).encode()
+    assert log_probabilities(answer).tolist() == [
+        np.float32(p["logprob"]) for p in sorted(items, key=lambda p: p["id"])
+    ]
+    items[0]["logprob"] = None
+    row = log_probabilities(json.dumps({"top_logprobs": items}, separators=(",", ":")).encode())
+    assert np.isnan(row).tolist() == [False] * 6 + [True]
+    for wrong in (
+        b"",
+        b'{"top_logprobs":[{"id":1,"logprob":-1}]}',
+        b'{"top_logprobs":[{"id":0},{"id":0,"logprob":1}]}',
+    ):
+        with pytest.raises(ValueError, match="log-probabilities"):
+            log_probabilities(wrong)
+
+
 def test_a_gguf_file_as_reference_and_what_was_not_checked(written, tmp_path):
     folder, path = written
     with Checkpoint.open(folder) as source:

@@ -79,12 +79,13 @@ def resolve_base(
 
     Raises:
         BpError: `DEP_MODEL_LOAD_FAILED`, with `details["cause"]` one of not_found, revision_not_found, auth, gated,
-            forbidden, network, offline, disk, permission, invalid_id, entry_point; `INPUT_BASE_INCOMPLETE` where the
-            folder lacks its configuration or a shard.
+            forbidden, network, offline, disk, permission, invalid_id, entry_point, no_revisions (a folder or a
+            built-in model with a revision); `INPUT_BASE_INCOMPLETE` where the folder lacks its configuration or a shard.
     """
     text = os.fspath(ref)
     folder = Path(text).expanduser()
     if folder.is_dir() and ((folder / "config.json").is_file() or _looks_like_path(text)):
+        _refuse_revision(text, revision, "a folder")
         return ResolvedBase(_complete(folder.resolve(), weights=weights), text, None, "path")
     if folder.is_file() and folder.suffix == ".safetensors":
         return resolve_base(folder.parent, revision, token, weights=weights)
@@ -98,6 +99,7 @@ def resolve_base(
 
     offered = _entry_points()
     if text in offered:
+        _refuse_revision(text, revision, "a built-in model")
         return ResolvedBase(
             _complete(_load_entry_point(text, offered[text]), weights=weights), text, None, "entry_point"
         )
@@ -119,6 +121,18 @@ def resolve_base(
             "name a folder or a Hub id (owner/name)",
         )
     return _from_hub(repo_id, revision, token, weights=weights)
+
+
+def _refuse_revision(text: str, revision: str | None, what: str) -> None:
+    """A revision that cannot be followed is refused: ignored, it would be recorded as if it had been."""
+    if revision:
+        raise _failed(
+            text,
+            "no_revisions",
+            f"{what} has no revisions: {text} was named with revision {revision}",
+            "leave the revision out (where an adapter names it: backprop export ADAPTER --base-model FOLDER), or fetch"
+            f" it from the Hub and name its folder: hf download OWNER/NAME --revision {revision}",
+        )
 
 
 def has_weights(folder: Path) -> bool:

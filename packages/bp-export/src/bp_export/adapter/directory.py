@@ -129,7 +129,9 @@ class AdapterInfo:
         return cls(
             path=folder,
             base_ref=base.get("ref") or peft.get("base_model_name_or_path") or None,
-            base_revision=base.get("revision") or (None if base.get("ref") else peft.get("revision")) or None,
+            base_revision=base.get("revision")
+            or (None if base.get("ref") or _is_folder(peft) else peft.get("revision"))
+            or None,
             base_config_sha256=base.get("config_sha256"),
             peft=peft,
             extra={k: v for k, v in own.items() if k not in known},
@@ -248,6 +250,11 @@ def write(
     )
     write_json(folder / FILE, info.to_json())
     return AdapterInfo.read(folder) if (folder / "adapter_config.json").is_file() else info
+
+
+def _is_folder(peft: Mapping[str, Any]) -> bool:
+    """Whether PEFT's base is a folder: PEFT ignores a revision beside it, and so must who reads its files."""
+    return Path(str(peft.get("base_model_name_or_path") or "")).expanduser().is_dir()
 
 
 def config_sha256(base: str | os.PathLike[str]) -> str:

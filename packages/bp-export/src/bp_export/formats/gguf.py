@@ -14,7 +14,7 @@ from bp_export.formats.description import general_keys, write_modelfile
 from bp_export.formats.estimate import make_plan
 from bp_export.formats.places import gguf_path, unchecked
 from bp_export.formats.prepared import Prepared, Progress, Tell, Written
-from bp_export.formats.readback import check_gguf
+from bp_export.formats.readback import check_gguf, own_reference_type
 from bp_export.formats.settings import ExportSettings
 from bp_export.gguf.computes import told
 from bp_export.gguf.plan import plan_gguf
@@ -33,7 +33,8 @@ def prepare_gguf(inputs: Inputs, s: ExportSettings, reserve: int) -> Prepared:
         config = dict(source.config)
         planned = plan_gguf(source, config, inputs.tokenizer, s.quantization, general=general)
     vocabulary = 40 * len(planned.keys.get("tokenizer.ggml.tokens") or ())
-    reference_bytes = planned.parameters * 4 if s.verify and s.quantization != "f32" else 0
+    width = 4 if own_reference_type(s.quantization) == "f32" else 2
+    reference_bytes = planned.parameters * width if s.verify and s.quantization != "f32" else 0
     plan = make_plan(
         path,
         kind=s.quantization,

@@ -106,7 +106,7 @@ def export(
     Args:
         adapter: adapter directory, several, or a whole model's directory.
         reference: logits of the same model, ids → (T, V), or a GGUF file, to compare with under `verify`; without one
-            our own f32 GGUF serves, and the result says so.
+            our own GGUF serves (f16, f32 for f16 and bf16 files), and the result says so.
         token: Hub token for a private or gated base; HF_TOKEN or the saved login unless given.
         note: called with one line for people at a time.
         progress: called with (bytes done, bytes of all).

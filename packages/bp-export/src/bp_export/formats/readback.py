@@ -1,8 +1,10 @@
 """Reading a written GGUF file back, and the figures that go into the result.
 
 - Always: structure, values against the source, vocabulary and template against the tokenizer's files.
-- With `verify`: token ids and predictions in llama.cpp. Without a reference from the caller our own f32 file is made
-  for the comparison and removed again; the result names the reference.
+- With `verify`: token ids and predictions in llama.cpp. Without a reference from the caller a file of our own is made
+  for the comparison and removed again; the result names it. It is f16 where the checked file is coarser than that: half
+  the bytes, and some 1e-6 nats from f32 (bf16 is 1e-4, for llama.cpp rounds what it multiplies to the file's type).
+  Where f16 overflows, in a weight or while computing, f32 takes its place and that is told.
 - An adapter's file is compared, under `verify`, on our own f32 file of its base with our own f32 file of the merged model.
 - A file that is wrong never gets its name: it is set aside as `NAME.rejected`, and the error says what is wrong with it.
 """
@@ -24,7 +26,7 @@ from bp_export.verify.delta import survival
 if TYPE_CHECKING:
     from bp_export.verify.gguf import VerifyResult
 
-OWN_REFERENCE = "our own f32 GGUF of the same weights"
+OWN_REFERENCE = "our own {} GGUF of the same weights"
 SHARED_FAULT = (
     "the reference was written by the same code: a fault of the architecture's graph or of its keys is in both and"
     " cannot be seen; only logits of the model itself (verify(reference=…)) show it"
@@ -51,28 +53,42 @@ def check_gguf(
     from bp_export.verify.gguf import verify
     from bp_export.verify.runtime import available
 
-    with contextlib.ExitStack() as stack:
-        name = ""
-        if s.verify and reference is None and available() is not None:
-            name = OWN_REFERENCE
-            if s.quantization == "f32":
-                reference, name = file, "the file itself (f32)"
-            else:
-                reference = stack.enter_context(_scratch(inputs, s, source, final, "reference", config, tell))
-        found = verify(
+    def check(against: Any, name: str = "") -> VerifyResult:
+        return verify(
             file,
-            reference,
+            against,
             source=source,
             config=config,
             tokenizer_dir=inputs.tokenizer,
             runtime=s.verify,
             reference_name=name,
         )
+
+    own = s.verify and reference is None and available() is not None
+    if not own:
+        found = check(reference)
+    elif s.quantization == "f32":
+        found = check(file, "the file itself (f32)")
+    else:
+        found = None
+        if own_reference_type(s.quantization) == "f16":
+            try:
+                with _scratch(inputs, s, source, final, "reference", config, tell, "f16") as half:
+                    found = check(half, OWN_REFERENCE.format("f16"))
+            except BpError as error:
+                if error.code != "INPUT_TENSOR_NOT_FINITE":
+                    raise
+            if found is None or (found.reference is not None and found.kl is None):
+                found = None
+                tell("f16 is too narrow for this model to compare with: f32 takes its place")
+        if found is None:
+            with _scratch(inputs, s, source, final, "reference", config, tell, "f32") as whole:
+                found = check(whole, OWN_REFERENCE.format("f32"))
     _accept(found, file, final)
     unchecked = dict(found.unchecked)
     if not s.verify:
         unchecked |= dict.fromkeys(_RUNTIME_FIELDS, "not asked for: add --verify")
-    elif found.kl is not None and name:
+    elif found.kl is not None and own:
         unchecked["computation"] = SHARED_FAULT
     delta, warnings = None, list(getattr(source, "notes", ()))
     if inputs.adapters:
@@ -120,7 +136,7 @@ def check_gguf_lora(
                 whole = stack.enter_context(_scratch(inputs, s, base, final, "base", config, tell))
             name = ""
             if reference is None:
-                name = OWN_REFERENCE
+                name = OWN_REFERENCE.format("f32")
                 with inputs.weights() as merged:
                     reference = stack.enter_context(
                         _scratch(inputs, s, merged, final, "reference", config, tell)
@@ -143,9 +159,14 @@ def check_gguf_lora(
         why = "no llama.cpp runtime: pip install 'bp-export[verify]'"
     figures = _figures(found)
     missed = {k: why for k in _RUNTIME_FIELDS if figures[k] is None}
-    if figures["reference"] == OWN_REFERENCE:
+    if figures["reference"] == OWN_REFERENCE.format("f32"):
         missed["computation"] = SHARED_FAULT
     return Written(found.tensors, figures, missed)
+
+
+def own_reference_type(quantization: str) -> str:
+    """The number type of the file that one of this quantization is compared with: twice as fine at least."""
+    return "f32" if quantization in ("f32", "f16", "bf16") else "f16"
 
 
 @contextlib.contextmanager
@@ -157,14 +178,15 @@ def _scratch(
     role: str,
     config: dict[str, Any],
     tell: Callable[[str], None],
+    kind: str = "f32",
 ) -> Iterator[Path]:
-    """An f32 file to compare with, removed afterwards."""
+    """A file to compare with, removed afterwards."""
     from bp_export.gguf.write import write_gguf
 
-    path = final.with_name(f".{final.stem}.{role}-f32.gguf")
-    tell(f"writing an f32 file of the {'base' if role == 'base' else 'same weights'} to compare with")
+    path = final.with_name(f".{final.stem}.{role}-{kind}.gguf")
+    tell(f"writing an {kind} file of the {'base' if role == 'base' else 'same weights'} to compare with")
     try:
-        write_gguf(source, config, inputs.tokenizer, path, "f32", threads=s.threads)
+        write_gguf(source, config, inputs.tokenizer, path, kind, threads=s.threads)
         yield path
     finally:
         path.unlink(missing_ok=True)

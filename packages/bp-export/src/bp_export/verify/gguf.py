@@ -6,6 +6,7 @@
 - Against the tokenizer's own files: tokens, merges, special ids, flags, template; with a llama.cpp runtime its token
   ids against the `tokenizers` library's, on texts where tokenizers disagree.
 - Against a reference of logits that the caller passes: top-1 agreement and mean KL(reference ‖ file) in nats.
+- One model is in memory at a time: what the file predicts is kept, and its runtime closed, before a reference opens.
 - What was not checked is None, and `unchecked` says why.
 """
 
@@ -68,7 +69,7 @@ class VerifyResult:
         token_ids_equal: llama.cpp's ids equal the tokenizers library's on every text.
         token_texts: texts compared, with and without special tokens.
         top1_agreement: share of positions with the same most probable token.
-        kl: mean KL(reference ‖ file), nats.
+        kl: mean KL(reference ‖ file), nats; None beside a `reference` where a prediction was no number.
         positions: positions compared.
         reference: what the logits were compared with.
         runtime: the llama.cpp that ran.
@@ -303,24 +304,41 @@ def _run(
         unchecked |= dict.fromkeys(("token_ids_equal", "top1_agreement", "kl"), why)
         return {}
     found: dict[str, Any] = {"runtime": live.name}
+    ids: list[list[int]] = []
+    predicted: list[np.ndarray] = []
     try:
         if tokenizer_dir is None:
             unchecked |= {"token_ids_equal": "no tokenizer files were given"}
         else:
             found |= _check_token_ids(live, tokenizer_dir, texts[0], problems)
-        if reference is None:
-            unchecked |= dict.fromkeys(("top1_agreement", "kl"), "no reference was given")
-        else:
-            name = reference_name or (
-                f"{reference} in llama.cpp" if isinstance(reference, Path) else "the caller's logits"
-            )
+        if reference is not None:
             ids = [live.tokenize(p)[: context - 1] for p in texts[1]]
-            found |= {**_compare(live, reference, ids, file, context), "reference": name}
-            limit = KL_LIMITS.get(str(file_quantization(file)), 2.5)
-            if not found["kl"] <= limit:
-                problems.append(f"KL {found['kl']:.3g} nats against {name}; at most {limit:g} is expected")
+            predicted = _predict(live.logits, ids, file)
     finally:
         live.close()
+    if reference is None:
+        unchecked |= dict.fromkeys(("top1_agreement", "kl"), "no reference was given")
+        return found
+    if isinstance(reference, Path):
+        other = open_runtime(reference, context=context)
+        assert other is not None
+        try:
+            expected = _predict(other.logits, ids, file)
+        finally:
+            other.close()
+    else:
+        logits = reference
+        expected = _predict(lambda i, start: np.asarray(logits(i), np.float32)[start:], ids, file)
+    name = reference_name or (
+        f"{reference} in llama.cpp" if isinstance(reference, Path) else "the caller's logits"
+    )
+    found |= {**_compare(expected, predicted), "reference": name}
+    limit = KL_LIMITS.get(str(file_quantization(file)), 2.5)
+    if not np.isfinite(found["kl"]):
+        found |= {"kl": None, "top1_agreement": None}
+        problems.append(f"it or {name} predicts what is no number in llama.cpp")
+    elif found["kl"] > limit:
+        problems.append(f"KL {found['kl']:.3g} nats against {name}; at most {limit:g} is expected")
     return found
 
 
@@ -356,33 +374,31 @@ def _check_token_ids(
     return {"token_ids_equal": not wrong, "token_texts": len(texts)}
 
 
-def _compare(
-    live: Runtime, reference: Logits | Path, prompts: Sequence[list[int]], file: GgufFile, context: int
-) -> dict[str, Any]:
-    """Top-1 agreement and mean KL over the last positions of each prompt."""
+def _predict(
+    logits: Callable[[list[int], int], np.ndarray], prompts: Sequence[list[int]], file: GgufFile
+) -> list[np.ndarray]:
+    """Logits over the last positions of each prompt, (T, V) each."""
     width = file.tensors["token_embd.weight"].shape[0]
     each = max(4, min(24, _POSITION_BUDGET // width // max(1, len(prompts))))
-    other = open_runtime(reference, context=context) if isinstance(reference, Path) else None
+    return [logits(ids, max(0, len(ids) - each)) for ids in prompts]
+
+
+def _compare(expected: Sequence[np.ndarray], predicted: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Top-1 agreement and mean KL(expected ‖ predicted); a KL that is no number stays NaN."""
     agree: list[bool] = []
     kls: list[float] = []
-    try:
-        for ids in prompts:
-            start = max(0, len(ids) - each)
-            if other is not None:
-                expected = other.logits(ids, start)
-            else:
-                assert callable(reference)
-                expected = np.asarray(reference(ids), np.float32)[start:]
-            p = log_softmax(expected)
-            q = log_softmax(live.logits(ids, start)[:, : p.shape[1]])
-            agree += list(p.argmax(-1) == q.argmax(-1))
-            kls += list((np.exp(p) * (p - q)).sum(-1))
-    finally:
-        if other is not None:
-            other.close()
+    for wanted, given in zip(expected, predicted, strict=True):
+        with np.errstate(invalid="ignore"):  # an infinite logit: NaN from here on, refused by the caller
+            p = log_softmax(wanted)
+            q = log_softmax(given[:, : p.shape[1]])
+        agree += list(p.argmax(-1) == q.argmax(-1))
+        weight = np.exp(p)
+        gap = np.subtract(p, q, out=np.zeros_like(p), where=weight > 0)  # 0 · (−∞ − q) is 0: a masked token
+        kls += list((weight * gap).sum(-1))
+    kl = float(np.mean(kls))
     return {
         "top1_agreement": float(np.mean(agree)),
-        "kl": max(0.0, float(np.mean(kls))),
+        "kl": 0.0 if kl < 0 else kl,
         "positions": len(kls),
     }
 
