@@ -1,8 +1,9 @@
-"""What is wrong is told before torch is imported: every command with a wrong input of its own."""
+"""What is wrong is told before torch, or anything else that is slow to load: each command with a wrong input of its own."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,10 +20,25 @@ for line in json.load(sys.stdin):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(line)
-    heavy = [m for m in ("torch", "transformers", "peft") if m in sys.modules]
+    heavy = [m for m in sys.argv[1:] if m in sys.modules]
     print(json.dumps({"code": int(code), "heavy": heavy, "out": out.getvalue(), "err": err.getvalue()}))
 """
 DATA = '{"prompt": "Why?", "completion": "So."}\n' * 3
+# each costs as much as the interpreter and click together, or several times that
+SLOW = (
+    *(
+        "torch",
+        "transformers",
+        "peft",
+        "datasets",
+        "pyarrow",
+        "huggingface_hub",
+        "tokenizers",
+        "safetensors",
+        "gguf",
+    ),
+    *("numpy", "httpx", "pydantic", "structlog", "rich", "yaml", "jinja2", "psutil", "pynvml", "asyncio"),
+)
 NO_JSON = ("completion", "export-runs", "ui")
 TRAIN = ("train", "-d", "data.jsonl", "-m", "tiny")
 # command line → what is told
@@ -72,23 +88,35 @@ WRONG = {
 }
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """What each command line told, in one process."""
-    folder = tmp_path_factory.mktemp("place")
-    (folder / "data.jsonl").write_text(DATA)
-    shutil.copytree(Path(__file__).parents[1] / "corpus" / "adapter-0.1.0", folder / "adapter")
-    lines = [[*a, *([] if a[0] in NO_JSON else ["--json"])] for a in WRONG]
+def tell(folder, lines, heavy):
+    """What each command line told in one process, and which of the modules were loaded by then."""
+    lines = [[*a, *([] if a[0] in NO_JSON else ["--json"])] for a in lines]
     done = subprocess.run(
-        [sys.executable, "-c", PROBE],
+        [sys.executable, "-c", PROBE, *heavy],
         input=json.dumps(lines),
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=300,
         check=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith("BACKPROPAGATE_")},
     )
-    return dict(zip(WRONG, map(json.loads, done.stdout.splitlines()), strict=True))
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A place with a dataset and an adapter."""
+    made = tmp_path_factory.mktemp("place")
+    (made / "data.jsonl").write_text(DATA)
+    shutil.copytree(Path(__file__).parents[1] / "corpus" / "adapter-0.1.0", made / "adapter")
+    return made
+
+
+@pytest.fixture(scope="module")
+def told(folder):
+    """What each command line told, in one process."""
+    return dict(zip(WRONG, tell(folder, WRONG, ("torch", "transformers", "peft")), strict=True))
 
 
 @pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
@@ -100,6 +128,35 @@ def test_a_wrong_input_is_told_before_torch_is_loaded(told, arguments):
         assert f"[{WRONG[arguments]}]" in found["err"] or "Usage: " in found["err"]
     else:
         assert json.loads(found["out"])["error"]["code"] == WRONG[arguments], found["err"]
+
+
+# in this order in one process: what one of them loads shows in it and in all that follow
+CHEAP = {
+    ("show-run", "nobody"): "INPUT_RUN_NOT_FOUND",
+    ("resume", "nobody"): "INPUT_RUN_NOT_FOUND",
+    ("replay", "nobody"): "INPUT_RUN_NOT_FOUND",
+    ("generate", "./no/adapter", "Why?"): "INPUT_ADAPTER_INVALID",
+    ("generate", "nobody", "Why?"): "INPUT_RUN_NOT_FOUND",
+    ("export", "./no/adapter"): "INPUT_ADAPTER_INVALID",
+    ("export", "nobody"): "INPUT_RUN_NOT_FOUND",
+    ("merge", "inspect", "./no/adapter"): "INPUT_ADAPTER_INVALID",
+    ("merge", "compare", "./no/a", "./no/b"): "INPUT_ADAPTER_INVALID",
+    ("push", "./no/adapter", "--repo", "a/b"): "INPUT_VALIDATION_FAILED",
+    ("push", "nobody", "--repo", "a/b"): "INPUT_RUN_NOT_FOUND",
+    ("ollama", "register", "./no.gguf"): "INPUT_VALIDATION_FAILED",
+    ("train", "-d", "no.jsonl", "-m", "tiny"): "INPUT_DATASET_NOT_FOUND",
+    ("train", "-m", "tiny"): "INPUT_DATA_MISSING",
+    (*TRAIN, "--learning-rate", "-1"): "CONFIG_INVALID_SETTING",
+    (*TRAIN, "--steps", "3", "--epochs", "1"): "CONFIG_CONFLICT",
+    (*TRAIN, "--config", "no.toml"): "CONFIG_FILE_UNREADABLE",
+    (*TRAIN, "--run-id", "a/b"): "CONFIG_INVALID_SETTING",
+}
+
+
+def test_a_wrong_input_is_told_before_anything_slow_is_loaded(folder):
+    for arguments, told in zip(CHEAP, tell(folder, CHEAP, SLOW), strict=True):
+        assert CHEAP[arguments] in told["out"], told
+        assert told["heavy"] == [], arguments
 
 
 def test_every_command_has_a_wrong_input():

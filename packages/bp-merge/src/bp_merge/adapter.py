@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from bp_merge.adapter_folder import CONFIG, PREFIX, WEIGHTS, write_adapter
+from bp_merge.adapter_place import invalid, refuse_no_folder
 from bp_merge.casts import FLOATS, to_f32
 from bp_merge.common import BpError
 from bp_merge.experts import cached, expert_parts, pattern_key
@@ -77,12 +78,6 @@ _TOKENS = re.compile(r"(?P<module>.+?)(?:\.token_adapter)?\.trainable_tokens_del
 _COPY = re.compile(r"\.modules_to_save(?:\.[^.]+(?=\.))?\.")  # the adapter's own name may follow
 _BEFORE = re.compile(r"\.original_module\.")
 _WRAPPERS = re.compile(r"(?:\.token_adapter|\.base_layer)+\.")
-
-
-def _invalid(path: Path, why: str) -> BpError:
-    return BpError(
-        "INPUT_ADAPTER_INVALID", f"{path}: {why}", f"save the adapter again, then: bp-merge inspect {path}"
-    )
 
 
 def _unsupported(path: Path | str, why: str) -> BpError:
@@ -163,11 +158,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = read_json(folder / CONFIG)
     except FileNotFoundError:
-        raise _invalid(folder, f"there is no {CONFIG}") from None
+        raise invalid(folder, f"there is no {CONFIG}") from None
     except (OSError, ValueError) as error:
-        raise _invalid(folder, f"{CONFIG} cannot be read ({error})") from None
+        raise invalid(folder, f"{CONFIG} cannot be read ({error})") from None
     if not isinstance(config, dict):
-        raise _invalid(folder, f"{CONFIG} is no object")
+        raise invalid(folder, f"{CONFIG} is no object")
     if config.get("peft_type") != "LORA":
         raise _unsupported(folder, f"peft_type is {config.get('peft_type')!r}, not LORA")
     for key, value in config.items():
@@ -175,9 +170,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
             raise _unsupported(folder, f"{key} = {value!r} changes what the adapter computes, or is unknown")
     targets = config.get("target_modules")
     if not (targets is None or isinstance(targets, str) or _texts(targets)):
-        raise _invalid(folder, "target_modules is neither a text nor a list of texts")
+        raise invalid(folder, "target_modules is neither a text nor a list of texts")
     if not (config.get("target_parameters") is None or _texts(config["target_parameters"])):
-        raise _invalid(folder, "target_parameters is no list of texts")
+        raise invalid(folder, "target_parameters is no list of texts")
     init = config.get("init_lora_weights", True)
     if isinstance(init, str):
         init = init.lower()
@@ -191,15 +186,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
     for key in ("rank_pattern", "alpha_pattern"):
         found = config.get(key) or {}
         if not isinstance(found, dict):
-            raise _invalid(folder, f"{key} is no object")
+            raise invalid(folder, f"{key} is no object")
         numbers += found.values()
         for pattern in found:
             try:
                 re.compile(pattern)
             except re.error:
-                raise _invalid(folder, f"{key}: {pattern!r} is no regular expression") from None
+                raise invalid(folder, f"{key}: {pattern!r} is no regular expression") from None
     if not all(type(n) in (int, float) and abs(n) < 1e18 for n in numbers):  # false for NaN
-        raise _invalid(folder, "r, lora_alpha and the patterns must be finite numbers")
+        raise invalid(folder, "r, lora_alpha and the patterns must be finite numbers")
     return config
 
 
@@ -208,13 +203,12 @@ def _texts(values: Any) -> bool:
 
 
 def _load(cls: type[Adapter], folder: Path) -> Adapter:
-    if not folder.is_dir():
-        raise _invalid(folder, "there is no such folder")
+    refuse_no_folder(folder)
     config = _read_config(folder)
     weights = folder / WEIGHTS
     if not weights.is_file():
         pickled = (folder / "adapter_model.bin").is_file()
-        raise _invalid(folder, f"there is no {WEIGHTS}" + (" (a pickle is not read)" if pickled else ""))
+        raise invalid(folder, f"there is no {WEIGHTS}" + (" (a pickle is not read)" if pickled else ""))
     infos, _ = read_header(weights)
     parts: dict[str, dict[str, TensorInfo]] = collections.defaultdict(dict)
     full: dict[str, TensorInfo] = {}
@@ -241,19 +235,19 @@ def _load(cls: type[Adapter], folder: Path) -> Adapter:
             _whole(folder, full, copies, name, info)
             continue
         if slot in parts[found["module"]]:
-            raise _invalid(folder, f"{found['module']} has two tensors {slot}")
+            raise invalid(folder, f"{found['module']} has two tensors {slot}")
         parts[found["module"]][slot] = info
     full = {**copies, **full}
     experts = expert_parts(
         config,
         parts,
         lambda key: _pattern(config.get("rank_pattern"), key, config.get("r", 8)),
-        lambda why: _invalid(folder, why),
+        lambda why: invalid(folder, why),
     )
     for name, slots in parts.items():
         _check_module(folder, config, name, slots)
     if not (parts or experts or full or tokens):
-        raise _invalid(folder, "it holds no tensor")
+        raise invalid(folder, "it holds no tensor")
 
     def read(info: TensorInfo, start: int = 0, stop: int | None = None) -> np.ndarray:
         reader = Reader(weights)
@@ -310,7 +304,7 @@ def _whole(
     plain = _WRAPPERS.sub(".", bare)
     target = copies if bare != name else full
     if plain in target:
-        raise _invalid(folder, f"it has two tensors {plain}")
+        raise invalid(folder, f"it has two tensors {plain}")
     target[plain] = info
 
 
@@ -320,12 +314,12 @@ def _check_module(
     embedding = "EA" in slots or "EB" in slots
     left, right = ("EB", "EA") if embedding else ("B", "A")
     if left not in slots or right not in slots or (embedding and {"A", "B"} & set(slots)):
-        raise _invalid(folder, f"{name} lacks one of its two factors")
+        raise invalid(folder, f"{name} lacks one of its two factors")
     a, b = slots[right].shape, slots[left].shape
     if len(a) != 2 or len(b) != 2:
         raise _unsupported(folder, f"{name} is a convolution: factors {b} and {a}")
     if a[0] != b[1] or 0 in (*a, *b):
-        raise _invalid(folder, f"{name}: B {b} and A {a} do not multiply")
+        raise invalid(folder, f"{name}: B {b} and A {a} do not multiply")
     key = pattern_key(config, name)
     rank = _pattern(config.get("rank_pattern"), key, config.get("r", 8))
     if rank != a[0] and key != name:
@@ -333,9 +327,9 @@ def _check_module(
             folder, f"{key} is no parameter of two dimensions, which alone is read under this name"
         )
     if rank != a[0]:
-        raise _invalid(folder, f"{name} has rank {a[0]}, its configuration says {rank}")
+        raise invalid(folder, f"{name} has rank {a[0]}, its configuration says {rank}")
     for slot in ("magnitude", "bias"):
         if slot in slots and math.prod(slots[slot].shape) != b[0]:
-            raise _invalid(folder, f"{name}: {slot} has the shape {slots[slot].shape}, outputs are {b[0]}")
+            raise invalid(folder, f"{name}: {slot} has the shape {slots[slot].shape}, outputs are {b[0]}")
     if bool(config.get("use_dora")) != ("magnitude" in slots):
-        raise _invalid(folder, f"{name}: use_dora and the stored magnitudes contradict each other")
+        raise invalid(folder, f"{name}: use_dora and the stored magnitudes contradict each other")

@@ -220,6 +220,10 @@ def methods(names: tuple[str, ...], sink: Sink) -> None:
 @output_options
 def inspect(path: Path, sink: Sink) -> None:
     """Show what an adapter or a checkpoint holds."""
+    from bp_merge.adapter_place import refuse_no_folder
+
+    if not path.is_file():
+        refuse_no_folder(path)  # before numpy is loaded
     from bp_merge.inspection import describe
     from bp_merge.inspection import inspect as run
 
@@ -233,6 +237,10 @@ def inspect(path: Path, sink: Sink) -> None:
 @output_options
 def compare(a: Path, b: Path, sink: Sink) -> None:
     """Compare two adapters: cosine, norms and principal angles, per module and overall."""
+    from bp_merge.adapter_place import refuse_no_folder
+
+    refuse_no_folder(a)
+    refuse_no_folder(b)
     from bp_merge.adapter import Adapter
     from bp_merge.comparison import compare as run
 

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from typing import Any
 
@@ -49,6 +48,8 @@ def card_name(backend: str = "auto", *, nvml: Any = None) -> str:
 
 def _cpu_build() -> bool:
     """Whether the torch that is installed says in its version that it cannot use a card."""
+    import importlib.metadata  # a tenth of what a refusal costs, and no refusal asks for a card
+
     try:
         return importlib.metadata.version("torch").endswith("+cpu")
     except importlib.metadata.PackageNotFoundError:

@@ -49,7 +49,7 @@ LOCK_WAIT = 0.5  # seconds that one background commit waits for another process'
 MAX_WAITING = 500_000  # rows
 _CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 
-log = logs.get("bp_core.runs.store")
+LOGGER = "bp_core.runs.store"
 
 _Op = tuple[str, Callable[[sqlite3.Connection], object]]
 
@@ -227,7 +227,7 @@ class Run:
         if not _CODE.fullmatch(code):
             raise ValueError(f"an event's code is made of capitals, digits and underscores, not {code!r}")
         step, now, kept = self.step, time.time(), plain(details)
-        log.info(message, code=code, step=step)
+        logs.get(LOGGER).info(message, code=code, step=step)
         self._add("event", lambda db: insert_event(db, self.run_id, step, code, message, now, kept))
 
     def artifact(self, kind: str, path: str | Path, **meta: Any) -> None:
@@ -422,14 +422,16 @@ class Run:
             except (sqlite3.Error, OSError, BpError) as error:
                 failed = self._coded(error)
                 if self.problem is None:
-                    log.warning("the run store cannot be written, values wait in memory: %s", failed.message)
+                    logs.get(LOGGER).warning(
+                        "the run store cannot be written, values wait in memory: %s", failed.message
+                    )
                 self.problem = failed
                 self._close_db()
                 with self._lock:
                     self._waiting.extendleft(reversed(batch))
                 return False
             if self.problem is not None:
-                log.warning("the run store can be written again")
+                logs.get(LOGGER).warning("the run store can be written again")
             self.problem = None
             return True
 

@@ -1,7 +1,8 @@
 """Resolution of settings: default < backprop.toml < .env < environment < keyword or flag.
 
-- pydantic-settings finds the values of each source; what they mean and which are refused is said by
-  `bp_merge.common.read` alone, for every source alike.
+- pydantic-settings finds the values among variables; what they mean and which are refused is said by
+  `bp_merge.common.read` alone, for every source alike. It is loaded where a variable of ours or a `.env` file is there:
+  what is wrong on a command line is told without it.
 - A source is kept apart until the merge, so that every value knows where it came from.
 - A key that no knob has is refused with the nearest one; nothing is ignored silently.
 """
@@ -10,57 +11,19 @@ from __future__ import annotations
 
 import os
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bp_merge.common import BpError, knobs, read, unknown
-from pydantic import Field
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
 
-from bp_core.settings.knobs import (
-    GROUPS,
-    KEYWORDS,
-    DataSettings,
-    LoraSettings,
-    MethodSettings,
-    ModelSettings,
-    SafetySettings,
-    Settings,
-    TrackingSettings,
-    TrainingSettings,
-    group_of,
-)
+from bp_core.settings.knobs import GROUPS, KEYWORDS, Settings, group_of
 from bp_core.settings.variables import PREFIX, is_known
 
 CONFIG_FILE = "backprop.toml"
 CODE, HELP = "CONFIG_INVALID_SETTING", "backprop train"  # of a refusal: its code, and the command that helps
 _FULL_NAMES = [f"{g}.{k.name}" for g, c in GROUPS.items() for k in knobs(c)]
-
-
-class _Tree(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid")
-
-    model: ModelSettings = Field(default_factory=ModelSettings)
-    data: DataSettings = Field(default_factory=DataSettings)
-    method: MethodSettings = Field(default_factory=MethodSettings)
-    lora: LoraSettings = Field(default_factory=LoraSettings)
-    training: TrainingSettings = Field(default_factory=TrainingSettings)
-    safety: SafetySettings = Field(default_factory=SafetySettings)
-    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
-
-    @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)  # the sources were read one by one and merged before
 
 
 def resolve(
@@ -84,23 +47,14 @@ def resolve(
             "CONFIG_FILE_UNREADABLE", f"there is no file {config_file}", "backprop train --show-config"
         )
     try:
-        from_file = TomlConfigSettingsSource(_Tree, file)() if file.is_file() else {}
-    except ValueError as error:  # tomllib.TOMLDecodeError
+        from_file = tomllib.loads(file.read_bytes().decode()) if file.is_file() else {}
+    except ValueError as error:  # no TOML, or no UTF-8
         raise BpError("CONFIG_FILE_UNREADABLE", f"{file.name}: {error}", f"correct {file.name}") from None
-    dotenv_file = folder / ".env"
-    dotenv = DotEnvSettingsSource(_Tree, env_file=dotenv_file)
     return _merged(
         [
             (file.name, _by_group(from_file, file.name)),
-            (".env", _from_environment(dotenv(), dict(dotenv.env_vars), ".env")),
-            (
-                "environment",
-                _from_environment(
-                    EnvSettingsSource(_Tree)(),
-                    {k.lower(): v for k, v in os.environ.items()},
-                    "the environment",
-                ),
-            ),
+            (".env", _from_dotenv(folder / ".env")),
+            ("environment", _from_process()),
             ("given", _from_keywords(given or {})),
         ]
     )
@@ -140,6 +94,25 @@ def _by_group(tree: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
             raise BpError(CODE, f"{where}: {group} must be a table", f"write [{group}] in {where}")
         out[group] = _read(group, values, where)
     return out
+
+
+def _from_dotenv(file: Path) -> dict[str, dict[str, Any]]:
+    if not file.is_file():
+        return {}
+    from bp_core.settings.variable_sources import of_dotenv
+
+    tree, variables = of_dotenv(file)
+    return _from_environment(tree, variables, ".env")
+
+
+def _from_process() -> dict[str, dict[str, Any]]:
+    variables = {k.lower(): v for k, v in os.environ.items()}
+    tree: Mapping[str, Any] = {}
+    if any(name.startswith(PREFIX.lower()) for name in variables):
+        from bp_core.settings.variable_sources import of_process
+
+        tree = of_process()
+    return _from_environment(tree, variables, "the environment")
 
 
 def _from_environment(

@@ -6,6 +6,7 @@
 - The run id is process-wide, not a context variable: a monitor thread's lines belong to the run too.
 - Other libraries' records (transformers, torch, warnings) pass the same formatters; below WARNING they are left out
   unless the level is DEBUG.
+- structlog is loaded with the first line: most commands say none, and it costs several times what click does.
 - A log file that cannot be written (full disk) is told once on stderr and never stops the program.
 
     log = logs.get("bp_core.trainer")
@@ -16,6 +17,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -25,8 +27,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
-
-import structlog
 
 from bp_core.errors import BpError
 from bp_core.support.files import dumps, plain
@@ -44,6 +44,8 @@ _settings: dict[str, Any] = {"level": "WARNING", "format": "console", "file": No
 
 def get(name: str = "bp_core") -> Any:
     """A structlog logger: `log.info("event", key=value)`."""
+    import structlog
+
     return structlog.wrap_logger(
         logging.getLogger(name),
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -103,7 +105,7 @@ def configure(
                 f"put --{name.replace(' ', '-')} {allowed[1]} before the name of the command",
             )
     sink = logging.StreamHandler(stream or sys.stderr)
-    sink.setFormatter(_formatter(fmt, colours=fmt == "console" and _coloured(sink.stream)))
+    sink.setFormatter(_Formatter(fmt, colours=fmt == "console" and _coloured(sink.stream)))
     wanted: list[logging.Handler] = [sink]
     if file is not None:
         wanted.append(_file_handler(Path(file)))
@@ -201,11 +203,28 @@ def _file_handler(path: Path) -> logging.Handler:
         raise BpError(
             "STATE_LOG_UNWRITABLE", f"cannot write {path}: {error.strerror or error}", f"ls -ld {path.parent}"
         ) from error
-    handler.setFormatter(_formatter("json", colours=False))
+    handler.setFormatter(_Formatter("json", colours=False))
     return handler
 
 
-def _formatter(fmt: str, *, colours: bool) -> logging.Formatter:
+class _Formatter(logging.Formatter):
+    """structlog's formatter, made for the first line."""
+
+    def __init__(self, fmt: str, *, colours: bool) -> None:
+        super().__init__()
+        self._how = (fmt, colours)
+
+    @functools.cached_property
+    def _made(self) -> logging.Formatter:
+        return _formatter(*self._how)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._made.format(record)
+
+
+def _formatter(fmt: str, colours: bool) -> logging.Formatter:
+    import structlog
+
     last: list[Any] = [_json] if fmt == "json" else [_console(colours)]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, _take_over],

@@ -285,7 +285,7 @@ def _hub_failed(
         ),
         "not_found": (
             f"there is no folder, no built-in model and no readable Hub repository named {repo_id}",
-            "check the name; where it is private: hf auth login",
+            f"see https://huggingface.co/{repo_id}; where it is private: hf auth login",
         ),
         "revision_not_found": (
             f"{repo_id} has no revision {revision}",

@@ -48,8 +48,6 @@ def register_command(
     server: ServerSettings,
 ) -> None:
     """Create an Ollama model from a GGUF file, a folder with one, or an adapter directory (exported to q4_k_m first)."""
-    from bp_export.ollama.register import register
-
     if (path / "adapter_config.json").is_file():
         from bp_export.formats.job import export
 
@@ -69,9 +67,14 @@ def register_command(
         )
         data = result.ollama or {}
     else:
+        from bp_export.ollama.gguf_file import find_gguf
+
+        file = find_gguf(path)  # refused before the client is loaded
+        from bp_export.ollama.register import register
+
         with _client(server) as client:
             data = register(
-                path,
+                file,
                 settings.name,
                 client=client,
                 base=settings.base_model,

@@ -103,8 +103,6 @@ def push(
     Raises:
         BpError: `INPUT_REPO_ID_INVALID`, `INPUT_VALIDATION_FAILED`, `INPUT_ADAPTER_INVALID`, `HUB_…`.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
-
     s = build(
         PushSettings,
         {
@@ -120,10 +118,12 @@ def push(
         command="backprop push",
     )
     tell = note or (lambda _text: None)
+    folder = Path(path).expanduser()
+    kind = kind_of(folder)  # before the Hub's library is loaded
+    from huggingface_hub import CommitOperationAdd, HfApi
+
     secret = read_token(token=token, token_file=s.token_file, warn=tell)
     check_repo_id(repo_id)
-    folder = Path(path).expanduser()
-    kind = kind_of(folder)
     run_id = AdapterInfo.read(folder).run_id if kind == "adapter" else None
     if s.include_base and kind == "adapter":
         merged = folder / "merged"
