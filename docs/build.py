@@ -71,7 +71,7 @@ SETTINGS = (
     ("bp-data validate", "bp_data.validation:ValidateSettings"),
     ("bp-data report", "bp_data.report.settings:ReportSettings"),
     ("bp-data clean", "bp_data.clean:CleanSettings"),
-    ("bp-data split", "bp_data.split:SplitSettings"),
+    ("bp-data split", "bp_data.split_settings:SplitSettings"),
     ("bp-merge merge", "bp_merge.settings:MergeSettings"),
     ("bp-merge models", "bp_merge.settings:ModelsSettings"),
     ("bp-merge bake", "bp_merge.settings:BakeSettings"),

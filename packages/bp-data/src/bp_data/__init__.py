@@ -52,7 +52,7 @@ _NAMES = {
     "ReportSettings": "report.settings",
     "report": "report.report",
     "Split": "split",
-    "SplitSettings": "split",
+    "SplitSettings": "split_settings",
     "split": "split",
     "Validation": "validation",
     "ValidateSettings": "validation",

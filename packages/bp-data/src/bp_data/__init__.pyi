@@ -34,8 +34,8 @@ from bp_data.report.result import Report as Report
 from bp_data.report.settings import ReportSettings as ReportSettings
 from bp_data.sources import Limits as Limits
 from bp_data.split import Split as Split
-from bp_data.split import SplitSettings as SplitSettings
 from bp_data.split import split as split
+from bp_data.split_settings import SplitSettings as SplitSettings
 from bp_data.validation import ValidateSettings as ValidateSettings
 from bp_data.validation import Validation as Validation
 from bp_data.validation import validate as validate

@@ -30,7 +30,7 @@ from bp_data.privacy.every_text import map_texts, map_value
 from bp_data.report.measures import Trace
 from bp_data.similarity.neardup import NearDuplicateSearch, star_clusters
 from bp_data.similarity.texts import compared_text, exact_key, row_text, text_key
-from bp_data.split import SplitSettings
+from bp_data.split_settings import SplitSettings
 from bp_data.tokens import TokenCounter
 from bp_data.whole_files import STDOUT
 

@@ -21,7 +21,7 @@ from bp_data.errors import BpError
 from bp_data.excerpt import shown
 from bp_data.report.settings import ReportSettings
 from bp_data.sources.base import Limits
-from bp_data.split import SplitSettings
+from bp_data.split_settings import SplitSettings
 from bp_data.validation import ValidateSettings
 from bp_data.whole_files import STDOUT, check_outputs, whole_files
 

@@ -21,39 +21,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from annotated_types import Ge, Gt, Le, Lt
-
-from bp_data.common import build, knob
+from bp_data.common import build
 from bp_data.errors import BpError
 from bp_data.example import Example, Rejected
 from bp_data.reader import as_rows
-from bp_data.similarity.neardup import DEFAULT_THRESHOLD, NearDuplicateSearch, components
+from bp_data.similarity.neardup import NearDuplicateSearch, components
 from bp_data.similarity.texts import compared_text, exact_key, prompt_key
+from bp_data.split_settings import SplitSettings
 
 _FIELDS = ("id", "source", "kind", "task", "label", "reference")
 _PIECE = re.compile(r"^(.{3,})[_-]\d{1,3}$")
-
-
-@dataclasses.dataclass(frozen=True)
-class SplitSettings:
-    """How `split` divides rows."""
-
-    ratio: Annotated[float, Gt(0), Lt(1)] = knob(
-        0.1, "Share of the rows to hold out; at least one row stays on each side.", flags=("--heldout-ratio",)
-    )
-    seed: Annotated[int, Ge(0)] = knob(0, "Seed of the order in which groups are held out.")
-    dup_threshold: Annotated[float, Ge(0.3), Le(1)] | None = knob(
-        DEFAULT_THRESHOLD, "Similarity from which two rows must stay on one side."
-    )
-    shingle: str = knob("auto", "What similarity compares.", choices=("auto", "word", "char"))
-    group_by: str = knob(
-        "", "Field of the row whose equal values stay together; id-prefix joins abc_0, abc_1, …", unit="field"
-    )
-    stratify: str = knob(
-        "auto", "Keep shares alike: auto (source, kind, label), none, or a field of the row."
-    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt
-from bp_merge.common import Knob, knob, knobs
+from bp_data.split_settings import SplitSettings
+from bp_merge.common import Knob, knob, knobs, like
 
 MANY = 10**9  # above what any run counts; a number past it is a mistake, and arithmetic on it may not end
 METHODS = ("sft", "dpo", "orpo", "simpo", "kto")
@@ -97,10 +98,12 @@ class DataSettings:
         None, "Use at most this many examples.", group="Data", unit="examples", keywords=("max_samples",)
     )
     heldout: str | None = knob(None, "Held-out file, instead of splitting one off.", group="Data")
-    heldout_ratio: Annotated[float, Ge(0), Lt(1)] = knob(
-        0.1,
-        "Share of the data held out for evaluation; near-duplicates never straddle the split.",
+    heldout_ratio: Annotated[float, Ge(0), Lt(1)] = like(
+        SplitSettings,
+        "ratio",
+        help="Share of the data held out for evaluation; near-duplicates never straddle the split.",
         group="Data",
+        flags=(),
     )
     truncate: bool = knob(False, "Cut examples that are too long instead of rejecting them.", group="Data")
     packing: bool | None = knob(

@@ -9,7 +9,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 
 from bp_data.common import knob, like
-from bp_data.split import SplitSettings
+from bp_data.split_settings import SplitSettings
 
 Share = Annotated[float, Ge(0), Le(1)]
 

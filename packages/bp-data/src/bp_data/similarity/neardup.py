@@ -24,11 +24,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from bp_data.errors import BpError
 from bp_data.similarity import crossing, lsh, shingles, templates
+from bp_data.split_settings import DEFAULT_THRESHOLD
 
 if TYPE_CHECKING:
     import numpy as np
 
-DEFAULT_THRESHOLD = 0.8
 UNITS = ("auto", "word", "char")
 UNIT_NAMES = {
     "word": "word trigrams (5-grams of characters where a script has no spaces)",
