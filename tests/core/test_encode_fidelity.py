@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import re
 
@@ -79,6 +80,17 @@ def learnt(encoder: Encoder, piece: Encoded) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------ answers
+
+
+def test_an_assistant_that_begins_is_refused_with_its_cause_or_left_unlearnt():
+    turns = (Turn("assistant", "Hello."), Turn("user", "Hi"), Turn("assistant", "Yes"))
+    _, (refused,) = encode(CHATML, row(*turns))
+    assert (refused.reason, refused.field) == ("no_trainable_tokens", "turns[0]")
+    assert "weight 0" in refused.hint
+    encoder, (piece,) = encode(CHATML, row(dataclasses.replace(turns[0], train=False), *turns[1:]))
+    assert learnt(encoder, piece) == ["Yes<|im_end|>"]
+    encoder, (piece,) = encode(CHATML, row(Turn("system", "Be kind."), *turns))
+    assert learnt(encoder, piece) == ["Hello.<|im_end|>", "Yes<|im_end|>"]
 
 
 @pytest.mark.parametrize("template", [OLD_CHATML, LLAMA3_PLAIN], ids=["chatml", "llama3"])

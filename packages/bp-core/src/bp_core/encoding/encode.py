@@ -207,6 +207,9 @@ class Encoder:
         taught = [i for i, turn in enumerate(example.turns) if turn.role == "assistant" and turn.train]
         if not taught:
             return rejected(example, "no_trainable_tokens", "no assistant turn to learn from")
+        if taught[0] == 0:
+            hint = "nothing stands before the assistant's first turn: give that turn weight 0, or a system prompt before it"
+            return rejected(example, "no_trainable_tokens", hint, "turns[0]")
         if self._special_text and (found := special_text_in(example, self._special_text)):
             return found
         try:
