@@ -9,10 +9,15 @@ from pathlib import Path
 import bp_core
 import pytest
 from bp_core.errors import CODES
+from bp_core.evaluation.profiles import choose
 from provoked import provoke
 from stones import quiet, stones
 
 HERE = Path(__file__).parent
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 GOOD = '{"prompt": "Why?", "completion": "So."}\n' * 3
 
 
@@ -96,6 +101,29 @@ ROWS = {
         lambda p: train(p, pause_temperature=99.0),
     ),
     "a template by no name": ("CONFIG_TEMPLATE_UNKNOWN", "nope", lambda p: train(p, chat_template="nope")),
+    "a template with a date that cannot be frozen": (
+        "CONFIG_TEMPLATE_DATED",
+        "date",
+        lambda p: train(
+            p,
+            chat_template=text(p / "t.jinja", "{% set f = '%d' %}{{ strftime_now(f) }}" + CHATML),
+        ),
+    ),
+    "a task profile by no name": (
+        "INPUT_EVAL_PROFILE_UNKNOWN",
+        "clasification",
+        lambda p: choose(["a"], name="clasification"),
+    ),
+    "a task profile of no reference": (
+        "INPUT_EVAL_PROFILE_UNKNOWN",
+        "no reference",
+        lambda p: choose([None]),
+    ),
+    "rows of two tasks": (
+        "INPUT_EVAL_TASKS_MIXED",
+        "qa",
+        lambda p: choose(["a", "b"], tasks=["qa", "classification"]),
+    ),
     "MLX": ("DEP_MLX_UNAVAILABLE", "MLX", lambda p: train(p, backend="mlx")),
     "8-bit floats": ("DEP_FP8_UNAVAILABLE", "8-bit", lambda p: train(p, fp8=True)),
     "16-bit floats on the CPU": (
@@ -211,12 +239,7 @@ def test_there_are_more_than_forty():
 
 
 # no test provokes these yet; the list may only become shorter
-WANTING = {
-    "CONFIG_PACKING_UNSAFE",
-    "CONFIG_TEMPLATE_DATED",
-    "INPUT_EVAL_PROFILE_UNKNOWN",
-    "INPUT_EVAL_TASKS_MIXED",
-}
+WANTING = {"CONFIG_PACKING_UNSAFE"}
 
 
 def test_every_other_code_is_provoked_in_a_file_of_its_own():

@@ -59,4 +59,4 @@ def test_meanings_are_one_line():
                 assert text
                 assert "\n" not in text
                 assert not text.endswith(".")
-                assert len(text) <= 120
+                assert len(text) <= 110
