@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from bp_core.settings.knobs import knob_of
+from bp_merge.common.flags import option
 
 
 def _resolved(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -16,9 +18,8 @@ def _resolved(ctx: click.Context, param: click.Parameter, value: Path | None) ->
     return resolve().tracking.output
 
 
-output_option = click.option(
-    "--output",
-    "-o",
+output_option = option(
+    knob_of("output"),
     type=click.Path(path_type=Path),
     callback=_resolved,
     help="Folder that holds runs.db.  [default: as `train` writes, output]",
