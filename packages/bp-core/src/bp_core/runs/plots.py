@@ -18,7 +18,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
-from bp_core.runs.store import RunStore
+from bp_core.runs.table import RunTable
 from bp_core.support.files import write_atomic
 
 Points = Sequence[tuple[float, float]]
@@ -338,7 +338,7 @@ PREFERENCE_CHARTS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
 )
 
 
-def loss_chart(store: RunStore, run_id: str) -> Chart:
+def loss_chart(store: RunTable, run_id: str) -> Chart:
     """Training loss (raw and smoothed) and held-out loss of a run."""
     loss, heldout = store.metrics(run_id, "loss"), store.metrics(run_id, "heldout_loss")
     series = []
@@ -358,7 +358,7 @@ def loss_chart(store: RunStore, run_id: str) -> Chart:
     return Chart("Loss", series, y_label="nats per token" if method == "sft" else f"loss of {method}")
 
 
-def charts(store: RunStore, run_id: str) -> list[Chart]:
+def charts(store: RunTable, run_id: str) -> list[Chart]:
     """The loss curve, and one chart for each other group of metrics that the run recorded."""
     names = set(store.metric_names(run_id))
     out = [loss_chart(store, run_id)]
@@ -382,7 +382,7 @@ def charts(store: RunStore, run_id: str) -> list[Chart]:
     return out
 
 
-def write_plots(store: RunStore, run_id: str, folder: Path | None = None) -> list[Path]:
+def write_plots(store: RunTable, run_id: str, folder: Path | None = None) -> list[Path]:
     """Write `loss.svg` and `loss.png` into the run's directory (or `folder`); returns their paths.
 
     Raises:

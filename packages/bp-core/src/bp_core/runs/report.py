@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from bp_core.runs import plots
 from bp_core.runs.rows import Artifact, Event, RunRecord
-from bp_core.runs.store import RunStore
+from bp_core.runs.table import RunTable
 from bp_core.runs.trackers import flat
 from bp_core.support.files import dumps, write_atomic
 
@@ -60,7 +60,7 @@ _BEFORE_AFTER: tuple[tuple[str, str, str, bool], ...] = (
 )
 
 
-def write_report(store: RunStore, run_id: str, path: Path | None = None) -> Path:
+def write_report(store: RunTable, run_id: str, path: Path | None = None) -> Path:
     """Write the report of a run and return its path, `<run>/report.html` unless given.
 
     Raises:
@@ -72,7 +72,7 @@ def write_report(store: RunStore, run_id: str, path: Path | None = None) -> Path
     return write_atomic(target, render(store, record.run_id, target.parent))
 
 
-def render(store: RunStore, run_id: str, folder: Path) -> str:
+def render(store: RunTable, run_id: str, folder: Path) -> str:
     """The page as text; `folder` is where it will stand, for its links."""
     record = store.get(run_id)
     drawn = plots.charts(store, record.run_id)
