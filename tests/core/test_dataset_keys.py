@@ -10,6 +10,7 @@ from bp_core.encoding.dataset import prepare
 from bp_core.encoding.encode import Encoder
 from bp_core.settings.knobs import Settings
 from bp_core.tiny import path
+from bp_core.training.objectives.sft import Sft
 from transformers import AutoTokenizer
 
 TURNS = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "A cat."}]
@@ -33,7 +34,7 @@ def prepared(file, sources=None, **data):
     settings = Settings().replace("test", data=(str(file),), heldout_ratio=0.0, **data)
     said: list[str] = []
     encoder = Encoder(AutoTokenizer.from_pretrained(path()))
-    return prepare(settings, encoder, sources=sources, tell=said.append), "\n".join(said)
+    return prepare(settings, encoder, Sft().encode, sources=sources, tell=said.append), "\n".join(said)
 
 
 def test_a_key_that_is_not_trained_on_is_told_before_training_and_recorded(file):

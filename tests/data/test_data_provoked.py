@@ -223,7 +223,7 @@ ROWS = {
     "a ratio of two": ("INPUT_VALIDATION_FAILED", "ratio", lambda p: bp_data.split(p.file(), ratio=2.0)),
     "a gate of two": (
         "INPUT_VALIDATION_FAILED",
-        "0 to 1",
+        "at most 1",
         lambda p: bp_data.report(p.file(), fail_on_dups=2.0),
     ),
     "a threshold of nothing": (
