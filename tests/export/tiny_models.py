@@ -170,6 +170,17 @@ FAMILIES = {
     "mistral": ("MistralConfig", {"head_dim": 32, "sliding_window": None}, "spm"),
     "qwen2": ("Qwen2Config", {}, "qwen"),
     "qwen3": ("Qwen3Config", {"head_dim": 128, "tie_word_embeddings": True}, "qwen"),
+    "qwen3moe": (
+        "Qwen3MoeConfig",
+        {
+            "head_dim": 128,
+            "moe_intermediate_size": 256,
+            "num_experts": 4,
+            "num_experts_per_tok": 4,  # all: on random weights, rounding flips a choice among equals
+            "norm_topk_prob": True,
+        },
+        "qwen",
+    ),
     "qwen35": (
         "Qwen3_5TextConfig",
         {

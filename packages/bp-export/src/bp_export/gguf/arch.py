@@ -58,6 +58,7 @@ class Mapped:
         columns: the same for columns.
         change: "" | "add_one" (1 + w) | "neg_exp" (−exp(w)).
         constant: values that come from the configuration.
+        stack: names in the checkpoint of the matrices that lie one after the other in this one, expert by expert.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Mapped:
     columns: np.ndarray | None = None
     change: str = ""
     constant: np.ndarray | None = None
+    stack: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,13 @@ _PHI3 = {
     "mlp.gate_up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+_EXPERTS = {
+    **{k: v for k, v in _LAYER.items() if not k.startswith("mlp.")},
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.experts.gate_proj": "ffn_gate_exps",
+    "mlp.experts.up_proj": "ffn_up_exps",
+    "mlp.experts.down_proj": "ffn_down_exps",
+}
 _LINEAR_ATTENTION = {
     "post_attention_layernorm": "post_attention_norm",
     "linear_attn.in_proj_qkv": "attn_qkv",
@@ -134,6 +143,7 @@ FAMILIES = {
     "smollm3": Family("smollm3", md.llama, _LAYER, permute=True, check=md.check_smollm3),
     "qwen2": Family("qwen2", md.common, _LAYER, check=md.check_full_attention),
     "qwen3": Family("qwen3", md.common, {**_LAYER, **_QK_NORM}, check=md.check_full_attention),
+    "qwen3moe": Family("qwen3moe", md.qwen3moe, {**_EXPERTS, **_QK_NORM}, check=md.check_qwen3moe),
     "qwen35": Family(
         "qwen35", md.qwen35, {**_LAYER, **_QK_NORM, **_LINEAR_ATTENTION}, shift=True, check=md.check_qwen35
     ),
@@ -151,6 +161,7 @@ ARCHITECTURES = {
     "SmolLM3ForCausalLM": "smollm3",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
+    "Qwen3MoeForCausalLM": "qwen3moe",
     "Qwen3_5ForCausalLM": "qwen35",
     "Qwen3_5ForConditionalGeneration": "qwen35",
     "Phi3ForCausalLM": "phi3",
@@ -159,6 +170,7 @@ ARCHITECTURES = {
     "Gemma3ForConditionalGeneration": "gemma3",
 }
 
+_EXPERT = re.compile(r"(?<=\.experts)\.(\d+)(?=\.)")
 _NOT_WEIGHTS = re.compile(r"rotary_emb\.inv_freq$|attention\.(masked_)?bias$")
 _OTHER_PARTS = re.compile(r"(^|\.)(visual|vision_tower|multi_modal_projector)\.|^mtp\.")
 
@@ -193,7 +205,11 @@ def rename(fam: Family, name: str) -> str | None:
 
     >>> rename(FAMILIES["qwen3"], "model.layers.3.self_attn.q_proj.weight")
     'blk.3.attn_q.weight'
+
+    All experts' matrices of a kind are one tensor of the file.
     """
+    if _EXPERT.search(name) and any(".experts." in module for module in fam.layer):
+        name = _EXPERT.sub("", name, count=1)
     bare = name.replace("language_model.", "").removeprefix("model.")
     found = re.fullmatch(r"layers\.(\d+)\.(.+)", bare)
     prefix, module, table = (f"blk.{int(found[1])}.", found[2], fam.layer) if found else ("", bare, _TOP)
@@ -231,12 +247,15 @@ def map_tensors(fam: Family, h: Hparams, source: TensorSource) -> list[Mapped]:
     """
     fam.check(h)
     mapped, unknown = {}, []
+    experts: dict[str, dict[int, str]] = {}
     for name in source.names:
         if is_left_out(name):
             continue
         target = rename(fam, name)
         if target is None:
             unknown.append(name)
+        elif expert := _EXPERT.search(name):
+            experts.setdefault(target, {})[int(expert[1])] = name
         else:
             mapped[target] = map_one(fam, h, target, name, tuple(source.info(name).shape))
     if unknown:
@@ -247,6 +266,7 @@ def map_tensors(fam: Family, h: Hparams, source: TensorSource) -> list[Mapped]:
             "try backprop export ADAPTER --format merged",
             details={"tensors": unknown},
         )
+    mapped |= {target: _stacked(h, target, names, source) for target, names in experts.items()}
     for name, values in md.constants(fam.name, h).items():
         mapped[name] = Mapped(name, values.shape, constant=values)
     if h.tied and "output.weight" in mapped:
@@ -258,6 +278,24 @@ def map_tensors(fam: Family, h: Hparams, source: TensorSource) -> list[Mapped]:
         raise unsupported("llama.cpp ignores an untied lm_head for Gemma 2")
     _check_complete(fam, h, mapped)
     return sorted(mapped.values(), key=lambda m: _position(m.name))
+
+
+def _stacked(h: Hparams, target: str, names: Mapping[int, str], source: TensorSource) -> Mapped:
+    """All experts' matrices of one kind, (experts, rows, columns)."""
+    count, width = md.experts(h), h.integer("moe_intermediate_size")
+    if sorted(names) != list(range(count)):
+        raise BpError(
+            "INPUT_TENSOR_MISSING",
+            f"{target} needs experts 0 to {count - 1}, the checkpoint has {len(names)}",
+            "download the base model's shards again, or take config.json of the same revision",
+            details={"tensors": sorted(names.values())},
+        )
+    wanted = (h.hidden, width) if "ffn_down" in target else (width, h.hidden)
+    for name in names.values():
+        if tuple(source.info(name).shape) != wanted:
+            raise _shape(name, tuple(source.info(name).shape), f"{wanted}")
+    stack = tuple(names[e] for e in range(count))
+    return Mapped(target, (count, *wanted), stack[0], stack=stack)
 
 
 def _position(name: str) -> tuple[int, str]:
@@ -338,6 +376,8 @@ def _check_complete(fam: Family, h: Hparams, mapped: Mapping[str, Mapped]) -> No
             "take config.json and weights from the same revision of the base model",
         )
     for name, columns in (("token_embd.weight", h.hidden), ("blk.0.ffn_down.weight", h.ffn)):
+        if name not in needed:  # experts, whose shapes are known to fit
+            continue
         shape = mapped[name].shape
         if len(shape) != 2 or shape[1] != columns:
             raise _shape(name, shape, f"{columns} columns")

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 from bp_merge.common import BpError
@@ -51,7 +52,9 @@ def _rows(read, t: Mapped, start: int, stop: int) -> np.ndarray:  # noqa: ANN001
     if len(t.shape) == 1:
         x = read(t.source, 0, t.shape[0])
         return (x if t.rows is None else x[t.rows]).reshape(1, -1)
-    if t.rows is None:
+    if t.stack:
+        x = np.concatenate([read(*cut) for cut in _cuts(t, start, stop)])
+    elif t.rows is None:
         x = read(t.source, start, stop)
     else:
         order = t.rows[start:stop]
@@ -67,6 +70,13 @@ def _rows(read, t: Mapped, start: int, stop: int) -> np.ndarray:  # noqa: ANN001
     return x if t.columns is None else x[:, t.columns]
 
 
+def _cuts(t: Mapped, start: int, stop: int) -> Iterator[tuple[str, int, int]]:
+    """Rows [start:stop) of a stack as (matrix, first row, end) of each matrix that they lie in."""
+    height = t.shape[1]
+    for i in range(start // height, -(-stop // height)):
+        yield t.stack[i], max(start - i * height, 0), min(stop - i * height, height)
+
+
 @functools.cache
 def _bf16_to_f16() -> np.ndarray:
     """The f16 word of every bf16 word, (65536,) u16; too large ones become infinities."""
@@ -80,8 +90,8 @@ def _raw_bf16(source: TensorSource, t: Mapped, kind: str) -> bool:
         kind in ("bf16", "f16")
         and t.source is not None
         and not t.change
-        and t.source not in getattr(source, "touched", ())
-        and source.info(t.source).dtype == "BF16"
+        and not {t.source, *t.stack} & set(getattr(source, "touched", ()))
+        and all(source.info(name).dtype == "BF16" for name in (t.source, *t.stack))
     )
 
 

@@ -16,7 +16,8 @@
 | hidden_act | silu | silu | silu | silu | gelu_pytorch_tanh | silu |
 | soft caps, query_pre_attn_scalar | refused | refused | refused | refused | expressed or compared | refused |
 | attention_bias, mlp_bias | biases are tensors | tensors (qwen2), refused (qwen3) | refused | refused | refused | refused |
-| experts, scaled residuals, chunks, sinks | refused | refused | refused | refused | refused | refused |
+| experts | refused | expressed (qwen3moe) | refused | refused | refused | refused |
+| scaled residuals, chunks, sinks | refused | refused | refused | refused | refused | refused |
 """
 
 from __future__ import annotations
@@ -53,11 +54,14 @@ _NOTHING: dict[str, tuple[Any, ...]] = {
     "norm_bias": (False,),
     "layer_scale": (),
 }
+# What a mixture of experts says in its keys.
+_EXPERTS = {"num_experts", "num_local_experts", "num_experts_per_tok"}
 _ROPE = {
     "llama": {"linear", "yarn", "llama3"},
     "smollm3": {"linear", "yarn", "llama3"},
     "qwen2": {"linear", "yarn"},
     "qwen3": {"linear", "yarn"},
+    "qwen3moe": {"linear", "yarn"},
     "qwen35": {"linear", "yarn"},
     "phi3": {"longrope", "su"},
     "gemma2": set(),
@@ -83,7 +87,7 @@ gradient_checkpointing quantization_config text_config vision_config audio_confi
 video_token_id vision_start_token_id vision_end_token_id boi_token_index eoi_token_index mm_tokens_per_image
 linear_num_key_heads linear_num_value_heads linear_key_head_dim linear_value_head_dim linear_conv_kernel_dim
 mamba_ssm_dtype attn_output_gate mtp_num_hidden_layers mtp_use_dedicated_embeddings cache_implementation
-mlp_only_layers unsloth_version unsloth_fixed rope_interleaved is_llama_config decoder_start_token_id
+mlp_only_layers decoder_sparse_step moe_intermediate_size norm_topk_prob router_aux_loss_coef unsloth_version unsloth_fixed rope_interleaved is_llama_config decoder_start_token_id
 begin_suppress_tokens suppress_tokens forced_bos_token_id forced_eos_token_id exponential_decay_length_penalty
 use_bfloat16 tf_legacy_loss remove_invalid_values bad_words_ids early_stopping max_length min_length do_sample
 num_beams num_beam_groups num_return_sequences diversity_penalty temperature top_k top_p typical_p
@@ -107,7 +111,7 @@ def check_computes(family: str, h: Hparams) -> None:
 
     for field, harmless in _NOTHING.items():
         value = h.get(field)
-        if value not in (None, *harmless):
+        if value not in (None, *harmless) and not (family == "qwen3moe" and field in _EXPERTS):
             refuse(field, value)
     act = h.get("hidden_activation") if family.startswith("gemma") else None
     act = act or h.get("hidden_act") or ""

@@ -146,6 +146,7 @@ def check_expressible(adapter: LoraAdapter) -> None:
             ),
             ("trained biases", config.get("bias", "none") != "none" or config.get("lora_bias")),
             ("target_parameters", config.get("target_parameters")),
+            ("LoRA on single experts", any(".experts." in n for n in adapter.modules)),
             ("layer_replication", config.get("layer_replication")),
         )
         if has

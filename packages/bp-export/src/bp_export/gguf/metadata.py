@@ -138,6 +138,23 @@ def qwen35(h: Hparams) -> dict[str, Any]:
     }
 
 
+def qwen3moe(h: Hparams) -> dict[str, Any]:
+    """Qwen3's mixtures of experts."""
+    return {
+        **common(h),
+        "attention.key_length": h.head_dim,
+        "attention.value_length": h.head_dim,
+        "expert_count": experts(h),
+        "expert_used_count": h.integer("num_experts_per_tok"),
+        "expert_feed_forward_length": h.integer("moe_intermediate_size"),
+    }
+
+
+def experts(h: Hparams) -> int:
+    """Experts of a layer; transformers 5 writes `num_local_experts`."""
+    return h.integer("num_experts", h.get("num_local_experts"))
+
+
 def layer_types(h: Hparams) -> list[str]:
     """The kind of attention of each layer, from `layer_types` or the older interval fields."""
     kinds = h.get("layer_types")
@@ -193,6 +210,17 @@ def check_full_attention(h: Hparams) -> None:
     if h.get("use_sliding_window") and h.get("sliding_window") and "sliding_attention" in layer_types(h):
         raise unsupported(
             "llama.cpp has no sliding window for this architecture; set use_sliding_window to false"
+        )
+
+
+def check_qwen3moe(h: Hparams) -> None:
+    """llama.cpp has experts in every layer and makes the weights of the chosen ones sum to 1."""
+    check_full_attention(h)
+    if h.get("mlp_only_layers") or h.get("decoder_sparse_step", 1) != 1:
+        raise unsupported("llama.cpp has experts in every layer of this architecture; config.json has not")
+    if not h.get("norm_topk_prob"):
+        raise unsupported(
+            "config.json has norm_topk_prob false; llama.cpp's qwen3moe graph always normalises the router's weights"
         )
 
 

@@ -1,6 +1,6 @@
 """Which number type each tensor gets: llama.cpp's mixed recipes and its fallbacks for odd row sizes.
 
-- Vectors, norms and the short convolution stay f32. A file without `output.weight` (tied embeddings) gives the
+- Vectors, norms, routers and the short convolution stay f32. A file without `output.weight` (tied embeddings) gives the
   embedding the output's type.
 - Types are chosen by tensor name and by the running index of its kind, as `llama_tensor_get_type_impl` does, so that
   a file has the sizes and the quality that users know under the same name.
@@ -98,13 +98,13 @@ def _is_matrix(t: Mapped) -> bool:
     return (
         len(t.shape) > 1
         and t.name.endswith("weight")
-        and not t.name.endswith(("_norm.weight", "ssm_conv1d.weight"))
+        and not t.name.endswith(("_norm.weight", "ssm_conv1d.weight", "ffn_gate_inp.weight"))
     )
 
 
 def _kind(name: str) -> str:
     part = name.split(".")[2] if name.startswith("blk.") else name.split(".")[0]
-    return "attn_v" if part == "attn_qkv" else part
+    return {"attn_qkv": "attn_v", "ffn_down_exps": "ffn_down"}.get(part, part)
 
 
 def _more_bits(i: int, n: int) -> bool:
