@@ -17,7 +17,13 @@ from bp_core.runs.lease import FOLDER, Lease, holder
 from bp_core.runs.store import RunStore
 
 ADAPTER = sorted((Path(__file__).parents[1] / "corpus").glob("adapter-*"))[-1]
-BACKPROP = [sys.executable, "-c", "import sys; from bp_cli.main import main; sys.exit(main())"]
+# a suite that runs in the background may have been started with SIGINT ignored, which children inherit
+BACKPROP = [
+    sys.executable,
+    "-c",
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from bp_cli.main import main; sys.exit(main())",
+]
 HOLDER = """
 import sys, time
 from pathlib import Path

@@ -102,7 +102,6 @@ CHANGES = {  # option → (value, where the change shows)
     "log_prompts": (("Hello?",), "events"),
     "keep_best": (0, "checkpoints"),
     "max_checkpoint_gb": (1e-6, "checkpoints"),
-    "min_free_disk_gb": (1e6, "steps"),
 }
 EXTRA = {  # what else a run needs for the option to show
     "keep_last": {"save_steps": 1},
@@ -146,7 +145,12 @@ def test_what_cannot_work_is_refused_and_nothing_is_written(tmp_path, name):
         Trainer("tiny", output=tmp_path / "out", tell=quiet, **{**BASE, **settings}).train(stones(20))
     assert error.value.code == code
     assert error.value.hint
-    if code != "CONFIG_TARGET_MODULES":  # known only once the model is there; recorded as a failed run then
+    if code in ("CONFIG_TARGET_MODULES", "INPUT_TOO_FEW_TRAINABLE") or name == "hours":
+        # known only once data or model are read, for which there is a record: it says so, and holds nothing else
+        (run,) = RunStore(tmp_path / "out").list()
+        assert (run.status, run.result["error_code"]) == ("failed", code)
+        assert not (run.path / "adapter").exists()
+    else:
         assert not (tmp_path / "out").exists()
 
 
@@ -198,7 +202,7 @@ def test_early_stopping_and_the_best_weights(tmp_path):
 
 def test_a_diverged_run_fails_and_keeps_the_last_good_state(tmp_path):
     with pytest.raises(BpError) as error:
-        train(tmp_path, steps=40, learning_rate=1e8, save_steps=1, max_grad_norm=0.0, optim="sgd")
+        train(tmp_path, steps=40, learning_rate=100.0, save_steps=1, max_grad_norm=0.0, optim="adamw_torch")
     assert error.value.code in ("RUNTIME_LOSS_NOT_FINITE", "RUNTIME_LOSS_SPIKE", "RUNTIME_GRADIENT_ZERO")
     assert error.value.exit_code == 2
     store = RunStore(tmp_path)
@@ -207,6 +211,14 @@ def test_a_diverged_run_fails_and_keeps_the_last_good_state(tmp_path):
     for folder in (run.path / "checkpoints").glob("step-*"):
         assert all(torch.isfinite(t).all() for t in load_file(folder / "adapter_model.safetensors").values())
     assert not (run.path / "adapter").exists()
+
+
+def test_a_disk_without_room_saves_and_stops(tmp_path):
+    with pytest.raises(BpError) as error:
+        train(tmp_path, steps=21, min_free_disk_gb=1e9)
+    run = RunStore(tmp_path).get(error.value.details["run_id"])
+    assert (run.status, run.result["error_code"]) == ("failed", error.value.code)
+    assert [p.name for p in (run.path / "checkpoints").glob("step-*")] == ["step-00000020"]
 
 
 def test_a_callback_that_raises_is_switched_off(tmp_path):
@@ -342,6 +354,7 @@ def test_logs_are_as_the_settings_say(tmp_path):
 
 # knob → the test that proves it otherwise, or, where no test here can, why
 ELSEWHERE = {
+    "min_free_disk_gb": "test_options.py::test_a_disk_without_room_saves_and_stops",
     "revision": "names a commit of a Hub repository: needs the network",
     "attn_implementation": "test_trajectory.py::test_one_trajectory",  # another kernel, the same figures
     "packing": "test_trajectory.py::test_one_trajectory",  # other rows, the same figures

@@ -312,8 +312,13 @@ def test_a_tripped_gate_is_told_with_the_report(tmp_path, capsys):
 def test_a_wrong_argument_to_a_function_is_pythons_own_error(tmp_path):
     for call in (
         lambda: bp_data.clean(),
-        lambda: bp_data.split("x.jsonl", ratoi=0.5),
         lambda: bp_data.Example(),
     ):
         with pytest.raises((TypeError, ValueError)):
             call()
+
+
+def test_a_misspelt_setting_of_a_call_is_told_with_the_nearest_one():
+    with pytest.raises(bp_data.BpError, match="'ratoi'; did you mean 'ratio'") as error:
+        bp_data.split("x.jsonl", ratoi=0.5)
+    assert error.value.code == "INPUT_VALIDATION_FAILED"

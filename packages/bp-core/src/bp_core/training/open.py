@@ -33,6 +33,7 @@ from bp_core.support import environment
 from bp_core.training import checkpoint
 from bp_core.training.decide import decide
 from bp_core.training.inputs import Inputs, make_encoder, read_inputs, to_stderr
+from bp_core.training.refusals import refuse_early
 
 
 @dataclasses.dataclass
@@ -109,6 +110,9 @@ def open_run(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_quiet())
         if run is None:
+            # what is wrong by itself leaves no record
+            settings = refuse_early(settings, tell, data=sources is None)
+            choose_device(settings)
             run = stack.enter_context(record_training(settings, tell=tell, parent=parent, run_id=run_id))
         inputs = read_inputs(settings, sources=sources, tell=tell, now=now)
         base = resolve_base(settings.model.model, revision=settings.model.revision)
