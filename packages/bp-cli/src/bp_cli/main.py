@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from bp_core.settings.knobs import knob_of
 from bp_merge.common import run_command
-from bp_merge.common.flags import option
 
 from bp_cli.adapter_names import with_names
 from bp_cli.lazy import LazyGroup
@@ -79,9 +77,13 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     callback=_version,
     help="Print the version.",
 )
-@option(knob_of("log_level"), type=click.Choice(knob_of("log_level").choices), metavar=None, hidden=False)
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    help="Lowest level that is logged.",
+)
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="How log lines look.")
-@option(knob_of("log_file"), type=click.Path(path_type=Path, dir_okay=False), hidden=False)
+@click.option("--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Also log to this file.")
 @click.pass_context
 def cli(
     ctx: click.Context, verbose: bool, log_level: str | None, log_format: str | None, log_file: Path | None
