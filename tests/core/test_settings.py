@@ -256,7 +256,7 @@ def test_one_declaration_serves_every_surface():
     import inspect
 
     from bp_cli.main import cli
-    from bp_core.settings.knobs import GenerationSettings
+    from bp_core.settings.groups.generation import GenerationSettings
     from bp_core.trainer import Trainer
     from bp_data.clean import CleanSettings
     from bp_data.report.settings import ReportSettings

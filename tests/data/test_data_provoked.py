@@ -71,8 +71,8 @@ class _Datasets:
 def plugin(p):
     info = p.folder / "demo-1.dist-info"
     p.file("demo-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: demo\nVersion: 1\n")
-    p.file("demo-1.dist-info/entry_points.txt", "[bp_data.sources]\nbroken = demo_source:missing\n")
-    p.file("demo_source.py", "def rows(rest):\n    yield {}\n")
+    p.file("demo-1.dist-info/entry_points.txt", "[bp_data.sources]\nbroken = provoked_source:missing\n")
+    p.file("provoked_source.py", "def rows(rest):\n    yield {}\n")
     p.patch.syspath_prepend(str(info.parent))
     list(bp_data.read("broken:1"))
 

@@ -22,7 +22,8 @@ from bp_data.example import Example, Turn
 from bp_merge.common import BpError
 
 from bp_core.runs.results import RunResult
-from bp_core.settings.knobs import GenerationSettings, Settings
+from bp_core.settings.groups.generation import GenerationSettings
+from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import by_field, resolve
 from bp_core.training.callbacks import Callback
 from bp_core.training.deliver import Trained

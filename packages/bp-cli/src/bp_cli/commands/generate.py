@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import click
-from bp_core.settings.knobs import GenerationSettings
+from bp_core.settings.groups.generation import GenerationSettings
 from bp_merge.common import Sink, options, output_options
 
 from bp_cli.adapter_names import AdapterName

@@ -15,7 +15,7 @@ from bp_merge.common import build
 
 from bp_core.encoding.encode import Encoder
 from bp_core.models.generators import generators_kept
-from bp_core.settings.knobs import GenerationSettings
+from bp_core.settings.groups.generation import GenerationSettings
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from bp_core.generation.answers import answers
 from bp_core.models.device import choose_device
 from bp_core.models.load import load_model, load_tokenizer
 from bp_core.models.weights import AdapterWeights
-from bp_core.settings.knobs import GenerationSettings
+from bp_core.settings.groups.generation import GenerationSettings
 from bp_core.settings.resolve import resolve
 
 

@@ -18,7 +18,9 @@ from bp_core.encoding.dataset import Prepared
 from bp_core.encoding.steps import StepPlan
 from bp_core.models.device import Device
 from bp_core.settings.decided import Decided, is_open, value_of
-from bp_core.settings.knobs import (
+from bp_core.settings.groups.method import MethodSettings
+from bp_core.settings.knobs import Settings
+from bp_core.settings.tables import (
     CHUNK_LOGITS,
     HIGH_RATES,
     LEARNING_RATES,
@@ -27,8 +29,6 @@ from bp_core.settings.knobs import (
     PRESETS,
     STEP_EXAMPLES,
     STEPS,
-    MethodSettings,
-    Settings,
 )
 from bp_core.training.objectives.kto import balanced_weights, label_counts
 

@@ -27,8 +27,9 @@ from bp_core.generation.answers import end_ids
 from bp_core.models.device import Device, choose_device
 from bp_core.models.load import load_tokenizer, parameter_count, recommended, vocabulary_size
 from bp_core.settings.decided import Decided
-from bp_core.settings.knobs import TRACE_LENGTH, Settings
+from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import explain
+from bp_core.settings.tables import TRACE_LENGTH
 from bp_core.training.decide import cpu_hours, decide, plan_of, warnings_for
 from bp_core.training.objectives.choose import objective_of
 from bp_core.training.refusals import refuse_early

@@ -1,0 +1,1 @@
+"""The settings of a run, one dataclass a file; `bp_core.settings.knobs` gathers them."""

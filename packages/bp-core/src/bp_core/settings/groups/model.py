@@ -1,0 +1,61 @@
+"""Which model, and how it is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Gt, Le
+from bp_merge.common import knob
+
+from bp_core.settings.tables import DEFAULT_MODEL
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """Which model, and how it is loaded."""
+
+    model: str = knob(
+        DEFAULT_MODEL,
+        "Base model: a Hub id, a folder, or `tiny` (embedded).",
+        group="Model",
+        flags=("-m",),
+        env=("BACKPROPAGATE_MODEL__NAME",),
+        keywords=("model_name", "name"),
+    )
+    revision: str | None = knob(None, "Commit, tag or branch of a Hub model.", group="Model")
+    dtype: str = knob(
+        "auto",
+        "Number format of the frozen weights; auto is bf16 on a card that has it, fp32 on the CPU.",
+        group="Model",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    backend: str = knob(
+        "auto",
+        "Where to compute.",
+        group="Model",
+        choices=("auto", "cuda", "cpu", "mlx"),
+        env=("BACKPROPAGATE_TRAINING__BACKEND",),
+    )
+    attn_implementation: str = knob(
+        "auto",
+        "Attention kernel; auto is sdpa.",
+        group="Model",
+        choices=("auto", "sdpa", "eager", "flash_attention_2"),
+    )
+    max_seq_length: Annotated[int, Gt(0), Le(2**24)] = knob(
+        2048,
+        "Longest example; a longer one is rejected, or cut with --truncate.",
+        group="Model",
+        unit="tokens",
+        flags=("--max-length",),
+        keywords=("max_length",),
+    )
+    chat_template: str | None = knob(
+        None,
+        "Template for a model that has none, or instead of its own: chatml, gemma, llama3, mistral, plain, or a Jinja file.",
+        group="Model",
+    )
+    init_adapter: Path | None = knob(None, "Continue training this adapter.", group="Model")
+    trust_remote_code: bool = knob(False, "Run Python code that comes with a Hub model.", group="Model")

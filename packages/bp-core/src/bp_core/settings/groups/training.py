@@ -1,0 +1,138 @@
+"""The optimisation."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+from bp_merge.common import knob
+
+from bp_core.settings.tables import MANY
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """The optimisation."""
+
+    steps: Annotated[int, Gt(0), Le(MANY)] | None = knob(
+        None,
+        "Optimizer steps. Default: 100, unless --epochs is given.",
+        group="Training",
+        keywords=("max_steps",),
+    )
+    epochs: Annotated[float, Gt(0), Le(10_000)] | None = knob(
+        None, "Passes over the data, instead of --steps.", group="Training", keywords=("num_train_epochs",)
+    )
+    batch_size: Annotated[int, Gt(0), Le(65_536)] | None = knob(
+        None,
+        "Examples per forward pass. Default: the whole step, halved when memory runs out.",
+        group="Training",
+        unit="examples",
+        flags=("--per-device-train-batch-size",),
+        keywords=("per_device_train_batch_size",),
+    )
+    gradient_accumulation: Annotated[int, Gt(0), Le(65_536)] | None = knob(
+        None,
+        "Forward passes per optimizer step. Default: as many as make a step of 16 examples.",
+        group="Training",
+        flags=("--gradient-accumulation-steps",),
+        keywords=("gradient_accumulation_steps",),
+    )
+    learning_rate: Annotated[float, Gt(0), Le(100)] | None = knob(
+        None,
+        "Peak learning rate. Default: by method, 2e-4 for sft.",
+        group="Training",
+        flags=("--lr",),
+        env=("BACKPROPAGATE_TRAINING__LR",),
+        keywords=("lr",),
+    )
+    scheduler: str = knob(
+        "cosine",
+        "Learning-rate schedule after warm-up.",
+        group="Training",
+        choices=("constant", "linear", "cosine", "cosine_with_min_lr", "inverse_sqrt"),
+        flags=("--lr-scheduler-type",),
+        keywords=("lr_scheduler_type",),
+    )
+    warmup_steps: Annotated[int, Ge(0), Le(MANY)] | None = knob(
+        None, "Steps of linear warm-up. Default: --warmup-ratio of all steps.", group="Training", unit="steps"
+    )
+    warmup_ratio: Annotated[float, Ge(0), Lt(1)] = knob(
+        0.03, "Share of the steps that warm up.", group="Training"
+    )
+    weight_decay: Annotated[float, Ge(0), Le(100)] = knob(0.0, "AdamW weight decay.", group="Training")
+    max_grad_norm: Annotated[float, Ge(0), Le(1e9)] = knob(
+        1.0, "Clip gradients to this norm; 0 never clips.", group="Training"
+    )
+    optim: str = knob(
+        "auto",
+        "Optimizer; auto is paged 8-bit AdamW on a card under 24 GB that has bitsandbytes, else fused AdamW.",
+        group="Training",
+        choices=(
+            "auto",
+            "adamw_torch",
+            "adamw_torch_fused",
+            "adamw_8bit",
+            "paged_adamw_8bit",
+            "sgd",
+            "adafactor",
+        ),
+    )
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = knob(
+        42, "Seed of split, order, initialisation and dropout.", group="Training"
+    )
+    gradient_checkpointing: bool | None = knob(
+        None,
+        "Recompute activations to save memory. Default: on with a card, off on the CPU.",
+        group="Training",
+    )
+    loss_chunk: Annotated[int, Ge(0), Le(MANY)] | None = knob(
+        None,
+        "Positions whose logits exist at a time; 0 forms all logits at once. "
+        "Default: 1024, fewer where the vocabulary is so large that they would pass 256 MB.",
+        group="Training",
+        unit="positions",
+    )
+    batching: str = knob(
+        "grouped",
+        "grouped: examples of similar length share a step; random: no grouping.",
+        group="Training",
+        choices=("grouped", "random"),
+    )
+    eval_steps: Annotated[int, Ge(0), Le(MANY)] | None = knob(
+        None,
+        "Evaluate the held-out loss every so many steps; 0 never. Default: a fifth of the run.",
+        group="Training",
+    )
+    eval_samples: Annotated[int, Ge(0), Le(MANY)] = knob(
+        128, "Held-out examples that an evaluation measures, always the same; 0 takes all.", group="Training"
+    )
+    save_steps: Annotated[int, Ge(0), Le(MANY)] | None = knob(
+        None,
+        "Save a checkpoint every so many steps; 0 only at the end. Default: a fifth of the run.",
+        group="Training",
+    )
+    patience: Annotated[int, Ge(0), Le(MANY)] = knob(
+        0, "Stop after so many evaluations without a better held-out loss; 0 never.", group="Training"
+    )
+    keep: str = knob("last", "Which weights become the adapter.", group="Training", choices=("last", "best"))
+    keep_last: Annotated[int, Ge(1), Le(MANY)] = knob(2, "Newest checkpoints kept.", group="Training")
+    keep_best: Annotated[int, Ge(0), Le(MANY)] = knob(1, "Best checkpoints kept.", group="Training")
+    max_checkpoint_gb: Annotated[float, Gt(0), Le(1e9)] | None = knob(
+        None,
+        "Most disk that checkpoints may hold; the oldest go first, the newest stays.",
+        group="Training",
+        unit="GB",
+    )
+    log_prompts: tuple[str, ...] = knob(
+        (),
+        "Prompt answered at every evaluation and logged; repeat it.",
+        group="Training",
+        flags=("--log-prompt",),
+        whole=True,
+    )
+    dataloader_workers: Annotated[int, Ge(0), Le(256)] = knob(
+        0, "Processes that build batches.", group="Training"
+    )
+    fp8: bool = knob(False, "8-bit float base weights (Hopper and Blackwell cards).", group="Training")
