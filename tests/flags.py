@@ -16,7 +16,7 @@ LIST = Path(__file__).parent / "cli" / "flags.txt"
 
 def commands() -> list[tuple[str, click.Command]]:
     """The name and the object of each program."""
-    from bp_cli.main import cli
+    from bp_cli.root import cli
     from bp_data.cli import cli as data
     from bp_export.cli.main import cli as export
     from bp_merge.cli import cli as merge

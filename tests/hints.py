@@ -13,7 +13,7 @@ OURS = re.compile(r"(?:^|(?<=[:(] )|(?<=[(:, ]))(backprop|bp-merge|bp-data|bp-ex
 def root(program: str) -> click.Command:
     """The click command of a program."""
     if program == "backprop":
-        from bp_cli.main import cli
+        from bp_cli.root import cli
     elif program == "bp-merge":
         from bp_merge.cli import cli
     elif program == "bp-data":

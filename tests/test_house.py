@@ -211,7 +211,7 @@ def test_the_arrows_hold():
 
 def test_every_flag_that_the_readme_shows_exists():
     import click
-    from bp_cli.main import cli
+    from bp_cli.root import cli
 
     for line in re.findall(r"^(?:uv run )?backprop (.+)$", (ROOT / "README.md").read_text("utf-8"), re.M):
         words = line.split("  #")[0].split()

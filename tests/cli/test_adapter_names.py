@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 import pytest
 from bp_cli.adapter_names import ARGUMENTS
-from bp_cli.main import cli, main
+from bp_cli.main import main
+from bp_cli.root import cli
 from bp_core.runs.store import RunStore
 
 ADAPTER = Path(__file__).parents[1] / "corpus" / "adapter-0.1.0"

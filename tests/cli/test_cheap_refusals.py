@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bp_cli.main import COMMANDS
+from bp_cli.root import COMMANDS
 
 # one process for all of them: what one command loads, all later ones show
 PROBE = """

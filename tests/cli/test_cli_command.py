@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from bp_cli.main import COMMANDS, cli, main
+from bp_cli.main import main
+from bp_cli.root import COMMANDS, cli
 from bp_core.runs.store import RunStore
 from click.shell_completion import BashComplete
 

@@ -255,7 +255,7 @@ def test_one_declaration_serves_every_surface():
     """A knob that several surfaces have is declared in one place; the others take it over."""
     import inspect
 
-    from bp_cli.main import cli
+    from bp_cli.root import cli
     from bp_core.settings.groups.generation import GenerationSettings
     from bp_core.trainer import Trainer
     from bp_data.clean import CleanSettings

@@ -43,13 +43,7 @@ class AdapterName(click.ParamType):
 
 
 def with_names(command: click.Command, path: str) -> click.Command:
-    """A copy of a command, and of those below it, whose adapter arguments take the names of runs."""
-    if isinstance(command, click.Group):
-        if not any(known.startswith(f"{path} ") for known in ARGUMENTS):
-            return command
-        group = copy.copy(command)
-        group.commands = {n: with_names(c, f"{path} {n}") for n, c in command.commands.items()}
-        return group
+    """A copy of a command whose adapter arguments take the names of runs."""
     names = ARGUMENTS.get(path)
     if names is None:
         return command

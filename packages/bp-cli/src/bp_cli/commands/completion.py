@@ -33,7 +33,7 @@ def completion(shell: str) -> None:
         return
     from click.shell_completion import get_completion_class
 
-    from bp_cli.main import cli
+    from bp_cli.root import cli
 
     found = get_completion_class(shell)
     if found is None:  # pragma: no cover - the choices above are Click's own
