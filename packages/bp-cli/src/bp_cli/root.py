@@ -69,10 +69,11 @@ def _mounted(command: click.Command, path: str) -> click.Command:
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """From a dataset to a fine-tuned model that runs in Ollama, on one consumer GPU."""
-    if logs_are_named() and not given(ctx):
+    told = given(ctx)  # made here, so that the verb's context holds the same
+    if logs_are_named() and not told:
         from bp_cli.shared import set_up_logs
 
-        set_up_logs(given(ctx))
+        set_up_logs(told)
 
 
 cli.params = [*root_options(), *cli.params]
