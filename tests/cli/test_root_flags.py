@@ -57,7 +57,9 @@ def test_before_and_after_are_one(argv, tmp_path, capsys):
 
 def test_below_a_group_too(tmp_path, capsys):
     missing = str(tmp_path / "no.jsonl")
-    assert main(["data", "report", missing, "--verbose"]) == main(["data", "--verbose", "report", missing]) == 1
+    assert (
+        main(["data", "report", missing, "--verbose"]) == main(["data", "--verbose", "report", missing]) == 1
+    )
     assert capsys.readouterr().err.count("Traceback") == 2
     assert main(["data", "report", missing]) == 1
     assert "Traceback" not in capsys.readouterr().err

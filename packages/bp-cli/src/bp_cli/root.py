@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("bp_cli.commands.train:replay", "Train again with a run's settings."),
     "stop": ("bp_cli.commands.runs:stop", "Ask a live run to pause, resume or stop."),
     "export-runs": ("bp_cli.commands.runs:export_runs", "Write all runs as JSON lines."),
+    "config": ("bp_cli.commands.config:config", "Show and change the settings of backprop.toml."),
     "info": ("bp_cli.commands.info:info", "Versions, hardware, and what works here."),
     "ui": ("bp_ui.cli:ui", "The web UI."),
     "completion": ("bp_cli.commands.completion:completion", "Print a shell completion script."),

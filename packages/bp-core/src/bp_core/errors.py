@@ -103,6 +103,10 @@ CODES: dict[str, Code] = {
         "a setting has an unknown name or a value that is not allowed",
         "see names, values and bounds: backprop train --help",
     ),
+    "CONFIG_FILE_UNWRITABLE": Code(
+        "the settings file cannot be written: no permission, or no room",
+        "make its folder writable, or free disk space",
+    ),
     "CONFIG_FILE_UNREADABLE": Code(
         "the configuration file is not there or is no valid TOML",
         "correct the file, or name another with --config",

@@ -52,7 +52,7 @@ def resolve(
         raise BpError("CONFIG_FILE_UNREADABLE", f"{file.name}: {error}", f"correct {file.name}") from None
     return _merged(
         [
-            (file.name, _by_group(from_file, file.name)),
+            (file.name, by_group(from_file, file.name)),
             (".env", _from_dotenv(folder / ".env")),
             ("environment", _from_process()),
             ("given", _from_keywords(given or {})),
@@ -65,7 +65,7 @@ def from_record(
 ) -> Settings:
     """Rebuild the settings of a recorded run; `overrides` are keywords as in `resolve`."""
     return _merged(
-        [("run record", _by_group(config, "the run record")), ("given", _from_keywords(overrides or {}))]
+        [("run record", by_group(config, "the run record")), ("given", _from_keywords(overrides or {}))]
     )
 
 
@@ -84,8 +84,8 @@ def _read(group: str, values: Mapping[str, Any], source: str) -> dict[str, Any]:
     return read(GROUPS[group], values, source, prefix=f"{group}.", known=_FULL_NAMES, code=CODE, command=HELP)
 
 
-def _by_group(tree: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
-    """The nested values, read; unknown groups and fields are refused."""
+def by_group(tree: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    """The nested values of a source called `where`, read; unknown groups and fields are refused."""
     out: dict[str, dict[str, Any]] = {}
     for group, values in tree.items():
         if group not in GROUPS:
@@ -140,7 +140,7 @@ def _from_environment(
         if own and name not in known and name.removeprefix(PREFIX.lower()).split("__")[0] not in GROUPS:
             names = sorted(n.upper() for n in known)
             raise unknown(variable.upper(), names, where, code=CODE, command=HELP)
-    out = _by_group(nested, where)
+    out = by_group(nested, where)
     for variable, value in variables.items():
         if variable.lower() in aliases and value is not None:
             group, name = aliases[variable.lower()]
@@ -190,4 +190,4 @@ def explain(settings: Settings) -> list[tuple[str, str, str]]:
     ]
 
 
-__all__ = ["by_field", "explain", "from_record", "resolve"]
+__all__ = ["by_field", "by_group", "explain", "from_record", "resolve"]
