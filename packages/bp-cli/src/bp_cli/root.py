@@ -37,6 +37,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stop": ("bp_cli.commands.runs:stop", "Ask a live run to pause, resume or stop."),
     "export-runs": ("bp_cli.commands.runs:export_runs", "Write all runs as JSON lines."),
     "config": ("bp_cli.commands.config:config", "Show and change the settings of backprop.toml."),
+    "support-bundle": (
+        "bp_cli.commands.support:support_bundle",
+        "Zip what explains a run, without weights, data or secrets.",
+    ),
+    "doctor": ("bp_cli.commands.doctor:doctor", "Find what would stop a run here, and what mends it."),
     "info": ("bp_cli.commands.info:info", "Versions, hardware, and what works here."),
     "ui": ("bp_ui.cli:ui", "The web UI."),
     "completion": ("bp_cli.commands.completion:completion", "Print a shell completion script."),

@@ -26,7 +26,9 @@ def number(value: Any) -> str:
 
 
 def size(value: int | None) -> str:
-    """Bytes as MB or GB; "?" for none."""
+    """Bytes as kB, MB or GB; "?" for none."""
     if value is None:
         return "?"
+    if value < 1e6:
+        return f"{value / 1e3:.1f} kB"
     return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
