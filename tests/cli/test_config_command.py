@@ -140,8 +140,10 @@ def test_a_folder_without_permission_is_told(here, monkeypatch, capsys):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "write_atomic", full)
-    code, _, err = run(capsys, "set", "steps=3")
-    assert (code, err.split()[0]) == (1, "[CONFIG_FILE_UNWRITABLE]")
+    with pytest.raises(BpError) as caught:
+        set_values(here / "backprop.toml", {"steps": 3})
+    assert caught.value.code == "CONFIG_FILE_UNWRITABLE"
+    assert run(capsys, "set", "steps=3")[0] == 1
     assert not Path("backprop.toml").exists()
 
 

@@ -91,7 +91,7 @@ def test_what_mends_an_error_holds_only_commands_that_exist():
 @pytest.mark.parametrize(
     ("hint", "fault"),
     [
-        ("backprop doctor", "no command doctor"),
+        ("backprop dentist", "no command dentist"),
         ("look: backprop train --previw 5", "no --previw"),
         ("backprop merge", "needs a command"),
         ("backprop train --data X …", "ellipsis"),

@@ -42,9 +42,7 @@ def failed(tmp_path, monkeypatch):
             "excerpt": DATA,
         }
     ]
-    (run.path / "tokens" / "rejected.jsonl").write_text(
-        "".join(json.dumps(r) + "\n" for r in rows) + '{"cut'
-    )
+    (run.path / "tokens" / "rejected.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"cut')
     (run.path / "run.log").write_text(f'{{"event": "api_key={LITERAL}"}}\nAuthorization: Bearer {TOKEN}\n')
     (run.path / "model.safetensors").write_bytes(b"weights")
     run.finish("failed", {"error": f"CUDA error while {LITERAL}", "code": "RUNTIME_UNEXPECTED"})

@@ -47,6 +47,10 @@ CODES: dict[str, Code] = {
         "several recorded runs have an id that starts like the one given",
         "give more of the id: backprop runs",
     ),
+    "INPUT_OUTPUT_EXISTS": Code(
+        "a file that would be written is there already",
+        "name another file: backprop support-bundle RUN --to FILE",
+    ),
     "INPUT_MANIFEST_INVALID": Code(
         "a run's manifest.json cannot be read, or was written by a newer version",
         "copy the run's folder again, or upgrade: pip install --upgrade bp-core",
