@@ -47,6 +47,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("bp_cli.commands.completion:completion", "Print a shell completion script."),
 }
 
+ALIASES = {"list-runs": "runs"}
+# Verbs whose flags and JSON may still change; all others are as PROMISES.md says.
+EXPERIMENTAL: frozenset[str] = frozenset()
+
 EPILOG = """\b
 Examples:
   backprop quickstart
@@ -67,7 +71,7 @@ def _mounted(command: click.Command, path: str) -> click.Command:
 @click.group(
     cls=LazyGroup,
     lazy=COMMANDS,
-    aliases={"list-runs": "runs"},
+    aliases=ALIASES,
     mounted=_mounted,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EPILOG,

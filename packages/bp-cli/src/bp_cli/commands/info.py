@@ -31,9 +31,19 @@ FEATURES: dict[str, tuple[tuple[str, ...], str]] = {
     "--error-codes", is_flag=True, help="Print every error code: its meaning, what mends it, its exit code."
 )
 @click.option("--env-vars", is_flag=True, help="Print the BACKPROPAGATE_… variables of this process.")
+@click.option(
+    "--subcommand-tiers", is_flag=True, help="Print which verbs are stable, and what stands for which."
+)
 @output_options
 @click.pass_context
-def info(ctx: click.Context, sink: Sink, model: str | None, error_codes: bool, env_vars: bool) -> None:
+def info(
+    ctx: click.Context,
+    sink: Sink,
+    model: str | None,
+    error_codes: bool,
+    env_vars: bool,
+    subcommand_tiers: bool,
+) -> None:
     """Versions, hardware, and what works here; with MODEL, what is there of that model."""
     from bp_cli.shared import set_up_logs
     from bp_cli.text import table
@@ -55,6 +65,26 @@ def info(ctx: click.Context, sink: Sink, model: str | None, error_codes: bool, e
                 ("code", "exit", "meaning", "mend"),
             ),
             quiet="\n".join(told),
+        )
+        return
+    if subcommand_tiers:
+        from bp_cli.root import ALIASES, COMMANDS, EXPERIMENTAL
+
+        tiers = {
+            name: {
+                "tier": "experimental" if name in EXPERIMENTAL else "stable",
+                "help": text,
+                "stands_for": name,
+            }
+            for name, (_, text) in COMMANDS.items()
+        } | {
+            name: {"tier": "alias", "help": COMMANDS[real][1], "stands_for": real}
+            for name, real in ALIASES.items()
+        }
+        sink.result(
+            {"subcommands": tiers},
+            lambda: table([(n, t["tier"], t["help"]) for n, t in tiers.items()], ("verb", "tier", "")),
+            quiet="\n".join(tiers),
         )
         return
     if env_vars:

@@ -183,6 +183,7 @@ def stop(sink: Sink, run_id: str, action: Any, output: Path) -> None:
 )
 @output_option
 @click.option("--status", type=click.Choice(STATUSES), help="Only runs like this.")
+@click.option("--format", type=click.Choice(["jsonl"]), default="jsonl", expose_value=False, hidden=True)
 @click.option(
     "--to", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of stdout."
 )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from bp_core.runs.jobs import record_training
 from bp_core.runs.store import RunStore
 from bp_core.settings.knobs import GROUPS
-from bp_merge.common import Exit, Sink, knobs, options, output_options
+from bp_merge.common import BpError, Exit, Sink, knobs, options, output_options
 
 from bp_cli.options import output_option
 
@@ -23,9 +24,20 @@ Examples:
 """
 
 
+F = TypeVar("F", bound=Callable[..., Any])
 queue_option = click.option(
     "--queue", is_flag=True, help="Wait until the jobs that asked for the card before are done."
 )
+
+
+def retired(*names: str, told: str) -> Callable[[F], F]:
+    """A flag of older tools that could change nothing here: refused with what to do instead."""
+
+    def refuse(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            raise click.UsageError(f"{names[0]} {told}", ctx)
+
+    return click.option(*names, is_flag=True, hidden=True, expose_value=False, callback=refuse)
 
 
 class Grouped(click.Command):
@@ -52,6 +64,13 @@ class Grouped(click.Command):
     type=click.Path(path_type=Path, dir_okay=False),
     help="Settings file instead of backprop.toml.",
 )
+@retired("--no-unsloth", told="is not needed: there is one training loop; leave it out")
+@click.option(
+    "--resume",
+    "resumed",
+    metavar="RUN",
+    help="Continue this run instead, as `backprop resume RUN` does; no setting may differ from its record.",
+)
 @click.option("--run-id", metavar="NAME", help="Name of the run. Default: the time, and six random digits.")
 @queue_option
 @click.option("--dry-run", is_flag=True, help="Read the data and show what would be done; train nothing.")
@@ -62,6 +81,7 @@ def train(
     ctx: click.Context,
     sink: Sink,
     config_file: Path | None,
+    resumed: str | None,
     run_id: str | None,
     queue: bool,
     dry_run: bool,
@@ -85,6 +105,15 @@ def train(
             {"settings": {n: {"value": v, "source": s} for n, v, s in rows}},
             lambda: table(rows, ("setting", "value", "source")),
         )
+        return
+    if resumed is not None:
+        if run_id is not None or dry_run or queue or config_file is not None:
+            raise click.UsageError(
+                "--resume goes on with a recorded run: --run-id, --queue, --dry-run and --config have no meaning beside it"
+            )
+        store = RunStore(settings.tracking.output)
+        _refuse_changes(store, resumed, given)
+        _resume(ctx, sink, store, resumed)
         return
     from bp_core.training.refusals import refuse_early
 
@@ -120,12 +149,37 @@ def resume(ctx: click.Context, sink: Sink, run_id: str, output: Path) -> None:
     from bp_cli.shared import set_up_logs
 
     set_up_logs(ctx.obj or {})
-    RunStore(output).resumable(run_id)  # refused before torch is loaded
+    _resume(ctx, sink, RunStore(output), run_id)
+
+
+def _resume(ctx: click.Context, sink: Sink, store: RunStore, run_id: str) -> None:
+    store.resumable(run_id)  # refused before torch is loaded
     from bp_core.training.run import resume_training
 
     from bp_cli.progress import Progress
 
-    _print(ctx, sink, resume_training(output, run_id, callbacks=[Progress(sink)], tell=sink.note))
+    _print(ctx, sink, resume_training(store.output, run_id, callbacks=[Progress(sink)], tell=sink.note))
+
+
+def _refuse_changes(store: RunStore, run_id: str, given: Mapping[str, Any]) -> None:
+    """A resumed run goes on as it began: a setting that is given must be the recorded one."""
+    from bp_core.settings.resolve import from_record
+
+    record = store.get(run_id)
+    old, new = from_record(record.config).to_dict(), from_record(record.config, given).to_dict()
+    changed = [
+        f"{group}.{name}"
+        for group, values in new.items()
+        for name, value in values.items()
+        if value != old[group][name]
+    ]
+    changed = [name for name in changed if name != "tracking.output"]
+    if changed:
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"run {record.run_id} was begun with another {', '.join(changed)}: it is resumed as it began",
+            f"backprop replay {record.run_id}{store.flag} --override {changed[0].partition('.')[2]}=VALUE",
+        )
 
 
 @click.command(
@@ -160,7 +214,8 @@ def replay(
         from bp_cli.progress import Progress
 
         trained = run_training(settings, callbacks=[Progress(sink)], tell=sink.note, run=job, now=plan.now)
-    _print(ctx, sink, trained, replay_of=plan.parent, overrides=plan.overrides)
+    more = {"replay_of": plan.parent, "overrides": plan.overrides, "config": settings.to_dict()}
+    _print(ctx, sink, trained, **more)
 
 
 def _print(ctx: click.Context, sink: Sink, trained: Any, **more: Any) -> None:

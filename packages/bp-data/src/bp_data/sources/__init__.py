@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,12 @@ def _scheme(spec: str) -> str:
 
 
 def _missing(spec: str) -> BpError:
+    if re.fullmatch(r"[\w.-]+/[\w-]+", spec, re.ASCII) and not _holds(Path(spec).parent.exists):
+        return BpError(
+            "INPUT_DATASET_NOT_FOUND",
+            f"there is no file {shown(spec)}; a data set of the Hub is named with hf: before it",
+            f"bp-data report {shown('hf:' + spec)}",
+        )
     return BpError(
         "INPUT_DATASET_NOT_FOUND",
         f"there is no file, directory or source {shown(spec)}",

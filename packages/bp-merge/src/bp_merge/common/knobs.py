@@ -129,7 +129,8 @@ class Knob:
 
         - Text names numbers and switches as people write them: `1e-4`, `1_000`, `on`, `no`.
         - A tuple may be one item, several, a JSON list, or, unless the knob is `whole`, text with commas.
-        - None, and of numbers, switches and choices also the text `none` or nothing, is None where the knob may be None.
+        - None, and of numbers, switches and choices also the text `none`, `auto` or nothing, is None where the knob may
+          be None.
         - Choices are found in any case.
 
         Raises:
@@ -140,7 +141,8 @@ class Knob:
         named = self.type in (int, float, bool) or bool(
             self.choices
         )  # none is no file's name and no text there
-        none = isinstance(value, str) and value.strip().lower() in (("", "none") if named else ())
+        words = ("", "none", *(("auto",) if "auto" not in self.choices else ())) if named else ()
+        none = isinstance(value, str) and value.strip().lower() in words
         if self.optional and (value is None or none):
             return None
         if not self.many:
