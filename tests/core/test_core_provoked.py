@@ -131,6 +131,13 @@ ROWS = {
         "float16",
         lambda p: train(p, backend="cpu", dtype="float16"),
     ),
+    "the memory of an unknown architecture": (
+        "INPUT_SHAPES_UNKNOWN",
+        "not counted",
+        lambda p: trainer(p, text(p / "m" / "config.json", '{"model_type": "mamba"}').parent).estimate_vram(
+            16
+        ),
+    ),
     "a tracker by no name": ("INPUT_TRACKER_UNKNOWN", "wandbb", lambda p: train(p, trackers=("wandbb",))),
     "an output that is a file": (
         "STATE_RUNS_UNWRITABLE",

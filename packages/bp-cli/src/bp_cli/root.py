@@ -20,6 +20,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "The whole path in a minute: embedded model, CPU, no network.",
     ),
     "train": ("bp_cli.commands.train:train", "Fine-tune a model on a dataset."),
+    "estimate-vram": (
+        "bp_cli.commands.memory:estimate_vram",
+        "Will it fit? The memory that a training takes.",
+    ),
     "resume": ("bp_cli.commands.train:resume", "Continue a stopped or killed run."),
     "reward": ("bp_cli.commands.reward:reward", "List, propose, compose and test rewards."),
     "generate": ("bp_cli.commands.generate:generate", "Ask a tuned model."),

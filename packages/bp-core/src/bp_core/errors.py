@@ -171,6 +171,10 @@ CODES: dict[str, Code] = {
         "the base model found is not the one that the run began with",
         "give the run the model that it began with: backprop show-run RUN names it",
     ),
+    "INPUT_SHAPES_UNKNOWN": Code(
+        "the memory of a model cannot be estimated: its architecture is not known",
+        "let the preflight measure the longest batch: backprop train --model MODEL --data FILE",
+    ),
     "INPUT_PATH_EXISTS": Code("the target folder is not empty", "choose another folder"),
     "DEP_MODEL_LOAD_FAILED": Code(
         "a model or tokenizer could not be loaded: auth, gated, not found, network, disk",

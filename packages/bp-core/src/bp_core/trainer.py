@@ -21,6 +21,9 @@ from typing import Any
 from bp_data.example import Example, Turn
 from bp_merge.common import BpError
 
+from bp_core.memory.machine import machine
+from bp_core.memory.report import answer, asked_by
+from bp_core.memory.source import known
 from bp_core.runs.results import RunResult
 from bp_core.settings.groups.generation import GenerationSettings
 from bp_core.settings.knobs import Settings
@@ -103,6 +106,23 @@ class Trainer:
         self._last = run_training(self.settings, sources=sources, callbacks=self.callbacks, tell=self.tell)
         self.settings = self._last.settings
         return self._last.result
+
+    def estimate_vram(self, vram_gb: float | None = None, **asked: Any) -> dict[str, Any]:
+        """The memory that training would take, before anything is fetched: what `backprop estimate-vram --json` prints.
+
+        Args:
+            vram_gb: of a card that need not be here, in GB of 2^30 bytes; the card or main memory here unless given.
+            **asked: further settings of the command, on top of the trainer's own.
+
+        Raises:
+            BpError: `INPUT_SHAPES_UNKNOWN` for an architecture that is not counted, `DEP_MODEL_LOAD_FAILED`.
+        """
+        model = self.settings.model
+        question = asked_by(self.settings, vram_gb=vram_gb, **asked)
+        found = answer(
+            known(model.model, model.revision), question, machine(vram_gb, cpu=model.backend == "cpu")
+        )
+        return found.to_dict(question.keep_last + question.keep_best)
 
     def resume(self, run_id: str) -> RunResult:
         """Continue a stopped or killed run, bit for bit; `run_id` may be a prefix."""

@@ -95,3 +95,4 @@ _INDEX: dict[str, tuple[str, Knob]] = {
 KEYWORDS: dict[str, str] = {
     alias: name for name, (_, k) in _INDEX.items() for alias in (name, *k.keywords)
 }  # every keyword that Trainer and train accept → field
+NAMES = frozenset(_INDEX)  # of all fields

@@ -22,3 +22,12 @@ STEP_EXAMPLES = 16  # examples of an optimizer step, where neither batch size no
 STEPS = 100  # optimizer steps, where neither steps nor epochs are given
 PARTS = 5  # evaluations, and checkpoints, of a run where nothing else is asked
 CHUNK_LOGITS = 2**26  # numbers of a chunk of logits, 256 MB in fp32, where no chunk is given
+
+
+def loss_chunk(vocabulary: int) -> int:
+    """Positions whose logits exist at a time, where no chunk is given.
+
+    Example:
+        128,256 tokens give 523 positions, 8,000 the most, 1,024.
+    """
+    return max(64, min(1024, CHUNK_LOGITS // vocabulary))

@@ -21,7 +21,6 @@ from bp_core.settings.decided import Decided, is_open, value_of
 from bp_core.settings.groups.method import MethodSettings
 from bp_core.settings.knobs import Settings
 from bp_core.settings.tables import (
-    CHUNK_LOGITS,
     HIGH_RATES,
     LEARNING_RATES,
     METHODS,
@@ -29,6 +28,7 @@ from bp_core.settings.tables import (
     PRESETS,
     STEP_EXAMPLES,
     STEPS,
+    loss_chunk,
 )
 from bp_core.training.objectives.kto import balanced_weights, label_counts
 
@@ -83,7 +83,7 @@ def decide(
     choose("warmup_steps", device.name, lambda: round(t.warmup_ratio * steps))
     choose("gradient_checkpointing", device.name, lambda: cuda)
     choose("optim", device.name, lambda: _optimizer(device))
-    choose("loss_chunk", device.name, lambda: max(64, min(1024, CHUNK_LOGITS // vocabulary)))
+    choose("loss_chunk", device.name, lambda: loss_chunk(vocabulary))
     choose("eval_steps", device.name, lambda: part)
     choose("save_steps", device.name, lambda: part)
     choose("packing", device.name, lambda: cuda and flash)

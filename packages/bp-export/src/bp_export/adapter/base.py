@@ -68,6 +68,7 @@ def resolve_base(
     token: str | None = None,
     *,
     weights: bool = True,
+    files: tuple[str, ...] = HUB_FILES,
 ) -> ResolvedBase:
     """Find a base model and make sure that it lies on this disk, whole.
 
@@ -76,6 +77,7 @@ def resolve_base(
         revision: a Hub branch, tag or commit; the repository's default branch unless given.
         token: a Hub token; HF_TOKEN or the saved login unless given. It never appears in a message.
         weights: whether the weights are needed too; False fetches configuration, tokenizer and licence only.
+        files: patterns of what is fetched from the Hub.
 
     Raises:
         BpError: `DEP_MODEL_LOAD_FAILED`, with `details["cause"]` one of not_found, revision_not_found, auth, gated,
@@ -120,7 +122,7 @@ def resolve_base(
             f"{text!r} is no folder{built_in} and no Hub id",
             "name a folder or a Hub id (owner/name)",
         )
-    return _from_hub(repo_id, revision, token, weights=weights)
+    return _from_hub(repo_id, revision, token, weights=weights, files=files)
 
 
 def _refuse_revision(text: str, revision: str | None, what: str) -> None:
@@ -217,7 +219,9 @@ def _load_entry_point(name: str, point: Any) -> Path:
         ) from error
 
 
-def _from_hub(repo_id: str, revision: str | None, token: str | None, *, weights: bool) -> ResolvedBase:
+def _from_hub(
+    repo_id: str, revision: str | None, token: str | None, *, weights: bool, files: tuple[str, ...]
+) -> ResolvedBase:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -228,7 +232,7 @@ def _from_hub(repo_id: str, revision: str | None, token: str | None, *, weights:
             repo_id,
             revision=revision,
             token=token,
-            allow_patterns=[p for p in HUB_FILES if weights or not p.startswith("model")],
+            allow_patterns=[p for p in files if weights or not p.startswith("model")],
             endpoint=os.environ.get("HF_ENDPOINT"),
             library_name="bp-export",
             local_files_only=cached,

@@ -1,0 +1,255 @@
+"""The most memory that a training holds at a time, by component, from shapes alone. No torch.
+
+- Nothing here is fitted. Each term is a tensor that the step keeps: what transformers' layers, PEFT's LoRA layer and the
+  chunked loss save for their backward passes, and what is alive beside it at the moments when most is.
+- The peak is the largest of a few moments: the loss of the last chunk; the backward pass of the last layer, when nearly
+  all activations still live; that of the first one, when all gradients do; the optimizer's update.
+- A token's activations in a layer of width h, with q and k the widths of queries and keys, m that of the MLP, a bytes
+  each: what the norms keep (fp32), the inputs of layers that learn, q, k, v and the attention's output, three tensors
+  of the MLP. Autocast gives each LoRA layer a 16-bit copy of its input; without it they share one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from bp_core.memory.shapes import Shapes
+from bp_core.memory.workload import QUANTISED, Workload
+
+CONTEXT = 0.55e9  # bytes that CUDA itself and its libraries hold on a card
+SLACK = 0.05  # share of what comes and goes that the caching allocator wastes in between
+PROCESS = 0.7e9  # bytes of Python with torch, transformers and PEFT, where main memory is the limit
+COMPONENTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "overhead")
+
+
+@dataclasses.dataclass(frozen=True)
+class Overhead:
+    """What a machine takes beside the tensors: by default as most cards do, else as measured (`calibrate`).
+
+    Args:
+        fixed: bytes, whatever is trained.
+        share: of gradients, activations and logits.
+    """
+
+    fixed: float
+    share: float
+
+    @classmethod
+    def usual(cls, device: str) -> Overhead:
+        """Of a card, or of main memory."""
+        return cls(CONTEXT, SLACK) if device == "cuda" else cls(PROCESS, SLACK)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Bytes at the moment when most are held.
+
+    Args:
+        components: bytes by the names of `COMPONENTS`.
+        moment: when that is.
+        trainable: parameters that learn.
+    """
+
+    components: Mapping[str, int]
+    moment: str
+    trainable: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self.components.values())
+
+    @property
+    def allocated(self) -> int:
+        """What tensors hold: without the overhead."""
+        return self.total - self.components["overhead"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Moment:
+    name: str
+    gradients: float
+    activations: float
+    logits: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.gradients + self.activations + self.logits
+
+
+def estimate(shapes: Shapes, load: Workload, overhead: Overhead | None = None) -> Estimate:
+    """The peak of a training.
+
+    Args:
+        shapes: of the model.
+        load: of the run.
+        overhead: of the machine; the usual one of its kind unless given.
+
+    Example:
+        Qwen2.5-7B in nf4 with a rank-32 adapter on one row of 2,048 tokens holds 5.5 GB of weights, 0.3 GB of adapter,
+        twice that of optimizer state, and little more than a layer's activations with checkpointing.
+    """
+    overhead = overhead or Overhead.usual(load.device)
+    trainable = trainable_parameters(shapes, load)
+    per_weight = load.weight_bytes if load.mode == "full" else 4
+    gradients = trainable * per_weight
+    moments = (_moments_of_rl if load.method == "grpo" else _moments)(shapes, load, float(gradients))
+    worst = max(moments, key=lambda m: m.total)
+    found = {
+        "weights": weight_bytes(shapes, load),
+        "adapter": 0 if load.mode == "full" else 4 * trainable,
+        "gradients": worst.gradients,
+        "optimizer": optimizer_bytes(shapes, load, trainable, per_weight),
+        "activations": worst.activations,
+        "logits": worst.logits,
+        "overhead": overhead.fixed + overhead.share * worst.total,
+    }
+    return Estimate({name: math.ceil(value) for name, value in found.items()}, worst.name, trainable)
+
+
+def weight_bytes(shapes: Shapes, load: Workload) -> int:
+    """Bytes of the base model in memory; embedding, output head and norms are never quantised."""
+    each = QUANTISED[load.quantization]
+    linear, everything = shapes.linear_parameters, shapes.parameters + shapes.beside
+    if each is None:
+        return everything * load.weight_bytes
+    rows = 4 * shapes.layers * sum(out for out, _ in shapes.linears.values()) if each == 1 else 0
+    return math.ceil(linear * each) + rows + (everything - linear) * load.weight_bytes
+
+
+def trainable_parameters(shapes: Shapes, load: Workload) -> int:
+    """Parameters that learn: those of the adapter, or all of the language part."""
+    if load.mode == "full":
+        return shapes.parameters
+    targets = shapes.targets(load.targets)
+    each = sum(load.rank * (out + into) + (out if load.dora else 0) for out, into in targets.values())
+    return shapes.layers * each
+
+
+def optimizer_bytes(shapes: Shapes, load: Workload, trainable: int, per_weight: int) -> int:
+    """State of the optimizer between steps; 8-bit moments have an fp32 scale per 256 values."""
+    if load.optim == "sgd":
+        return 0
+    if load.optim == "adafactor":
+        pairs = (shapes.linears if load.mode == "full" else shapes.targets(load.targets)).values()
+        if load.mode == "full":
+            sides = shapes.layers * sum(out + into for out, into in pairs) + shapes.vocabulary
+        else:
+            sides = shapes.layers * sum(out + into + 2 * load.rank for out, into in pairs)
+        return 4 * sides
+    moments = 1 if load.optim.startswith(("lion", "paged_lion")) else 2
+    if "8bit" in load.optim:
+        return math.ceil(moments * trainable * (1 + 4 / 256))
+    return moments * trainable * per_weight
+
+
+def layer_bytes(shapes: Shapes, load: Workload) -> float:
+    """Activations that one layer keeps of one token for its backward pass."""
+    h, q, k, m, a = shapes.hidden, shapes.queries, shapes.keys, shapes.intermediate, load.activation_bytes
+    family, targets = shapes.family, shapes.targets(load.targets) if load.mode == "lora" else shapes.linears
+    normed = family.norms * h + (q + k if family.qk_norm else 0)
+    kept = 4 * (normed + family.norms + (shapes.heads + shapes.kv_heads if family.qk_norm else 0))
+    if load.mode == "full":
+        kept += (4 if family.norms == 4 else a) * normed  # a norm that learns keeps its normed input
+    if load.mode == "lora" and load.half:
+        kept += a * sum(into for _, into in targets.values())
+    else:  # one tensor for q, k and v, one for gate and up; the attention's output is kept by attention itself
+        kept += a * (h * bool({"q_proj", "k_proj", "v_proj", "qkv_proj"} & set(targets)))
+        kept += a * (h * bool({"gate_proj", "up_proj", "gate_up_proj"} & set(targets)))
+        kept += a * (m * ("down_proj" in targets))
+    if load.mode == "lora":
+        kept += a * load.rank * len(targets)
+        if load.dora:
+            kept += a * 2 * sum(out for out, _ in targets.values())
+    kept += a * (2 * q + 2 * k) + 4 * shapes.heads
+    if family.fused:
+        kept += a * (q + k)  # v is a view of the one projection, which is kept with it
+    return kept + a * 3 * m
+
+
+def _moments(shapes: Shapes, load: Workload, gradients: float) -> list[_Moment]:
+    h, m, a, n = shapes.hidden, shapes.intermediate, load.activation_bytes, load.tokens
+    full, layers = load.mode == "full", shapes.layers
+    before = gradients if load.accumulation > 1 else 0.0  # of the passes before
+    layer = layer_bytes(shapes, load) * n
+    # ids, positions of labels, targets and pieces are int64; cosines and sines fp32
+    always = 8 * 4 * n + 8 * load.length * shapes.head_dim
+    copies = 2.0 * gradients / 4 if load.half and not full else 0.0  # autocast's 16-bit copies of the adapter
+    kept = a * h * n * layers if load.checkpointing else layer * layers + copies
+    final = (4 * h + 4 + (a * h if full else 0)) * n
+    head_gradient = 4.0 * shapes.vocabulary * h if full else 0.0
+    loss_kept, loss_peak = _loss_bytes(shapes, load)
+    at_loss = kept + always + final + (copies if load.checkpointing else 0)
+
+    learns_down = full or "down_proj" in shapes.targets(load.targets)
+    backward = (
+        (2 if learns_down else 3) * m * a * n
+    )  # gradients of product, gate and up as the MLP is passed back
+    if load.half and not full and learns_down:
+        backward = max(
+            backward + h * a * n, (a + 4) * m * n
+        )  # product, and PEFT's fp32 copy of it, going forward
+    else:
+        backward += h * a * n
+    if load.quantization != "none":
+        backward = max(backward, 2 * a * m * n + 2 * m * h)  # a weight as it is in 16 bits
+    # what the norm of a recomputed layer keeps is the input that was kept already, unless it had to be cast
+    again = layer + copies / layers - (0 if load.half else 4 * h * n) if load.checkpointing else 0.0
+    moments = [
+        _Moment("loss", before, at_loss + loss_kept, loss_peak + head_gradient),
+        _Moment("backward, last layer", before, kept + always + again + backward, head_gradient),
+        _Moment(
+            "backward, first layer",
+            gradients - (0 if before else _unmade(shapes, load)),
+            always + backward + (again + a * h * n if load.checkpointing else layer),
+        ),
+        _Moment("update", gradients, _update_bytes(shapes, load)),
+    ]
+    return moments
+
+
+def _unmade(shapes: Shapes, load: Workload) -> float:
+    """Gradients that come only after the MLP of the first layer was passed back."""
+    down = shapes.intermediate * shapes.hidden
+    if load.mode == "full":
+        embedding = 0 if shapes.tied else shapes.vocabulary * shapes.hidden
+        return load.weight_bytes * (shapes.layer_parameters - down + embedding)
+    return 4.0 * trainable_parameters(shapes, load) / shapes.layers
+
+
+def _update_bytes(shapes: Shapes, load: Workload) -> float:
+    """What the optimizer makes and drops within its step."""
+    if load.optim == "adamw_torch" and load.device == "cuda":
+        return 4.0 * trainable_parameters(shapes, load)  # roots of all second moments at a time
+    return 0.0
+
+
+def _loss_bytes(shapes: Shapes, load: Workload) -> tuple[float, float]:
+    """(hidden states and their gradient, logits of a chunk and what is made of them) at the loss's own peak."""
+    a, h, v, n = load.activation_bytes, shapes.hidden, shapes.vocabulary, load.tokens
+    chunk = min(load.loss_chunk or n, n)
+    if load.method == "sft":
+        # fp32 logits beside their exponentials; a cap keeps its slope besides
+        peak = 4.0 * chunk * v * (3 if shapes.softcap else 2)
+    else:
+        # logits beside their softmax, and that in the activations' format
+        peak = chunk * v * (8.0 + (a if load.half else 0) + (4 if shapes.softcap else 0))
+    if load.mode == "full":
+        peak = max(
+            peak, chunk * v * (4.0 + (a if load.half else 0)) + v * h * (4.0 + (a if load.half else 0))
+        )
+    return 2.0 * a * h * n, peak
+
+
+def _moments_of_rl(shapes: Shapes, load: Workload, gradients: float) -> list[_Moment]:
+    """GRPO by TRL: a group is generated with a cache of keys and values, then learnt with all logits of completions."""
+    a, v = load.activation_bytes, shapes.vocabulary
+    cache = 2.0 * a * shapes.keys * shapes.layers * load.tokens
+    answers = load.pieces * load.completion
+    moments = _moments(shapes, dataclasses.replace(load, loss_chunk=1), gradients)
+    # logits, their gradient, and the fp32 softmax of a row at a time
+    logits = 2.0 * a * answers * v + 4.0 * load.completion * v
+    learning = [dataclasses.replace(m, logits=m.logits + logits) if m.name == "loss" else m for m in moments]
+    return [*learning, _Moment("generation", 0.0, cache, float(a * load.pieces * v))]
