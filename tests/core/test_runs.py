@@ -444,3 +444,16 @@ def test_a_reader_needs_no_torch():
     code = "import sys, bp_core.runs.store, bp_core.runs.writer; print([m for m in ('torch','transformers','click','pydantic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_latest_is_the_newest_run_however_it_ended(tmp_path):
+    store = RunStore(tmp_path)
+    with pytest.raises(BpError) as caught:
+        store.get("latest")
+    assert caught.value.code == "INPUT_RUN_NOT_FOUND"
+    store.create(run_id="a").finish("completed", {})
+    store.create(run_id="b").finish("failed", {})
+    assert store.get("latest").run_id == "b"
+    with pytest.raises(BpError) as caught:
+        store.create(run_id="latest")
+    assert caught.value.code == "CONFIG_INVALID_SETTING"

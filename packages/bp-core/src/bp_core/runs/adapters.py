@@ -11,12 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from bp_core.errors import BpError
-from bp_core.runs.rows import LIVE
+from bp_core.runs.rows import LATEST, LIVE
 from bp_core.runs.store import RunStore
 
-__all__ = ["LATEST", "find_adapter"]
-
-LATEST = "latest"
+__all__ = ["find_adapter"]
 
 
 def find_adapter(name: str | Path | None, output: str | Path) -> Path:

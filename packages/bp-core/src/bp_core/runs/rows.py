@@ -29,6 +29,7 @@ BEFORE = ("queued", "preparing")  # waits for the card; reads data and decides
 LIVE = (*BEFORE, "running", "paused")
 ENDS = ("completed", "stopped", "failed", "interrupted")
 STATUSES = (*LIVE, *ENDS)
+LATEST = "latest"  # stands for the id of the newest run
 Start = Literal["queued", "preparing", "running"]
 
 # What another process may ask of a live run.

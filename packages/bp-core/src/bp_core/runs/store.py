@@ -29,7 +29,16 @@ from typing import TYPE_CHECKING, Any
 
 from bp_core.errors import BpError
 from bp_core.runs.process import process_identity
-from bp_core.runs.rows import MANIFEST_VERSION, Start, is_live, iso, restore_row, status_of, unwritable
+from bp_core.runs.rows import (
+    LATEST,
+    MANIFEST_VERSION,
+    Start,
+    is_live,
+    iso,
+    restore_row,
+    status_of,
+    unwritable,
+)
 from bp_core.runs.table import RunTable
 from bp_core.support.files import dumps, plain, write_json
 from bp_core.support.redact import redact
@@ -125,10 +134,10 @@ class RunStore(RunTable):
         Raises:
             BpError: `CONFIG_INVALID_SETTING`, `INPUT_RUN_EXISTS`.
         """
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", run_id):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", run_id) or run_id == LATEST:
             raise BpError(
                 "CONFIG_INVALID_SETTING",
-                f"a run id is up to 64 letters, digits, - and _, not {run_id!r}",
+                f"a run id is up to 64 letters, digits, - and _, and not {LATEST!r}; this is {run_id!r}",
                 "add --run-id my-run-1 to the command",
             )
         if (self.output / run_id).exists():

@@ -23,6 +23,7 @@ from bp_core.runs import schema as runs_db
 from bp_core.runs.rows import (
     ACTIONS,
     BEFORE,
+    LATEST,
     LIVE,
     Action,
     Artifact,
@@ -97,7 +98,7 @@ class RunTable:
     # ------------------------------------------------------------------------------------------ reading
 
     def get(self, run_id: str) -> RunRecord:
-        """The run with this id or unambiguous prefix.
+        """The run with this id or unambiguous prefix; `latest` is the newest, however it ended.
 
         Raises:
             BpError: `INPUT_RUN_NOT_FOUND`, `INPUT_RUN_AMBIGUOUS`.
@@ -219,6 +220,11 @@ class RunTable:
                 raise runs_db.coded(error, self.path) from error
 
     def _find(self, db: sqlite3.Connection, run_id: str) -> sqlite3.Row:
+        if run_id == LATEST:
+            newest = db.execute("SELECT * FROM runs ORDER BY created_at DESC, run_id DESC LIMIT 1").fetchone()
+            if newest is None:
+                raise self._missing(run_id)
+            return newest
         rows = db.execute(
             "SELECT * FROM runs WHERE substr(run_id, 1, ?) = ? ORDER BY created_at DESC LIMIT 6",
             (len(run_id), run_id),
