@@ -66,6 +66,7 @@ def exit_codes() -> str:
 
 # Settings beside those of training: the command, and the dataclass that its flags and its Python call are read from.
 SETTINGS = (
+    ("backprop ui", "bp_ui.settings:UiSettings"),
     ("backprop generate", "bp_core.settings.groups.generation:GenerationSettings"),
     ("every command of bp-data", "bp_data.sources.base:Limits"),
     ("bp-data validate", "bp_data.validation:ValidateSettings"),

@@ -162,7 +162,8 @@ def test_each_package_is_whole(package):
 
 def test_the_suite_pins_its_members_and_offers_the_known_extras():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert sorted(project["dependencies"]) == sorted(f"{p}==0.1.0" for p in PACKAGES)
+    assert sorted(project["dependencies"]) == sorted(f"{p}==0.1.0" for p in PACKAGES if p != "bp-ui")
+    assert all(project["optional-dependencies"][extra] == ["bp-ui==0.1.0"] for extra in ("ui", "standard"))
     assert {"ui", "full", "export", "monitoring", "fp8", "mlx", "qlora"} <= set(
         project["optional-dependencies"]
     )

@@ -107,7 +107,7 @@ def test_no_circle_of_files(package):
     assert circles(edges) == []
 
 
-@pytest.mark.parametrize("package", ["bp_core", "bp_export", "bp_data"])
+@pytest.mark.parametrize("package", ["bp_core", "bp_export", "bp_data", "bp_ui"])
 def test_no_arrow_up_between_rooms(package):
     layer = layers(package)
     wrong = []
@@ -121,7 +121,7 @@ def test_no_arrow_up_between_rooms(package):
     assert wrong == []
 
 
-@pytest.mark.parametrize("package", ["bp_core", "bp_export", "bp_data"])
+@pytest.mark.parametrize("package", ["bp_core", "bp_export", "bp_data", "bp_ui"])
 def test_every_room_has_its_layer(package):
     rooms = {name.split(".")[1] for name in modules(package) if "." in name}
     assert rooms - set(layers(package)) == set()

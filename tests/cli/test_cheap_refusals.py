@@ -83,7 +83,7 @@ WRONG = {
     ("export-runs", "--status", "lost"): "INPUT_USAGE",
     ("info", "./no-model"): "DEP_MODEL_LOAD_FAILED",
     ("reward", "show", "nothing"): "CONFIG_REWARD_INVALID",
-    ("ui",): "DEP_UI_NOT_AVAILABLE",
+    ("ui", "--share"): "RUNTIME_UI_AUTH_NOT_ENFORCED",
     ("completion", "tcsh"): "INPUT_USAGE",
 }
 

@@ -163,12 +163,22 @@ def test_stop_of_a_run_that_ended_is_refused(capsys, store):
     assert "[STATE_RUN_NOT_ACTIVE]" in err
 
 
-def test_ui_says_what_to_use_instead_whatever_flags_come(capsys):
-    for arguments in (["ui"], ["ui", "--port", "7862", "--share"]):
-        code, out, err = run(capsys, *arguments)
-        assert (code, out) == (1, "")
-        assert "[DEP_UI_NOT_AVAILABLE]" in err
-        assert "report.html" in err
+def test_ui_says_how_to_install_it_where_it_is_not(capsys, monkeypatch):
+    import importlib.util
+
+    import bp_cli.commands.ui as command
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bp_ui" else found(name))
+    try:
+        importlib.reload(command)
+        code, out, err = run(capsys, "ui", "--port", "7862", "--share")
+    finally:
+        monkeypatch.undo()
+        importlib.reload(command)
+    assert (code, out) == (1, "")
+    assert "[DEP_UI_NOT_AVAILABLE]" in err
+    assert "pip install 'bp-suite[ui]'" in err
 
 
 def test_info_tells_versions_and_what_is_missing(capsys):

@@ -18,7 +18,7 @@ from bp_merge.common import Exit, exit_code_of
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [p for p in ROOT.glob("packages/*/src/**/*.py") if p.name not in ("errors.py", "codes.py")]
-PREFIXES = ("INPUT", "CONFIG", "DEP", "RUNTIME", "STATE", "HUB", "OLLAMA")
+PREFIXES = ("INPUT", "CONFIG", "DEP", "RUNTIME", "STATE", "HUB", "OLLAMA", "UI")
 CODE = re.compile(rf"({'|'.join(PREFIXES)})_[A-Z0-9_]+")
 # texts of that shape that are no codes
 NO_CODES = {"OLLAMA_HOST", "OLLAMA_API_KEY"}

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ ANYWHERE = {
     "RUNTIME_UNEXPECTED": Code(
         "an error that no code stands for", "see where it arose with --verbose, and report it"
     ),
+    "DEP_UI_NOT_AVAILABLE": Code("the web UI is not installed", "install it: pip install 'bp-suite[ui]'"),
     "RUNTIME_OUT_OF_MEMORY": Code(
         "the process, or the card, ran out of memory", "close other programs, or take less at a time"
     ),
@@ -45,8 +47,12 @@ class Row(NamedTuple):
 
 
 def rows() -> Iterator[Row]:
-    """All codes, by package and name."""
-    tables = [(package, importlib.import_module(module).CODES) for package, module in TABLES]
+    """All codes of the packages that are installed, by package and name."""
+    tables = [
+        (package, importlib.import_module(module).CODES)
+        for package, module in TABLES
+        if importlib.util.find_spec(module.partition(".")[0])
+    ]
     for package, table in [*tables, (EVERY, ANYWHERE)]:
         for code in sorted(table):
             yield Row(package, code, table[code].meaning, table[code].mend, exit_code_of(code))

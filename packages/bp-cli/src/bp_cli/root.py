@@ -47,7 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "doctor": ("bp_cli.commands.doctor:doctor", "Find what would stop a run here, and what mends it."),
     "info": ("bp_cli.commands.info:info", "Versions, hardware, and what works here."),
-    "ui": ("bp_ui.cli:ui", "The web UI."),
+    "ui": ("bp_cli.commands.ui:ui", "The web UI: everything in a browser."),
     "completion": ("bp_cli.commands.completion:completion", "Print a shell completion script."),
 }
 

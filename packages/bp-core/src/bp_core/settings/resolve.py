@@ -22,6 +22,7 @@ from bp_core.settings.knobs import GROUPS, KEYWORDS, Settings, group_of
 from bp_core.settings.variables import PREFIX, is_known
 
 CONFIG_FILE = "backprop.toml"
+OTHERS = frozenset({"ui"})  # tables of other programs in the same file
 CODE, HELP = "CONFIG_INVALID_SETTING", "backprop train"  # of a refusal: its code, and the command that helps
 _FULL_NAMES = [f"{g}.{k.name}" for g, c in GROUPS.items() for k in knobs(c)]
 
@@ -52,7 +53,7 @@ def resolve(
         raise BpError("CONFIG_FILE_UNREADABLE", f"{file.name}: {error}", f"correct {file.name}") from None
     return _merged(
         [
-            (file.name, by_group(from_file, file.name)),
+            (file.name, by_group({k: v for k, v in from_file.items() if k not in OTHERS}, file.name)),
             (".env", _from_dotenv(folder / ".env")),
             ("environment", _from_process()),
             ("given", _from_keywords(given or {})),

@@ -1,0 +1,133 @@
+"""LoRA Craft's paths and payloads, for clients that know them: each is one call of the service layer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query, Request
+
+from bp_ui.api.datasets import multipart_file
+from bp_ui.errors import BpError
+from bp_ui.service.exports import start_export
+from bp_ui.service.forms import train_flags
+from bp_ui.service.services import services
+
+router = APIRouter(prefix="/api", tags=["LoRA Craft"])
+Payload = Annotated[dict[str, Any], Body()]
+
+# LoRA Craft's name of a value → ours; what stands in no row keeps its name.
+NAMES = {
+    "model": {"name": "model", "lora_rank": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout"},
+    "dataset": {"source": "data", "max_samples": "samples"},
+    "training": {
+        "num_epochs": "epochs", "batch_size": "batch_size", "gradient_accumulation_steps": "gradient_accumulation",
+        "learning_rate": "learning_rate", "lr_scheduler_type": "scheduler", "warmup_steps": "warmup_steps",
+        "weight_decay": "weight_decay", "max_sequence_length": "max_seq_length", "seed": "seed", "max_steps": "steps",
+    },
+}  # fmt: skip
+
+
+def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Our settings of a LoRA Craft configuration; a flat one is taken as ours.
+
+    >>> settings_of({"model": {"name": "tiny", "lora_rank": 8}, "dataset": {"source": "a.jsonl", "instruction_field": "q", "response_field": "a"}})
+    {'model': 'tiny', 'rank': 8, 'data': 'a.jsonl', 'map': 'q=prompt,a=completion'}
+    """
+    found = {k: v for k, v in config.items() if not isinstance(v, dict)}
+    for group, names in NAMES.items():
+        values = config.get(group)
+        if isinstance(values, dict):
+            found.update({ours: values[theirs] for theirs, ours in names.items() if theirs in values})
+    data = config.get("dataset")
+    if isinstance(data, dict) and {"instruction_field", "response_field"} <= set(data):
+        found["map"] = f"{data['instruction_field']}=prompt,{data['response_field']}=completion"
+    return found
+
+
+def _text(payload: dict[str, Any], *names: str) -> str:
+    for name in names:
+        if isinstance(payload.get(name), str) and payload[name]:
+            return payload[name]
+    raise BpError("INPUT_UI_REQUEST", f"the body lacks {names[0]}", "see /api/docs")
+
+
+@router.post("/training/start")
+def training_start(payload: Payload) -> dict[str, Any]:
+    """{session_id, config}: start a training under that id."""
+    config = payload.get("config")
+    if not isinstance(config, dict):
+        raise BpError("INPUT_UI_REQUEST", "the body lacks config", "see /api/docs")
+    flags = train_flags(settings_of(config), services().places)
+    run_id = services().jobs.train(flags, run_id=payload.get("session_id"))
+    return {"status": "started", "session_id": run_id}
+
+
+@router.post("/training/stop")
+def training_stop(payload: Payload) -> dict[str, Any]:
+    """{session_id}: stop and save."""
+    return {
+        "status": "stopping",
+        "session_id": services().runs.ask(_text(payload, "session_id"), "stop-and-save"),
+    }
+
+
+@router.get("/training/sessions")
+def training_sessions() -> dict[str, Any]:
+    """All trainings."""
+    return {"sessions": [{"session_id": r["run_id"], **r} for r in services().runs.list(kind="train")]}
+
+
+@router.get("/datasets/list")
+def datasets_list() -> dict[str, Any]:
+    """All datasets."""
+    return {"datasets": services().datasets.list()}
+
+
+@router.post("/datasets/upload")
+async def datasets_upload(request: Request) -> dict[str, Any]:
+    """A multipart body with `file`."""
+    name, chunks, _ = await multipart_file(request)
+    return {"success": True, **await services().datasets.upload(name, chunks)}
+
+
+@router.post("/datasets/preview")
+def datasets_preview(payload: Payload) -> dict[str, Any]:
+    """{path, samples}: the first rows."""
+    samples = payload.get("samples", 5)
+    return services().datasets.preview(_text(payload, "path"), samples if isinstance(samples, int) else 5)
+
+
+@router.get("/models/list")
+def models_list() -> dict[str, Any]:
+    """All adapters."""
+    return {"models": services().models.adapters()}
+
+
+@router.post("/exports/create")
+def exports_create(payload: Payload) -> dict[str, Any]:
+    """{session_id, format}: export its adapter."""
+    own = {k: v for k, v in payload.items() if k in ("format", "quantization")}
+    return {
+        "status": "started",
+        "export_id": start_export(services(), _text(payload, "session_id", "adapter"), own),
+    }
+
+
+@router.post("/configs/save")
+def configs_save(payload: Payload) -> dict[str, Any]:
+    """{name, config}: save."""
+    config = payload.get("config")
+    saved = services().configs.save(_text(payload, "name"), config if isinstance(config, dict) else {})
+    return {"success": True, "name": saved}
+
+
+@router.get("/configs/load")
+def configs_load(name: Annotated[str, Query(min_length=1)]) -> dict[str, Any]:
+    """The values of a name."""
+    return {"name": name, "config": services().configs.load(name)}
+
+
+@router.get("/configs/list")
+def configs_list() -> dict[str, Any]:
+    """All names."""
+    return {"configs": services().configs.list()}

@@ -1,0 +1,97 @@
+"""Models, rewards, exports, named configurations and the machine, over REST."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from bp_ui.service import rewards
+from bp_ui.service.exports import start_export
+from bp_ui.service.services import services
+
+router = APIRouter(prefix="/api/v1")
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+Values = dict[str, str | int | float | bool | list[str] | None]
+
+
+class Export(BaseModel):
+    """What is exported: the adapter of a run, or a folder; flags of `backprop export` by name."""
+
+    adapter: Annotated[str, Field(min_length=1, max_length=1000)]
+    settings: Values = {}
+    run_id: Name | None = None
+
+
+class Scoring(BaseModel):
+    """Completions to score."""
+
+    rows: list[dict[str, Any]] = Field(min_length=1, max_length=rewards.MOST)
+
+
+@router.get("/system", tags=["system"])
+def system() -> dict[str, Any]:
+    """Processor, memory, disk and card; bytes, percent, °C, watts."""
+    return services().system.read()
+
+
+@router.get("/models", tags=["models"])
+def models() -> dict[str, Any]:
+    """Adapters of runs, base models in the cache, well-known ones."""
+    told = services().system.read()
+    found = services().models
+    return {
+        "adapters": found.adapters(),
+        "cached": found.cached(),
+        "known": found.families(told["gpu_memory_total"]),
+    }
+
+
+@router.post("/exports", tags=["exports"], status_code=201)
+def export(asked: Export) -> dict[str, Any]:
+    """Start an export."""
+    return {"run_id": start_export(services(), asked.adapter, asked.settings, run_id=asked.run_id)}
+
+
+@router.get("/rewards", tags=["rewards"])
+def list_rewards() -> dict[str, Any]:
+    """Rewards and presets."""
+    return rewards.catalogue()
+
+
+@router.get("/rewards/{name}", tags=["rewards"])
+def get_reward(name: Name) -> dict[str, Any]:
+    """One reward or preset."""
+    return rewards.describe(name)
+
+
+@router.post("/rewards/{name}/test", tags=["rewards"])
+def test_reward(name: Name, asked: Scoring) -> dict[str, Any]:
+    """Score completions."""
+    return rewards.score(name, asked.rows)
+
+
+@router.get("/configs", tags=["configs"])
+def list_configs() -> dict[str, Any]:
+    """Names of saved configurations."""
+    return {"configs": services().configs.list()}
+
+
+@router.get("/configs/{name}", tags=["configs"])
+def load_config(name: Name) -> dict[str, Any]:
+    """The values of one."""
+    return {"name": name, "config": services().configs.load(name)}
+
+
+@router.put("/configs/{name}", tags=["configs"])
+def save_config(name: Name, config: dict[str, Any]) -> dict[str, Any]:
+    """Save values under a name."""
+    return {"name": services().configs.save(name, config)}
+
+
+@router.delete("/configs/{name}", tags=["configs"])
+def delete_config(name: Name) -> dict[str, Any]:
+    """Delete one."""
+    services().configs.delete(name)
+    return {"deleted": name}

@@ -1,0 +1,80 @@
+"""Settings: origins, places, saved configurations, versions."""
+
+from __future__ import annotations
+
+import reflex as rx
+
+from bp_ui.components.ui import anchor, button, card, facts, frame, loading, notices, table
+from bp_ui.state.settings import Settings
+
+
+def settings() -> rx.Component:
+    """The page."""
+    return frame(
+        "/settings",
+        "Settings",
+        "What a run takes where a form leaves something empty, and where each value comes from.",
+        notices(Settings),
+        rx.cond(
+            ~Settings.ready,
+            loading("Reading the settings"),
+            rx.fragment(
+                rx.el.div(
+                    card("Folders", facts(Settings.places)),
+                    card(
+                        "Secrets in the environment",
+                        facts(Settings.secrets),
+                        hint="names alone, never values",
+                    ),
+                    card(
+                        "Saved configurations",
+                        rx.cond(
+                            Settings.configs.length() > 0,
+                            rx.el.ul(rx.foreach(Settings.configs, _config), class_name="list"),
+                            rx.el.p("None yet: the page Train saves one under a name.", class_name="soft"),
+                        ),
+                    ),
+                    card("Versions", facts(Settings.versions)),
+                    class_name="grid",
+                ),
+                card(
+                    "Settings of a run, with their sources",
+                    rx.el.label(
+                        rx.el.input(
+                            type="checkbox", checked=Settings.changed_only, on_change=Settings.change_shown
+                        ),
+                        "Only what is no default",
+                        class_name="row small",
+                    ),
+                    table(
+                        ("Setting", "Value", "Source"),
+                        Settings.rows,
+                        lambda r: rx.el.tr(
+                            rx.el.td(rx.el.code(r["name"])),
+                            rx.el.td(r["value"], class_name="wide"),
+                            rx.el.td(r["source"]),
+                        ),
+                        tall=True,
+                        label="Settings",
+                    ),
+                    hint="default, then backprop.toml, .env, environment",
+                ),
+                rx.el.p(
+                    "For programs: ",
+                    rx.el.a("documentation of the API", href="../api/docs"),
+                    class_name="soft",
+                ),
+            ),
+        ),
+    )
+
+
+def _config(c: rx.Var) -> rx.Component:
+    return rx.el.li(
+        rx.el.div(
+            anchor(c["name"], href=c["href"]),
+            button("Delete", Settings.delete(c["name"]), "bad"),
+            class_name="row between",
+            style={"padding": ".4rem 0"},
+        )
+    )

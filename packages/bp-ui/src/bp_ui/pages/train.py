@@ -1,0 +1,157 @@
+"""Train: the form made from the settings, the plan, the start."""
+
+from __future__ import annotations
+
+import reflex as rx
+
+from bp_ui.components.ui import button, card, choices, facts, field, frame, loading, notices, text_input
+from bp_ui.state.train import LEVELS, Train
+
+
+def train() -> rx.Component:
+    """The page."""
+    return frame(
+        "/train",
+        "Train",
+        "What you leave empty is decided for your card and your data; the plan says how before anything starts.",
+        notices(Train),
+        rx.cond(
+            ~Train.ready,
+            loading("Reading the settings"),
+            rx.el.div(_form(), _side(), class_name="split wide-left"),
+        ),
+    )
+
+
+def _form() -> rx.Component:
+    return rx.el.form(
+        card(
+            "Settings",
+            choices(LEVELS, Train.level, Train.choose_level),
+            rx.el.div(rx.foreach(Train.fields, _field), class_name="form"),
+            rx.el.datalist(
+                rx.foreach(Train.models, lambda m: rx.el.option(m["told"], value=m["id"])), id="models"
+            ),
+            rx.el.datalist(
+                rx.foreach(Train.datasets, lambda d: rx.el.option(d["name"], value=d["path"])), id="datasets"
+            ),
+        ),
+        card(
+            "Saved configurations",
+            rx.el.div(
+                field(
+                    "Take",
+                    rx.el.select(
+                        rx.el.option("Choose one", value=""),
+                        rx.foreach(Train.configs, lambda c: rx.el.option(c, value=c)),
+                        on_change=Train.load_config,
+                        default_value="",
+                    ),
+                ),
+                field(
+                    "Save these as",
+                    text_input(Train.config_name, Train.put_config_name, placeholder="my-settings"),
+                ),
+                button("Save", Train.save_config),
+                class_name="row",
+                style={"alignItems": "end"},
+            ),
+        ),
+        class_name="stack",
+        on_submit=Train.show_command,
+        reset_on_submit=False,
+    )
+
+
+def _field(f: rx.Var) -> rx.Component:
+    listed = rx.cond(f["name"] == "model", "models", rx.cond(f["name"] == "data", "datasets", ""))
+    control = rx.cond(
+        f["kind"] == "choice",
+        rx.el.select(
+            rx.el.option(f"default: {f['hint']}", value=""),
+            rx.foreach(f["choices"].split("|"), lambda c: rx.el.option(c, value=c)),
+            value=f["value"],
+            on_change=lambda v: Train.put(f["name"], v),
+            name=f["name"],
+        ),
+        rx.el.input(
+            default_value=f["value"],
+            key=f"{f['name']}={f['value']}",
+            placeholder=f["hint"],
+            list=listed,
+            name=f["name"],
+            input_mode=rx.cond((f["kind"] == "whole") | (f["kind"] == "number"), "decimal", "text"),
+            auto_complete="off",
+            spell_check=False,
+            on_blur=lambda v: Train.put(f["name"], v),
+        ),
+    )
+    return rx.fragment(
+        rx.cond(
+            f["head"] != "",
+            rx.el.h3(f["head"], style={"gridColumn": "1 / -1", "marginTop": ".6rem"}),
+            rx.fragment(),
+        ),
+        field(f["label"], control, f["help"], f["unit"]),
+    )
+
+
+def _side() -> rx.Component:
+    return rx.el.div(
+        card(
+            "Start",
+            field(
+                "Name of the run",
+                text_input(Train.run_id, Train.put_run_id, placeholder="the time and six digits"),
+                "Letters, digits, - and _.",
+            ),
+            rx.el.div(
+                button("Start training", Train.start, "first"),
+                button(
+                    rx.cond(Train.planning, "Planning", "See the plan"),
+                    Train.make_plan,
+                    disabled=Train.planning,
+                ),
+                button("As a command", Train.show_command, "plain"),
+                class_name="row",
+            ),
+            rx.cond(Train.command != "", rx.el.pre(Train.command, class_name="code"), rx.fragment()),
+            hint="waits for the card",
+        ),
+        card(
+            "The plan",
+            rx.cond(
+                Train.planning,
+                loading("Reading every row and the model's configuration"),
+                rx.cond(
+                    Train.plan.length() > 0,
+                    rx.el.div(
+                        facts(Train.plan),
+                        rx.foreach(Train.plan_notes, lambda n: rx.el.p(n, class_name="soft small")),
+                        class_name="stack",
+                    ),
+                    rx.el.p(
+                        "What would be trained, on what, for how long, and which tokens of a row are learnt. Nothing starts.",
+                        class_name="soft",
+                    ),
+                ),
+            ),
+        ),
+        rx.cond(
+            Train.mask.length() > 0,
+            card(
+                "What the model learns of a row",
+                rx.el.p(Train.learnt, class_name="soft small"),
+                rx.el.pre(
+                    rx.foreach(
+                        Train.mask,
+                        lambda p: rx.cond(p["learnt"] != "", rx.el.mark(p["text"]), rx.el.span(p["text"])),
+                    ),
+                    class_name="code mask",
+                ),
+                hint="marked text is learnt, the rest is read",
+            ),
+            rx.fragment(),
+        ),
+        class_name="stack",
+    )

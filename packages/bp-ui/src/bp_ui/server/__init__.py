@@ -1,0 +1,1 @@
+"""How the UI is served: one process, one port, one guard in front of everything."""

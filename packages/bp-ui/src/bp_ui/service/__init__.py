@@ -1,0 +1,1 @@
+"""What pages and API do: one service layer, without a web framework."""

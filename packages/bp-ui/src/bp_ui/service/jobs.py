@@ -1,0 +1,248 @@
+"""Long actions: each is a process of the command line, recorded in the run store; this only starts and watches them.
+
+- The id is chosen here, so that it is known before the process has written anything.
+- The process belongs to no one: it lives on when the UI ends, and stands in its own session.
+- What it prints goes to files under `jobs`; a refusal that came before its row is read from there.
+- No password of the UI goes on: variables of the UI are taken out of its environment, and none is in its arguments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bp_ui.errors import BpError
+from bp_ui.service.places import Places
+
+COMMAND = [sys.executable, "-c", "import sys; from bp_cli.main import main; sys.exit(main())"]
+RECORDED = [sys.executable, "-m", "bp_ui.service.recorded"]
+OUTPUT_KEPT = 4 * 1024 * 1024
+
+
+@dataclasses.dataclass
+class Started:
+    """A process that this server started; the row in the store is the truth once it is there."""
+
+    run_id: str
+    kind: str
+    process: subprocess.Popen[bytes]
+    began: float
+
+
+class Jobs:
+    """Starts processes and knows those that have no row yet.
+
+    Args:
+        places: the folders of the server.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self._started: dict[str, Started] = {}
+        self._lock = threading.Lock()
+
+    def new_id(self) -> str:
+        """An id that sorts by time."""
+        return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+    def train(self, flags: Sequence[str], *, run_id: str | None = None, queue: bool = True) -> str:
+        """Start a training; returns its id.
+
+        Args:
+            flags: of `backprop train`, without those that are set here.
+            run_id: chosen by the client.
+            queue: wait for the card.
+
+        Raises:
+            BpError: `CONFIG_INVALID_SETTING`, `INPUT_RUN_EXISTS` for a bad or taken id.
+        """
+        run_id = self._checked(run_id)
+        line = ["train", *flags, "--output", str(self.places.output), "--run-id", run_id, "--json"]
+        return self._start("train", run_id, [*COMMAND, *line, *(["--queue"] if queue else [])])
+
+    def resume(self, run_id: str) -> str:
+        """Continue a run that stopped, was stopped or crashed.
+
+        Raises:
+            BpError: those of `RunTable.resumable`; `STATE_RUN_ACTIVE` where it is running.
+        """
+        from bp_core.runs.rows import LIVE
+        from bp_core.runs.store import RunStore
+
+        record = RunStore(self.places.output).resumable(run_id)
+        if record.status in LIVE and record.finished_at is None:
+            raise BpError(
+                "STATE_RUN_ACTIVE",
+                f"run {record.run_id} is {record.status}",
+                f"backprop show-run {record.run_id}",
+            )
+        line = ["resume", record.run_id, "--output", str(self.places.output), "--json"]
+        return self._start("train", record.run_id, [*COMMAND, *line])
+
+    def export(self, arguments: Sequence[str], *, run_id: str | None = None) -> str:
+        """Start an export; returns the id of its job."""
+        run_id = self._checked(run_id)
+        line = ["export", *arguments, "--run-id", run_id, "--json"]
+        return self._start("export", run_id, [*COMMAND, *line])
+
+    def command(self, kind: str, arguments: Sequence[str], about: Mapping[str, Any] | None = None) -> str:
+        """Start any other command of `backprop`, recorded as a job of its kind; its JSON becomes the job's result.
+
+        Args:
+            kind: of the job.
+            arguments: of `backprop`, the command first.
+            about: what the record says of it beside the arguments.
+        """
+        run_id = self._checked(None)
+        told = json.dumps(
+            {"kind": kind, "run_id": run_id, "output": str(self.places.output), **(about or {})}
+        )
+        return self._start(kind, run_id, [*RECORDED, told, *arguments])
+
+    def now(self, arguments: Sequence[str], *, timeout: float = 600.0) -> dict[str, Any]:
+        """Run a command that writes nothing and wait for its JSON; `told` is what it said besides.
+
+        Raises:
+            BpError: that of the command.
+        """
+        done = subprocess.run(
+            [*COMMAND, *arguments, "--json"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=self.places.start,
+            env=self._environment(),
+        )
+        data = last_json(done.stdout)
+        if "error" in data:
+            raise from_dict(data["error"])
+        if not data:
+            said = done.stderr.strip().splitlines()
+            raise BpError(
+                "RUNTIME_UNEXPECTED", said[-1] if said else "the command said nothing", "backprop info"
+            )
+        return {**data, "told": done.stderr}
+
+    # ------------------------------------------------------------------------------------------ watching
+
+    def starting(self) -> list[Started]:
+        """Processes of this server that have no row yet, and those that ended without one."""
+        from bp_core.runs.store import RunStore
+
+        store = RunStore(self.places.output)
+        with self._lock:
+            candidates = list(self._started.values())
+        out = []
+        for job in candidates:
+            try:
+                store.get(job.run_id)
+            except BpError:
+                out.append(job)
+            except Exception as error:
+                if getattr(error, "code", "") != "INPUT_RUN_NOT_FOUND":
+                    raise
+                out.append(job)
+        return out
+
+    def is_starting(self, run_id: str) -> bool:
+        """Whether a process was started under that id and still lives."""
+        job = self._started.get(run_id)
+        return job is not None and job.process.poll() is None
+
+    def refusal(self, run_id: str) -> BpError | None:
+        """Why a process ended before it had a row; None where it did not."""
+        job = self._started.get(run_id)
+        if job is None or job.process.poll() is None:
+            return None
+        return self.told_error(run_id)
+
+    def told_error(self, run_id: str) -> BpError | None:
+        """The coded error that a job printed, None where it printed none."""
+        data = last_json(tail(self.file(run_id, "out")))
+        return from_dict(data["error"]) if "error" in data else None
+
+    def file(self, run_id: str, what: str) -> Path:
+        """The file with what a job printed: `out` or `err`."""
+        return self.places.writable("jobs", f"{run_id}.{what}")
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _checked(self, run_id: str | None) -> str:
+        from bp_core.runs.store import RunStore
+
+        chosen = run_id or self.new_id()
+        RunStore(self.places.output).check_new(chosen)
+        if self.is_starting(chosen):
+            raise BpError("INPUT_RUN_EXISTS", f"a run {chosen} is starting", "backprop runs")
+        return chosen
+
+    def _environment(self) -> dict[str, str]:
+        kept = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.upper().startswith(("BACKPROPAGATE_UI", "REFLEX_", "__REFLEX"))
+        }
+        return {**kept, "BP_NO_PROGRESS": "1", "PYTHONUNBUFFERED": "1"}
+
+    def _start(self, kind: str, run_id: str, command: list[str]) -> str:
+        folder = self.file(run_id, "out").parent
+        folder.mkdir(exist_ok=True, mode=0o700)
+        with self.file(run_id, "out").open("wb") as out, self.file(run_id, "err").open("ab") as err:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=self.places.start,
+                env=self._environment(),
+                start_new_session=True,
+            )
+        with self._lock:
+            ended = [k for k, v in self._started.items() if v.process.poll() is not None][:-200]
+            for key in ended:
+                del self._started[key]
+            self._started[run_id] = Started(run_id, kind, process, time.time())
+        threading.Thread(target=process.wait, daemon=True).start()  # no zombie is left
+        return run_id
+
+
+def last_json(text: str) -> dict[str, Any]:
+    """The last line that is a JSON object, {} where none is."""
+    for line in reversed(text.splitlines()):
+        if line.startswith("{"):
+            with contextlib.suppress(json.JSONDecodeError):
+                return json.loads(line)
+    return {}
+
+
+def tail(file: Path, size: int = OUTPUT_KEPT) -> str:
+    """The end of a file, "" where there is none."""
+    try:
+        with file.open("rb") as opened:
+            opened.seek(0, os.SEEK_END)
+            opened.seek(max(0, opened.tell() - size))
+            return opened.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def from_dict(error: Mapping[str, Any]) -> BpError:
+    """The error that another process told as JSON."""
+    return BpError(
+        str(error.get("code", "RUNTIME_UNEXPECTED")),
+        str(error.get("message", "")),
+        str(error.get("hint", "")),
+        retryable=bool(error.get("retryable")),
+        details=error.get("details") or {},
+    )

@@ -1,0 +1,86 @@
+"""Models at hand: base models in the Hub's cache, adapters of runs, exports."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from bp_ui.service.catalogue import MODELS
+from bp_ui.service.places import Places
+from bp_ui.service.runs import size_of
+
+
+class Models:
+    """Lists them.
+
+    Args:
+        places: the folders of the server.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+
+    def cached(self) -> list[dict[str, Any]]:
+        """Base models in the cache of the Hub: id and bytes."""
+        home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+        cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+        return [
+            {"id": f.name.removeprefix("models--").replace("--", "/"), "bytes": size_of(f / "blobs")}
+            for f in sorted(cache.glob("models--*"))
+            if f.is_dir()
+        ]
+
+    def adapters(self) -> list[dict[str, Any]]:
+        """Adapters that runs left, newest first, with what was exported from them."""
+        from bp_core.runs.store import RunStore
+
+        store = RunStore(self.places.output)
+        found = []
+        for record in store.list(kind="train"):
+            folder = record.path / "adapter"
+            if not (folder / "adapter_config.json").is_file():
+                continue
+            made = [
+                {
+                    "format": a.kind,
+                    "path": str(a.path),
+                    "bytes": a.path.stat().st_size if a.path.is_file() else size_of(a.path),
+                }
+                for a in store.artifacts(record.run_id)
+                if a.kind in ("gguf", "gguf-lora", "merged", "lora") and a.path.exists()
+            ]
+            found.append(
+                {
+                    "run_id": record.run_id,
+                    "name": record.name,
+                    "path": str(folder),
+                    "base": str(record.base_model.get("ref", "")),
+                    "status": record.status,
+                    "created_at": record.created_at,
+                    "bytes": size_of(folder),
+                    "exports": made,
+                    "exported": ", ".join(sorted({e["format"] for e in made})),
+                }
+            )
+        return found
+
+    def families(self, memory: int | None) -> list[dict[str, Any]]:
+        """Well-known base models against the memory of the card.
+
+        Args:
+            memory: bytes of the card, None without one.
+        """
+        return [{**m, "fits": fits(m["billions"], memory)} for m in MODELS]
+
+
+def fits(billions: float, memory: int | None) -> str:
+    """A first guess from the size of the weights in 16 bit and half as much again for LoRA; `estimate-vram` computes it.
+
+    >>> fits(0.6, 8 * 2**30), fits(7.6, 8 * 2**30), fits(7.6, None)
+    ('fits', 'too large', 'no card')
+    """
+    if memory is None:
+        return "fits" if billions < 0.1 else "no card"
+    need = billions * 2e9 * 1.5 + 1e9
+    return "fits" if need < 0.85 * memory else "tight" if need < memory else "too large"
