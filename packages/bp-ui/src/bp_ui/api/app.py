@@ -19,9 +19,7 @@ from bp_ui.api.docs import page
 from bp_ui.service.places import Places
 from bp_ui.service.services import Services, use
 
-NOT_FOUND = frozenset(
-    {"INPUT_RUN_NOT_FOUND", "INPUT_UI_NAME", "INPUT_DATASET_NOT_FOUND", "INPUT_ADAPTER_NOT_FOUND"}
-)
+NOT_FOUND = frozenset({"INPUT_RUN_NOT_FOUND", "INPUT_UI_NAME", "INPUT_DATASET_NOT_FOUND"})
 STATUS = {
     "INPUT_RUN_EXISTS": 409,
     "INPUT_UI_PATH_FORBIDDEN": 403,
