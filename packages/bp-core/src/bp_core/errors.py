@@ -51,6 +51,10 @@ CODES: dict[str, Code] = {
         "a file that would be written is there already",
         "name another file: backprop support-bundle RUN --to FILE",
     ),
+    "INPUT_HISTORY_INVALID": Code(
+        "a run history of Backpropagate 1.x is not there, or is no such file",
+        "name the file in the old output folder: backprop runs import output/run_history.json",
+    ),
     "INPUT_MANIFEST_INVALID": Code(
         "a run's manifest.json cannot be read, or was written by a newer version",
         "copy the run's folder again, or upgrade: pip install --upgrade bp-core",
@@ -339,6 +343,7 @@ EVENTS: dict[str, str] = {
     "SAMPLE_GENERATED": "the answer to a logged prompt at this step",
     "CALLBACK_FAILED": "a callback of the user raised and was switched off",
     "TRACKER_FAILED": "a tracker broke and is left out",
+    "RUN_IMPORTED": "the run was recorded by another tool, and taken from its history",
     "STORE_REBUILT": "the run was restored from its directory",
     "STORE_MIGRATED": "the run store was brought to a newer schema version; the row was kept",
 }

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from bp_core.runs import rows
 from bp_core.runs.store import RunStore, export_jsonl
-from bp_merge.common import Sink, output_options
+from bp_merge.common import Exit, Sink, output_options
 
 from bp_cli.options import output_option
 from bp_cli.text import number, table
@@ -33,13 +33,20 @@ def done(record: rows.RunRecord) -> str:
     return f"{amount} of {total}" if total else str(amount)
 
 
-@click.command(epilog="\b\nExamples:\n  backprop runs\n  backprop runs --status failed --json\n")
+@click.group(
+    invoke_without_command=True,
+    epilog="\b\nExamples:\n  backprop runs\n  backprop runs --status failed --json\n"
+    "  backprop runs import old-output/run_history.json\n",
+)
 @output_option
 @click.option("--status", type=click.Choice(STATUSES), help="Only runs that ended, or stand, like this.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Most runs shown.")
 @output_options
-def runs(sink: Sink, output: Path, status: str | None, limit: int) -> None:
+@click.pass_context
+def runs(ctx: click.Context, sink: Sink, output: Path, status: str | None, limit: int) -> None:
     """List recorded runs, newest first."""
+    if ctx.invoked_subcommand is not None:
+        return
     store = RunStore(output)
     found = store.list(status=status, limit=limit)  # type: ignore[arg-type]
 
@@ -65,6 +72,30 @@ def runs(sink: Sink, output: Path, status: str | None, limit: int) -> None:
         return table(lines, ("run", "kind", "status", "made", "model", "done", "loss", "held-out")) + more
 
     sink.result({"runs": [r.to_dict() for r in found]}, human, quiet="\n".join(r.run_id for r in found))
+
+
+@runs.command("import", epilog="\b\nExample:\n  backprop runs import old-output/run_history.json\n")
+@click.argument("file", type=click.Path(path_type=Path))
+@output_option
+@output_options
+@click.pass_context
+def import_(ctx: click.Context, sink: Sink, file: Path, output: Path) -> None:
+    """Take the runs of a Backpropagate 1.x history into the run store; those that are there stay as they are."""
+    from bp_core.runs.history import import_history
+
+    found = import_history(RunStore(output), file)
+    for line in found.passed_over:
+        sink.note(f"passed over {line}")
+    told = f"{len(found.runs)} taken into {output}"
+    if found.there:
+        told += f", {len(found.there)} were there already"
+    sink.result(
+        {"imported": found.runs, "there": found.there, "passed_over": found.passed_over},
+        told,
+        quiet="\n".join(found.runs),
+    )
+    if found.passed_over:
+        ctx.exit(Exit.PARTIAL)
 
 
 @click.command(

@@ -51,7 +51,7 @@ def rebuild(output: str | Path) -> Rebuilt:
                 db.execute("BEGIN")
                 try:
                     run_id = restore_row(db, manifest.parent, live=None)
-                    _restore_metrics(db, run_id, manifest.parent / "metrics.jsonl")
+                    restore_metrics(db, run_id, manifest.parent / "metrics.jsonl")
                     insert_event(
                         db, run_id, 0, "STORE_REBUILT", "restored from the run's directory", time.time(), {}
                     )
@@ -72,7 +72,8 @@ def rebuild(output: str | Path) -> Rebuilt:
     return Rebuilt(tuple(restored), kept, tuple(failed))
 
 
-def _restore_metrics(db: object, run_id: str, path: Path) -> None:
+def restore_metrics(db: object, run_id: str, path: Path) -> None:
+    """Insert the rows of a run's `metrics.jsonl`, where there is one."""
     if not path.is_file():
         return
     rows = []
