@@ -65,7 +65,7 @@ def _command(given: list[str]) -> str:
                 return f"{command.name} has no command {word}"
             command, flags = found, _flags(found)
             context = click.Context(command, info_name=word, parent=context)
-    if isinstance(command, click.Group):
+    if isinstance(command, click.Group) and not command.invoke_without_command:
         return f"{command.name} needs a command"
     return ""
 
