@@ -14,10 +14,39 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+
+class _HeadGradients:
+    """Gradients of hidden states, weight and bias where they are needed, from those of the logits, chunk by chunk."""
+
+    def __init__(
+        self, needed: Sequence[bool], hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> None:
+        self._input, self._weight = hidden, weight
+        self.hidden = torch.empty_like(hidden) if needed[0] else None
+        self.weight = torch.zeros_like(weight, dtype=torch.float32) if needed[1] else None
+        self.bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needed[2] else None
+
+    @property
+    def all(self) -> tuple[torch.Tensor | None, ...]:
+        """Of hidden states, weight and bias."""
+        return self.hidden, self.weight, self.bias
+
+    def add(self, here: slice, grad: torch.Tensor) -> None:
+        """Take the gradient of the logits (c, V) of the positions `here`, fp32."""
+        if self.bias is not None:
+            self.bias += grad.sum(0)
+        h = self._input[here]
+        grad = grad.to(h.dtype)
+        if self.hidden is not None:
+            torch.matmul(grad, self._weight.to(h.dtype), out=self.hidden[here])
+        if self.weight is not None:
+            self.weight += (grad.T @ h).float()
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -31,38 +60,24 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         chunk: int,
         softcap: float | None,
     ) -> torch.Tensor:
-        need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
-        grad_hidden = torch.empty_like(hidden) if need_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
-        grad_bias = (
-            torch.zeros_like(bias, dtype=torch.float32)
-            if bias is not None and ctx.needs_input_grad[2]
-            else None
-        )
+        gradients = _HeadGradients(ctx.needs_input_grad, hidden, weight, bias)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for start in range(0, hidden.shape[0], chunk):
-            h, t = hidden[start : start + chunk], targets[start : start + chunk]
-            logits = _logits(h, weight, bias, softcap)  # (c, V)
+            here = slice(start, start + chunk)
+            t = targets[here]
+            logits = _logits(hidden[here], weight, bias, softcap)  # (c, V)
             log_z = torch.logsumexp(logits, dim=-1)  # (c,)
             total += (log_z - logits.gather(1, t[:, None])[:, 0]).sum()
-            if grad_hidden is None and grad_weight is None and grad_bias is None:
+            if not any(ctx.needs_input_grad[:3]):
                 continue
             slope = None if softcap is None else 1 - (logits / softcap) ** 2
             grad = logits.sub_(log_z[:, None]).exp_()  # softmax, in place
             grad.scatter_add_(1, t[:, None], torch.full_like(t[:, None], -1, dtype=grad.dtype))
             if slope is not None:
                 grad *= slope
-            if grad_bias is not None:
-                grad_bias += grad.sum(0)
-            grad = grad.to(h.dtype)
-            if grad_hidden is not None:
-                torch.matmul(grad, weight.to(h.dtype), out=grad_hidden[start : start + chunk])
-            if grad_weight is not None:
-                grad_weight += (grad.T @ h).float()
-        ctx.save_for_backward(
-            *(g if g is not None else torch.empty(0) for g in (grad_hidden, grad_weight, grad_bias))
-        )
-        ctx.present = (grad_hidden is not None, grad_weight is not None, grad_bias is not None)
+            gradients.add(here, grad)
+        ctx.save_for_backward(*(g if g is not None else torch.empty(0) for g in gradients.all))
+        ctx.present = tuple(g is not None for g in gradients.all)
         ctx.weight_dtype = weight.dtype
         return total
 
@@ -131,10 +146,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (slope,) = grad_outputs  # (N,)
         hidden, weight, bias, targets = ctx.saved_tensors
-        need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(hidden) if need_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
-        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if need_bias else None
+        gradients = _HeadGradients(ctx.needs_input_grad, hidden, weight, bias)
         for start in range(0, hidden.shape[0], ctx.chunk):
             here = slice(start, start + ctx.chunk)
             logits = _logits(hidden[here], weight, bias, ctx.softcap)
@@ -144,17 +156,12 @@ class _ChunkedLogProbs(torch.autograd.Function):
             grad *= slope[here, None]
             if bend is not None:
                 grad *= bend
-            if grad_bias is not None:
-                grad_bias += grad.sum(0)
-            grad = grad.to(hidden.dtype)
-            if grad_hidden is not None:
-                torch.matmul(grad, weight.to(hidden.dtype), out=grad_hidden[here])
-            if grad_weight is not None:
-                grad_weight += (grad.T @ hidden[here]).float()
+            gradients.add(here, grad)
+        wide = gradients.weight
         return (
-            grad_hidden,
-            None if grad_weight is None else grad_weight.to(weight.dtype),
-            grad_bias,
+            gradients.hidden,
+            None if wide is None else wide.to(weight.dtype),
+            gradients.bias,
             None,
             None,
             None,

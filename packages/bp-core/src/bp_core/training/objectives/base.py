@@ -57,6 +57,7 @@ class Objective(abc.ABC):
         width: pieces of a unit.
         learnt: the pieces of a unit that the loss is of.
         measured: the pieces that `statistic` is of; none where a method needs no statistic.
+        statistics: the names that `statistic` gives.
         reference: whether the pieces need the column `reference`.
         metrics: its metrics beside the loss, each with the denominator that its sum is divided by.
     """
@@ -66,6 +67,7 @@ class Objective(abc.ABC):
     width: int = 1
     learnt: tuple[int, ...] = (0,)
     measured: tuple[int, ...] = ()
+    statistics: tuple[str, ...] = ()
     reference: bool = False
     metrics: Mapping[str, str] = {}
 

@@ -101,6 +101,7 @@ class Kto(Objective):
     kinds = ("unpaired", "preference")
     width = 2
     measured = (1,)
+    statistics = ("kl",)
     learnt = (0,)
     reference = True
     metrics = METRICS
@@ -126,28 +127,20 @@ class Kto(Objective):
             judged += parts
         own = list(encoder.encode_each(row.with_answer(row.answer) for row in judged))
         good = [i for i, pieces in enumerate(own) if _single(pieces) is not None]
-        others = [_next(good, place) for place in range(len(good))]
-        crossed = encoder.encode_each(
-            judged[i].with_answer(judged[other].answer) for i, other in zip(good, others, strict=True)
-        )
-        mates = dict(zip(good, crossed, strict=True))
+        mates, refused = _mates(encoder, [judged[i] for i in good])
         place_of = {i: place for place, i in enumerate(good)}
         for i, row in enumerate(judged):
-            mine = _single(own[i])
+            mine, place = _single(own[i]), place_of.get(i, -1)
             if mine is None:
                 yield _refusal(row.example, own[i])
-                continue
-            mate = _single(mates[i])
-            for step in range(2, TRIES + 1):
-                if mate is not None:
-                    break
-                other = good[(place_of[i] + step) % len(good)]
-                mate = _single(next(encoder.encode_each([row.with_answer(judged[other].answer)])))
-            if mate is None:
-                yield _refusal(row.example, mates[i])
-                continue
-            values = {DESIRABLE: float(row.desirable)}
-            yield dataclasses.replace(mine, values=values), dataclasses.replace(mate, values=values)
+            elif place not in mates:
+                yield _refusal(row.example, refused[place])
+            else:
+                values = {DESIRABLE: float(row.desirable)}
+                yield (
+                    dataclasses.replace(mine, values=values),
+                    dataclasses.replace(mates[place], values=values),
+                )
 
     def denominators(self, units: Sequence[Unit]) -> Mapping[str, float]:
         """The rows of the step, and how many of them are desirable."""
@@ -209,9 +202,27 @@ def _judged(example: Example) -> Iterator[_Judged]:
         yield _Judged(example, example.turns, example.rejected, False)
 
 
-def _next(good: Sequence[int], place: int) -> int:
-    """The following good row, around the end."""
-    return good[(place + 1) % len(good)]
+def _mates(
+    encoder: Encoder, rows: Sequence[_Judged]
+) -> tuple[dict[int, Encoded], dict[int, Sequence[Encoded | Rejected]]]:
+    """Each row's prompt with the answer of the first row after it, around the end, with which it is a single piece.
+
+    Returns:
+        (those pieces by the place of their row, what the first attempt gave where it was no single piece).
+    """
+    mates: dict[int, Encoded] = {}
+    refused: dict[int, Sequence[Encoded | Rejected]] = {}
+    for step in range(1, TRIES + 1):
+        waiting = [place for place in range(len(rows)) if place not in mates]
+        tried = encoder.encode_each(
+            rows[place].with_answer(rows[(place + step) % len(rows)].answer) for place in waiting
+        )
+        for place, pieces in zip(waiting, tried, strict=True):
+            if (mate := _single(pieces)) is not None:
+                mates[place] = mate
+            else:
+                refused.setdefault(place, pieces)
+    return mates, refused
 
 
 def _single(pieces: Sequence[Encoded | Rejected]) -> Encoded | None:
