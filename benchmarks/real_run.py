@@ -107,15 +107,20 @@ def hand_loop(args: argparse.Namespace) -> None:
     import torch
     import torch.nn.functional as F
     from bp_core.models.adapters import add_adapter
+    from bp_core.models.device import choose_device
     from bp_core.models.load import load_model
     from bp_core.settings.resolve import resolve
     from bp_core.training.batch import collate
     from bp_core.training.cross_entropy import full_cross_entropy
     from bp_core.training.decide import plan_of
     from bp_core.training.inputs import read_inputs
+    from bp_core.training.refusals import refuse_early
 
-    given = resolve({"model": model_of(args), "output": args.folder, **settings(args)})
-    inputs = read_inputs(given, tell=lambda _: None)
+    quiet = lambda _: None  # noqa: E731
+    given, base = refuse_early(
+        resolve({"model": model_of(args), "output": args.folder, **settings(args)}), quiet
+    )
+    inputs = read_inputs(given, base, choose_device(given), tell=quiet)
     decided, prepared = inputs.decided, inputs.prepared
     steps = list(plan_of(decided, prepared).epoch(0))[: args.steps]
     model = add_adapter(load_model(inputs.folder, decided.settings, inputs.device), decided).train()

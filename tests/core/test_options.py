@@ -302,13 +302,16 @@ def dataset(tmp_path_factory):
 
 
 def planned(dataset, tmp_path, **settings):
+    from bp_core.models.device import choose_device
     from bp_core.settings.resolve import resolve
     from bp_core.training.inputs import read_inputs
+    from bp_core.training.refusals import refuse_early
 
     told = []
     given = {"model": "tiny", "data": str(dataset), "output": tmp_path, **BASE, "steps": 4, **settings}
     try:
-        plan = read_inputs(resolve(given), tell=told.append).plan()
+        settings, base = refuse_early(resolve(given), told.append)
+        plan = read_inputs(settings, base, choose_device(settings), tell=told.append).plan()
     except BpError as error:
         return {"refused": error.code}
     del plan["settings"]

@@ -10,11 +10,13 @@ from typing import Any
 import bp_core
 import pytest
 from bp_core import RunStore, Trainer
+from bp_core.models.device import choose_device
 from bp_core.runs.replay import replay
 from bp_core.settings.knobs import GROUPS
 from bp_core.settings.resolve import resolve
 from bp_core.support.redact import environment_secrets
 from bp_core.training.inputs import read_inputs
+from bp_core.training.refusals import refuse_early
 from bp_merge.common import BpError, knobs
 from stones import quiet, stones
 
@@ -167,5 +169,6 @@ def test_the_largest_allowed_number_is_planned_or_refused(tmp_path, monkeypatch,
     value = knob.type(largest[0]) if largest else 0.99 * below[0]
     settings = resolve({"model": "tiny", "preview": 0, "output": tmp_path, knob.name: value})
     with contextlib.suppress(BpError):  # refused with a code; any other error fails here
-        inputs = read_inputs(settings, sources=stones(), tell=quiet)
+        settings, base = refuse_early(settings, quiet, data=False)
+        inputs = read_inputs(settings, base, choose_device(settings), sources=stones(), tell=quiet)
         assert inputs.plan()["steps"] >= 1

@@ -199,6 +199,10 @@ CODES: dict[str, Code] = {
         "memory ran out and the micro-batch could not be made smaller",
         "shorten the examples, or trade time for memory: backprop train --max-seq-length 1024 --gradient-checkpointing",
     ),
+    "RUNTIME_PROCESS_LOST": Code(
+        "of the processes that train one model together another failed, is gone, or does not answer",
+        "see what that process told, then go on with as many as there are: backprop resume RUN",
+    ),
     "RUNTIME_CHECKPOINT_FAILED": Code(
         "a checkpoint could not be written; the one before is whole",
         "make room on the disk, then go on: backprop resume RUN",

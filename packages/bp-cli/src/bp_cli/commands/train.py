@@ -11,6 +11,7 @@ import click
 from bp_core.runs.jobs import record_training
 from bp_core.runs.store import RunStore
 from bp_core.settings.knobs import GROUPS
+from bp_core.support.launch import launch
 from bp_merge.common import BpError, Exit, Sink, knobs, options, output_options
 
 from bp_cli.options import output_option
@@ -99,6 +100,8 @@ def train(
     from bp_cli.text import table
 
     set_up_logs(ctx.obj or {}, settings)
+    if not launch().first:
+        return None if dry_run or show_config else _follow(ctx)
     if show_config:
         rows = explain(settings)
         sink.result(
@@ -117,15 +120,16 @@ def train(
         return
     from bp_core.training.refusals import refuse_early
 
-    settings = refuse_early(settings, sink.note)  # before torch is loaded
+    settings, base = refuse_early(settings, sink.note)  # before torch is loaded
     if run_id is not None:
         RunStore(settings.tracking.output).check_new(run_id)
     if dry_run:
         if queue:
             raise click.UsageError("--dry-run trains nothing, so that there is nothing to --queue")
+        from bp_core.models.device import choose_device
         from bp_core.training.inputs import read_inputs
 
-        plan = read_inputs(settings, tell=sink.note).plan()
+        plan = read_inputs(settings, base, choose_device(settings), tell=sink.note).plan()
         sink.result({"dry_run": True, **plan}, lambda: _plan_text(plan))
         return
     with record_training(settings, tell=sink.note, queue=queue, run_id=run_id) as run:
@@ -133,7 +137,7 @@ def train(
 
         from bp_cli.progress import Progress
 
-        trained = run_training(settings, callbacks=[Progress(sink)], tell=sink.note, run=run)
+        trained = run_training(settings, callbacks=[Progress(sink)], tell=sink.note, base=base, run=run)
     _print(ctx, sink, trained)
 
 
@@ -149,6 +153,8 @@ def resume(ctx: click.Context, sink: Sink, run_id: str, output: Path) -> None:
     from bp_cli.shared import set_up_logs
 
     set_up_logs(ctx.obj or {})
+    if not launch().first:
+        return _follow(ctx)
     _resume(ctx, sink, RunStore(output), run_id)
 
 
@@ -202,20 +208,32 @@ def replay(
     from bp_cli.shared import set_up_logs
 
     set_up_logs(ctx.obj or {})
+    if not launch().first:
+        return _follow(ctx)
     plan = plan_replay(run, output=output, overrides=parse_overrides(override))
     for name, (old, new) in plan.overrides.items():
         sink.note(f"{name}: {old} → {new}")
     for line in plan.differences:
         sink.note(f"differs from the recorded run: {line}")
-    settings = refuse_early(plan.settings, sink.note)  # before torch is loaded
+    settings, base = refuse_early(plan.settings, sink.note)  # before torch is loaded
     with record_training(settings, tell=sink.note, queue=queue, parent=plan.parent) as job:
         from bp_core.training.run import run_training
 
         from bp_cli.progress import Progress
 
-        trained = run_training(settings, callbacks=[Progress(sink)], tell=sink.note, run=job, now=plan.now)
+        trained = run_training(
+            settings, callbacks=[Progress(sink)], tell=sink.note, base=base, run=job, now=plan.now
+        )
     more = {"replay_of": plan.parent, "overrides": plan.overrides, "config": settings.to_dict()}
     _print(ctx, sink, trained, **more)
+
+
+def _follow(ctx: click.Context) -> None:
+    """What every process but the first does: train the run that the first one opens, and say nothing."""
+    from bp_core.training.run import follow_training
+
+    if follow_training().result.status == "interrupted":
+        ctx.exit(Exit.INTERRUPTED)
 
 
 def _print(ctx: click.Context, sink: Sink, trained: Any, **more: Any) -> None:

@@ -9,6 +9,7 @@ from bp_merge.common import BpError
 
 from bp_core.models.backend import refuse_backend, refuse_half_on_cpu
 from bp_core.settings.knobs import Settings
+from bp_core.support.launch import launch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,8 @@ def choose_device(settings: Settings) -> Device:
     """The device that a run uses, by settings and what is there.
 
     Raises:
-        BpError: `DEP_GPU_NOT_AVAILABLE` for `--backend cuda` without a card; `DEP_MLX_UNAVAILABLE` for `mlx`,
+        BpError: `DEP_GPU_NOT_AVAILABLE` for `--backend cuda` without a card, or more processes on this machine than
+            cards; `DEP_MLX_UNAVAILABLE` for `mlx`,
             `DEP_FP8_UNAVAILABLE` for `--fp8`: asked for and not possible here.
     """
     model = settings.model
@@ -53,11 +55,26 @@ def choose_device(settings: Settings) -> Device:
         refuse_half_on_cpu(model.dtype)
         dtype = torch.float32 if model.dtype == "auto" else getattr(torch, model.dtype)
         return Device(torch.device("cpu"), dtype, None if dtype is torch.float32 else dtype, "CPU")
+    place = launch()
+    if place.here > (cards := torch.cuda.device_count()):
+        raise BpError(
+            "DEP_GPU_NOT_AVAILABLE",
+            f"{place.here} processes were launched on this machine and {cards} CUDA card(s) can be used: one process a card",
+            f"torchrun --nproc-per-node {cards} -m bp_cli train --data my_data.jsonl",
+        )
     half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     dtype = half if model.dtype == "auto" else getattr(torch, model.dtype)
     return Device(
-        torch.device("cuda", 0),
+        torch.device("cuda", place.local),
         dtype,
         None if dtype is torch.float32 else dtype,
-        torch.cuda.get_device_name(0),
+        torch.cuda.get_device_name(place.local),
     )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on a card or on the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)

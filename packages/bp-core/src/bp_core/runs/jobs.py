@@ -17,12 +17,12 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bp_core.errors import BpError
-from bp_core.runs.cards import card_name
+from bp_core.runs.cards import cards_of
 from bp_core.runs.lease import Lease, holder, lease_folder
 from bp_core.runs.rows import refusal, unwritable
 from bp_core.runs.store import RunStore
@@ -40,7 +40,7 @@ def record_job(
     output: str | Path,
     kind: str,
     *,
-    card: str,
+    card: str | Sequence[str],
     tell: Tell,
     queue: bool = False,
     **about: Any,
@@ -50,7 +50,7 @@ def record_job(
     Args:
         output: the folder whose `runs.db` holds the row.
         kind: of the job: train, export, …
-        card: what it computes on, `cuda-0`, …, or `cpu` (`cards.card_name`).
+        card: what it computes on, `cuda-0`, …, or `cpu` (`cards.card_name`); several for a process a card.
         tell: shows a line to the user.
         queue: wait for the card.
         **about: what is known already, as in `RunStore.create`.
@@ -63,7 +63,7 @@ def record_job(
     run = RunStore(output).create(kind, status=status, **about)
     with ended(run):
         tell(f"run {run.run_id} in {run.path}")
-        with on_card(run, card, queue=queue, tell=tell):
+        with on_cards(run, (card,) if isinstance(card, str) else card, queue=queue, tell=tell):
             yield run
 
 
@@ -75,11 +75,11 @@ def record_training(
     parent: str | None = None,
     run_id: str | None = None,
 ) -> contextlib.AbstractContextManager[Run]:
-    """`record_job` for a training with these settings, on the card that it will use."""
+    """`record_job` for a training with these settings, on the cards that it will use."""
     return record_job(
         settings.tracking.output,
         "train",
-        card=card_name(settings.model.backend),
+        card=cards_of(settings.model.backend),
         tell=tell,
         queue=queue,
         config=settings.to_dict(),
@@ -107,13 +107,23 @@ def ended(run: Run) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def on_card(run: Run, card: str, *, tell: Tell, queue: bool = False) -> Iterator[None]:
-    """Hold the card's lease while the block runs; wait for it first where `queue` is asked.
+def on_cards(run: Run, cards: Sequence[str], *, tell: Tell, queue: bool = False) -> Iterator[None]:
+    """Hold the lease of each card while the block runs; wait for them first, in that order, where `queue` is asked.
 
     Raises:
         BpError: `STATE_JOB_CANCELLED` for a stop while it waits; `STATE_RUNS_UNWRITABLE` where the folder of the
             leases cannot be written and `queue` is asked.
     """
+    with contextlib.ExitStack() as stack:
+        for card in cards:
+            stack.enter_context(_held(run, card, tell=tell, queue=queue))
+        if run.status == "queued":
+            run.prepare()
+        yield
+
+
+@contextlib.contextmanager
+def _held(run: Run, card: str, *, tell: Tell, queue: bool) -> Iterator[None]:
     lease = None
     try:
         lease = Lease(card, run_id=run.run_id, output=run.store.output)
@@ -137,8 +147,6 @@ def on_card(run: Run, card: str, *, tell: Tell, queue: bool = False) -> Iterator
             lease.release()
         raise
     with lease or contextlib.nullcontext():
-        if run.status == "queued":
-            run.prepare()
         yield
 
 

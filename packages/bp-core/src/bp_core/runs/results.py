@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ class RunResult:
     rows_accepted: int
     rows_rejected: int
     rejections: dict[str, int]
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> RunResult:
+        """What `to_dict` gave."""
+        return cls(**{**told, "path": Path(told["path"]), "adapter_path": Path(told["adapter_path"])})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able data."""

@@ -40,6 +40,11 @@ class Checkpoint:
         return sum(entry["size"] for entry in self.manifest["files"].values())
 
 
+def folder_name(step: int) -> str:
+    """The name of the folder of a complete checkpoint."""
+    return f"{_PREFIX}{step:08d}"
+
+
 def _fsync(path: Path) -> None:
     if os.name == "nt" and path.is_dir():
         return  # Windows has no handle to flush a directory with
@@ -67,7 +72,7 @@ def write(root: Path, step: int, fill: Callable[[Path], None], **facts: Any) -> 
     Raises:
         BpError: `RUNTIME_CHECKPOINT_FAILED` where the disk refuses; the checkpoints before it are untouched.
     """
-    final = root / f"{_PREFIX}{step:08d}"
+    final = root / folder_name(step)
     staging = root / f".{final.name}.partial"
     try:
         shutil.rmtree(staging, ignore_errors=True)

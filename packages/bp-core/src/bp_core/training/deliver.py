@@ -59,13 +59,24 @@ def deliver(fitted: Fitted, after: After | None = None) -> Trained:
     Raises:
         BpError: `RUNTIME_LOSS_NOT_FINITE` where a written value is not finite; the adapter is not delivered.
     """
+    opened, trainer = fitted.opened, fitted.trainer
+    told = opened.ranks.by_first(lambda: _delivered(fitted, after).to_dict())
+    result = RunResult.of(told)
+    if not opened.ranks.first and opened.settings.training.keep == "best":
+        trainer.weights.load(trainer.model, result.adapter_path)  # type: ignore[arg-type]
+    fitted.watch.finished(result.status)
+    return Trained(opened.settings, result, opened.base, trainer.model, opened.encoder)
+
+
+def _delivered(fitted: Fitted, after: After | None) -> RunResult:
+    """What the process that records does at the end."""
     opened, trainer, watch = fitted.opened, fitted.trainer, fitted.watch
     run, settings, prepared, pace = opened.run, opened.settings, opened.prepared, watch.pace
     step = trainer.state.global_step
     losses, best = watch.best.losses, watch.best.best[1] if watch.best.best else None
     used = step
     if settings.training.keep == "best" and best and best != step:
-        source = run.path / "checkpoints" / f"step-{best:08d}"
+        source = run.path / "checkpoints" / checkpoint.folder_name(best)
         trainer.weights.load(trainer.model, checkpoint.read(source).path)  # type: ignore[arg-type]
         used = best
     adapter = write_adapter(fitted, used)
@@ -98,8 +109,7 @@ def deliver(fitted: Fitted, after: After | None = None) -> Trained:
     run.finish(watch.status, {**result.to_dict(), **more})
     for path in (*write_plots(run.store, run.run_id), write_report(run.store, run.run_id)):
         run.store.add_artifact(run.run_id, "report", path)
-    watch.finished(watch.status)
-    return Trained(settings, result, opened.base, trainer.model, opened.encoder)
+    return result
 
 
 def write_adapter(fitted: Fitted, step: int) -> Path:

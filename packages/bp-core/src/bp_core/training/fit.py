@@ -80,7 +80,9 @@ def fit(opened: Opened, model: Any = None, *, callbacks: Iterable[Callback] = ()
     encoder, found, prepared, tell = opened.encoder, opened.found, opened.prepared, opened.tell
     safety = settings.safety
     transformers.set_seed(settings.training.seed)
+    ranks = opened.ranks
     model = _adapted(opened, model)
+    ranks.same([p for p in model.parameters() if p.requires_grad])
     pad = encoder.tokenizer.pad_token_id or 0
     loss = LanguageLoss(model, chunk=decided.loss_chunk, device=device.device, autocast=device.autocast)
     objective = objective_of(settings)
@@ -92,14 +94,16 @@ def fit(opened: Opened, model: Any = None, *, callbacks: Iterable[Callback] = ()
     packed = _packing(opened, loss, [prepared.train.unit(i) for i in order[:4]], pad)
     sensor = card_of(device.device) if safety.monitor else None
     guard = HeatGuard(safety.pause_temperature, safety.resume_temperature, safety.abort_temperature)
-    tracked = trackers.Trackers(
-        settings.tracking.trackers,
-        run.run_id,
-        run.path,
-        settings.to_dict(),
-        resume_step=(found.step if found else 0) if opened.resumed else None,
-        on_event=run.event,
-    )
+    tracked = None
+    if ranks.first:
+        tracked = trackers.Trackers(
+            settings.tracking.trackers,
+            run.run_id,
+            run.path,
+            settings.to_dict(),
+            resume_step=(found.step if found else 0) if opened.resumed else None,
+            on_event=run.event,
+        )
     recorder = Recorder(run, tracked, tell)
     signals = Signals(recorder.say)
     with Monitor(sensor, guard, on_event=recorder.say) as monitor:
@@ -108,9 +112,10 @@ def fit(opened: Opened, model: Any = None, *, callbacks: Iterable[Callback] = ()
             decided,
             signals,
             monitor,
-            callbacks=callbacks,
+            callbacks=callbacks if ranks.first else (),
             fp16=device.fp16,
             vocabulary=model.config.get_text_config().vocab_size if objective.name == "sft" else 0,
+            ranks=ranks,
         )
         data = StepData(prepared.train, plan, decided.steps)
         trainer = StepTrainer(
@@ -124,6 +129,7 @@ def fit(opened: Opened, model: Any = None, *, callbacks: Iterable[Callback] = ()
             micro=decided.batch_size,
             packed=packed,
             oom_recovery=safety.oom_recovery,
+            ranks=ranks,
             watch=watch,
         )
 
@@ -199,6 +205,7 @@ def _arguments(opened: Opened) -> transformers.TrainingArguments:
         seed=t.seed,
         fp16=opened.device.fp16,
         use_cpu=opened.device.device.type == "cpu",
+        ddp_backend=None if opened.ranks.alone or opened.device.device.type == "cuda" else "gloo",
         activation_checkpointing=d.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         dataloader_num_workers=t.dataloader_workers,
@@ -214,12 +221,13 @@ def _arguments(opened: Opened) -> transformers.TrainingArguments:
 
 
 @contextlib.contextmanager
-def _closing(tracked: trackers.Trackers) -> Iterator[None]:
+def _closing(tracked: trackers.Trackers | None) -> Iterator[None]:
     """End the trackers of a run that fails."""
     try:
         yield
     except BaseException:
-        tracked.finish("failed")
+        if tracked is not None:
+            tracked.finish("failed")
         raise
 
 
@@ -243,7 +251,7 @@ def _evaluators(opened: Opened, trainer: StepTrainer, heldout: Tokens) -> list[E
     def answer(prompt: str) -> str:
         return answers(trainer.model, opened.encoder, [prompt], max_new_tokens=64)[0]
 
-    if t.log_prompts:
+    if t.log_prompts and opened.ranks.first:
         found.append(Prompts(t.log_prompts, answer, opened.run.event))
     return found
 

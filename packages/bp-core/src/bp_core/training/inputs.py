@@ -1,7 +1,6 @@
 """What is known before weights are loaded: device, tokenizer, data, every knob decided.
 
-- Cheap refusals first: settings, device, data, then the size of the model. Nothing but the configuration and the
-  tokenizer is fetched.
+- Data first, then the size of the model. What can be refused before torch is loaded was (`refusals.refuse_early`).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 import transformers
-from bp_export.adapter.base import resolve_base
+from bp_export.adapter.base import ResolvedBase
 from bp_merge.common import BpError
 
 from bp_core.encoding.dataset import Prepared, prepare
@@ -24,7 +23,7 @@ from bp_core.encoding.encode import Encoded, Encoder, preview
 from bp_core.encoding.templates import choose_template
 from bp_core.errors import as_ours
 from bp_core.generation.answers import end_ids
-from bp_core.models.device import Device, choose_device
+from bp_core.models.device import Device
 from bp_core.models.load import load_tokenizer, parameter_count, recommended, vocabulary_size
 from bp_core.settings.decided import Decided
 from bp_core.settings.knobs import Settings
@@ -32,7 +31,6 @@ from bp_core.settings.resolve import explain
 from bp_core.settings.tables import TRACE_LENGTH
 from bp_core.training.decide import cpu_hours, decide, plan_of, warnings_for
 from bp_core.training.objectives.choose import objective_of
-from bp_core.training.refusals import refuse_early
 
 
 def to_stderr(text: str) -> None:
@@ -86,24 +84,26 @@ class Inputs:
 
 def read_inputs(
     settings: Settings,
+    base: ResolvedBase,
+    device: Device,
     *,
     sources: Any = None,
     tell: Callable[[str], None] = to_stderr,
     now: dt.datetime | None = None,
 ) -> Inputs:
-    """Check, read, split, encode and decide; refuse what cannot work. No weights are fetched or loaded.
+    """Read, split, encode and decide; refuse what cannot work. No weights are fetched or loaded.
 
     Args:
-        settings: as resolved.
+        settings: as `refuse_early` gives them.
+        base: likewise.
+        device: that they choose.
         sources: an iterable of `Example` instead of `settings.data.data`.
         tell: shown to the user.
         now: the moment that dated templates see; this one unless given.
     """
-    settings = refuse_early(settings, tell, data=sources is None)
-    device = choose_device(settings)
     if settings.data.reasoning_trace and not settings.given("max_seq_length"):
         settings = settings.replace("default (reasoning-trace)", max_seq_length=TRACE_LENGTH)
-    folder = resolve_base(settings.model.model, revision=settings.model.revision, weights=False).path
+    folder = base.path
     encoder = make_encoder(folder, settings, now or dt.datetime.now(dt.UTC))
     objective = objective_of(settings)
     with as_ours():

@@ -45,5 +45,6 @@ def with_reference(trainer: StepTrainer | None, tokens: Tokens, units: np.ndarra
             f"start again: backprop replay {folder.parent.parent.name}",
         )
     measured = tokens.with_column(COLUMN, trainer.reference(tokens, units))
-    measured.save_columns(folder)
+    if trainer.ranks.first:
+        measured.save_columns(folder)
     return measured

@@ -1,4 +1,4 @@
-"""What can be refused before torch is loaded: settings, names, files. The command asks first, training asks again.
+"""What can be refused before torch is loaded: settings, names, files. Asked once, by whoever has the settings first.
 
 - Nothing is read but headers and configurations, nothing is downloaded but a model's configuration and tokenizer.
 - No torch: a typo is told in a fraction of the seconds that the heavy imports take.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bp_export.adapter.base import resolve_base
+from bp_export.adapter.base import ResolvedBase, resolve_base
 from bp_export.adapter.directory import AdapterInfo
 
 from bp_core.encoding.sources import named, parse_sources
@@ -21,13 +21,18 @@ from bp_core.safety.guards import HeatGuard
 from bp_core.settings.knobs import Settings
 
 
-def refuse_early(settings: Settings, tell: Callable[[str], None], *, data: bool = True) -> Settings:
+def refuse_early(
+    settings: Settings, tell: Callable[[str], None], *, data: bool = True
+) -> tuple[Settings, ResolvedBase]:
     """Settings whose parts are there and do not contradict each other, with Hub datasets named as such.
 
     Args:
         settings: as resolved.
         tell: hears what a name was taken for.
         data: whether the datasets of the settings are used; False where rows are given in memory.
+
+    Returns:
+        The settings, and their base model: its configuration and tokenizer are there, its weights may not be.
 
     Raises:
         BpError: `CONFIG_…` for settings, `INPUT_…` and `DEP_…` for what is named and not there.
@@ -44,8 +49,7 @@ def refuse_early(settings: Settings, tell: Callable[[str], None], *, data: bool 
         _refuse_reading(settings)
     if settings.model.init_adapter is not None:
         AdapterInfo.read(settings.model.init_adapter)
-    resolve_base(settings.model.model, revision=settings.model.revision, weights=False)
-    return settings
+    return settings, resolve_base(settings.model.model, revision=settings.model.revision, weights=False)
 
 
 def _refuse_reading(settings: Settings) -> None:

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from bp_export.adapter.base import ResolvedBase
+
 from bp_core.runs.writer import Run
 from bp_core.settings.knobs import Settings
 from bp_core.training.callbacks import Callback
 from bp_core.training.deliver import After, Trained, deliver
 from bp_core.training.fit import fit
 from bp_core.training.inputs import to_stderr
-from bp_core.training.open import open_run, reopen_run
+from bp_core.training.open import follow_run, open_run, reopen_run
 
 
 def run_training(
@@ -26,6 +28,7 @@ def run_training(
     now: dt.datetime | None = None,
     after: After | None = None,
     run_id: str | None = None,
+    base: ResolvedBase | None = None,
     run: Run | None = None,
 ) -> Trained:
     """Train from the start.
@@ -39,14 +42,27 @@ def run_training(
         now: the moment that dated templates see; this one unless given.
         after: called with the trained model before the run ends; what it returns joins the recorded result.
         run_id: its name; made from the time unless given.
+        base: of the settings, where `refuse_early` gave both; asked here otherwise.
         run: its record where the caller made it before (`record_training`), and ends it.
 
     Raises:
         BpError: with the run's id in its details once there is one.
     """
-    opening = open_run(settings, sources=sources, tell=tell, parent=parent, now=now, run_id=run_id, run=run)
+    opening = open_run(
+        settings, sources=sources, tell=tell, parent=parent, now=now, run_id=run_id, base=base, run=run
+    )
     with opening as opened:
         return deliver(fit(opened, callbacks=callbacks), after)
+
+
+def follow_training() -> Trained:
+    """Train the run that the first process opens, in another one that a launcher started beside it.
+
+    Raises:
+        BpError: `RUNTIME_PROCESS_LOST`.
+    """
+    with follow_run() as opened:
+        return deliver(fit(opened))
 
 
 def resume_training(

@@ -5,6 +5,8 @@
   leave the gradient alone.
 - Out of memory: the step's gradient is dropped, the micro-batch is halved, and the same step is done again with
   the same optimizer state. Weights had not been touched. At one unit a pass there is nothing left to halve.
+- With several processes each does its share of the step's units, and losses, metrics and gradients are summed before
+  they are used (`bp_core.training.processes`); random numbers are then drawn from seed, step and rank.
 - One host sync a step: loss, metrics and gradient norm together, before the optimizer moves. A step that is not finite
   never reaches the weights.
 - transformers supplies the loop, the optimizer, the schedule, mixed-precision scaling and the resume skeleton;
@@ -13,6 +15,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,11 +28,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from bp_core.encoding.tokens import Tokens, Unit
+from bp_core.models.device import is_out_of_memory
 from bp_core.models.weights import Weights
 from bp_core.training import checkpoint
 from bp_core.training.batch import MicroBatch, StepData, collate, micro_batches
 from bp_core.training.forward import LanguageLoss
 from bp_core.training.objectives.base import Objective
+from bp_core.training.ranks import Ranks
 from bp_core.training.state import load_state, random_state, save_state, set_random_state
 from bp_core.training.watching.protocols import Watching
 
@@ -38,14 +43,6 @@ _T = TypeVar("_T")
 
 def _only(items: list[Any]) -> Any:
     return items[0]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, on a card or on the host."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
 def summed(shares: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -82,6 +79,7 @@ class StepTrainer(transformers.Trainer):
         micro: units per forward pass; halved when memory runs out.
         packed: tokens of a packed row, 0 for padded batches.
         oom_recovery: whether to halve and go on.
+        ranks: the processes that share each step.
         watch: told of every step; evaluates, saves, stops.
     """
 
@@ -98,13 +96,17 @@ class StepTrainer(transformers.Trainer):
         micro: int,
         packed: int,
         oom_recovery: bool,
+        ranks: Ranks,
         watch: Watching,
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=data)
         self.remove_callback(transformers.PrinterCallback)
         self.objective, self.forward, self.weights = objective, forward, weights
         self.pad_id, self.micro, self.packed = pad_id, micro, packed
-        self.oom_recovery, self.watch = oom_recovery, watch
+        self.oom_recovery, self.ranks, self.watch = oom_recovery, ranks, watch
+        if not ranks.alone:  # no wrapper that averages gradients: the step sums them itself
+            unwrapped: Any = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
+            self.accelerator.prepare_model = unwrapped
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         self.step_loss = torch.zeros(
             (), device=args.device
@@ -159,22 +161,45 @@ class StepTrainer(transformers.Trainer):
         return self.step_loss
 
     def _accumulate(self, units: list[Unit]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        objective = self.objective
+        objective, mine = self.objective, self.ranks.share(units)
         per: dict[str, Any] = dict(objective.denominators(units))
+        if not self.ranks.alone:
+            seeds = np.random.SeedSequence([self.args.seed, self.state.global_step, self.ranks.rank])
+            torch.manual_seed(int(seeds.generate_state(1)[0]))
         if objective.measured:
             with torch.no_grad():
-                per |= summed(
-                    objective.statistic(self.forward, batch, per)
-                    for batch in self._batches(units, objective.measured)
+                per |= self._summed(
+                    objective.statistics,
+                    lambda: (
+                        objective.statistic(self.forward, batch, per)
+                        for batch in self._batches(mine, objective.measured)
+                    ),
                 )
-        total = torch.zeros((), device=self.args.device)
-        told: list[Mapping[str, torch.Tensor]] = []
-        for batch in self._batches(units, objective.learnt):
-            loss, metrics = objective.terms(self.forward, batch, per)
-            self.accelerator.backward(loss)
-            total += loss.detach()
-            told.append(metrics)
-        return total, objective_means(objective, summed(told), per)
+
+        def learn() -> Iterator[Mapping[str, torch.Tensor]]:
+            for batch in self._batches(mine, objective.learnt):
+                loss, metrics = objective.terms(self.forward, batch, per)
+                self.accelerator.backward(loss)
+                yield {"loss": loss.detach(), **metrics}
+
+        sums = self._summed(("loss", *objective.metrics), learn)
+        self.ranks.sum_gradients(self.trainable)
+        return sums.pop("loss"), objective_means(objective, sums, per)
+
+    def _summed(
+        self,
+        names: Sequence[str],
+        shares: Callable[[], Iterable[Mapping[str, torch.Tensor]]],
+        dtype: torch.dtype = torch.float32,
+    ) -> dict[str, torch.Tensor]:
+        """The sum of each name over this process's shares and those of the others."""
+        sums = self.ranks.attempt(lambda: summed(shares()))
+        if self.ranks.alone:
+            return sums
+        zero = torch.zeros((), device=self.args.device)  # of a process without a share
+        everything = torch.stack([sums.get(name, zero).to(dtype) for name in names])
+        self.ranks.sum([everything])
+        return dict(zip(names, everything.unbind(), strict=True))
 
     def _batches(self, units: Sequence[Unit], pieces: tuple[int, ...]) -> Iterator[MicroBatch]:
         """Forward passes over the named pieces of units."""
@@ -188,6 +213,7 @@ class StepTrainer(transformers.Trainer):
         model.zero_grad(set_to_none=True)
         if self.args.device.type == "cuda":
             torch.cuda.empty_cache()
+        self.micro = self.ranks.least(self.micro)
         if self.micro > 1 and self.oom_recovery:
             before, self.micro = self.micro, self.micro // 2
             self.watch.shrunk(self.state.global_step + 1, before, self.micro)
@@ -242,14 +268,16 @@ class StepTrainer(transformers.Trainer):
         pieces: tuple[int, ...],
         measure: Callable[[MicroBatch], _T],
     ) -> Iterator[tuple[list[int], _T]]:
-        """`measure` of forward passes over pieces of the named units, longest first, without dropout or gradient.
+        """`measure` of forward passes over pieces of this process's share of the named units, longest first.
+
+        Without dropout or gradient.
 
         Out of memory halves the micro-batch, as in training.
         """
         model = self.forward.model
         was_training = model.training
         model.eval()
-        order = units[np.argsort(-tokens.lengths[units], kind="stable")].tolist()
+        order = self.ranks.share(units[np.argsort(-tokens.lengths[units], kind="stable")].tolist())
         start = 0
         try:
             while start < len(order):
@@ -279,25 +307,29 @@ class StepTrainer(transformers.Trainer):
         """
         if not len(tokens):
             return {}
-        objective, everything = self.objective, np.arange(len(tokens))
+        objective, everything, wide = self.objective, np.arange(len(tokens)), torch.float64
         per: dict[str, Any] = dict(objective.denominators(list(tokens)))
         if objective.measured:
-            per |= summed(
-                share
-                for _, share in self._measured(
-                    tokens,
-                    everything,
-                    objective.measured,
-                    lambda batch: objective.statistic(self.forward, batch, per),
-                )
+            per |= self._summed(
+                objective.statistics,
+                lambda: (
+                    share
+                    for _, share in self._measured(
+                        tokens,
+                        everything,
+                        objective.measured,
+                        lambda batch: objective.statistic(self.forward, batch, per),
+                    )
+                ),
             )
-        told = [
-            {"loss": loss, **metrics}
+
+        def terms() -> Iterator[Mapping[str, torch.Tensor]]:
             for _, (loss, metrics) in self._measured(
                 tokens, everything, objective.learnt, lambda batch: objective.terms(self.forward, batch, per)
-            )
-        ]
-        sums = summed([{name: value.double() for name, value in one.items()} for one in told])
+            ):
+                yield {name: value.to(wide) for name, value in (("loss", loss), *metrics.items())}
+
+        sums = self._summed(("loss", *objective.metrics), terms, wide)
         means = {"loss": sums.pop("loss"), **objective_means(objective, sums, per)}
         return dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
 
@@ -307,15 +339,21 @@ class StepTrainer(transformers.Trainer):
         Returns:
             float32 (pieces of `tokens`,); NaN where a unit is not named.
         """
-        out = np.full((len(tokens), tokens.width), np.nan, np.float32)
-        for chosen, sums in self._measured(
-            tokens,
-            units,
-            tuple(range(tokens.width)),
-            lambda batch: batch.sum_by_piece(self.forward.log_probs(batch)).cpu().numpy(),
-        ):
-            out[chosen] = sums.reshape(len(chosen), tokens.width)
-        return out.reshape(-1)
+        out = torch.full((len(tokens), tokens.width), torch.nan)
+        out[torch.from_numpy(units)] = 0
+
+        def measure() -> None:
+            for chosen, sums in self._measured(
+                tokens,
+                units,
+                tuple(range(tokens.width)),
+                lambda batch: batch.sum_by_piece(self.forward.log_probs(batch)),
+            ):
+                out[chosen] = sums.cpu().view(len(chosen), tokens.width)
+
+        self.ranks.attempt(measure)
+        self.ranks.sum([out])
+        return out.numpy().reshape(-1)
 
     def preflight(self, worst: list[Unit], heldout: Tokens, *, update: bool) -> None:
         """Run the worst case once (forward, backward, optimizer step, evaluation) and leave no trace of it.

@@ -9,6 +9,8 @@ from bp_core.safety.guards import DiskGuard, LossGuard
 from bp_core.safety.monitor import Monitor
 from bp_core.settings.decided import Decided
 from bp_core.training.callbacks import Callback
+from bp_core.training.ranks import ALONE, Ranks
+from bp_core.training.watching.agreed import Agreed
 from bp_core.training.watching.best import Best
 from bp_core.training.watching.disk import Disk
 from bp_core.training.watching.heat import Heat
@@ -32,6 +34,7 @@ def watch_of(
     callbacks: Iterable[Callback] = (),
     fp16: bool = False,
     vocabulary: int = 0,
+    ranks: Ranks = ALONE,
 ) -> Watch:
     """The watch that the settings ask for, without evaluators yet.
 
@@ -43,6 +46,7 @@ def watch_of(
         callbacks: of the user.
         fp16: whether loss scaling is on.
         vocabulary: of the model; a loss far above ln of it is a spike from the first step on. 0 is unknown.
+        ranks: the processes of the training.
     """
     run, training, safety = recorder.run, decided.settings.training, decided.settings.safety
     keeper = Keeper(
@@ -52,6 +56,7 @@ def watch_of(
         last=training.keep_last,
         best=training.keep_best,
         max_bytes=None if training.max_checkpoint_gb is None else training.max_checkpoint_gb * 1e9,
+        ranks=ranks,
     )
     guard = LossGuard(
         factor=safety.spike_factor,
@@ -65,11 +70,14 @@ def watch_of(
         resume=recorder.resume,
         say=recorder.say,
     )
+    # what only the first process is asked, or must look at, comes to the others through `Agreed`
+    own = (Requests(run.control), disk) if ranks.first else ()
+    parts = (signals, *own[:1], Heat(monitor, recorder.resume), *own[1:])
     return Watch(
         recorder,
         decided.steps,
         losses=Losses(guard, recorder.say, run.run_id),
-        parts=(signals, Requests(run.control), Heat(monitor, recorder.resume), disk),
+        parts=parts if ranks.alone else (Agreed(parts, ranks),),
         best=Best(training.patience),
         evaluate_every=decided.eval_steps,
         keeper=keeper,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.training import checkpoint
+from bp_core.training.ranks import ALONE, Ranks
 from bp_core.training.watching.best import Best
 from bp_core.training.watching.protocols import Watched
 
@@ -20,6 +21,7 @@ class Keeper:
         last: newest ones kept.
         best: best ones kept besides.
         max_bytes: size that all together may have.
+        ranks: the processes of the training; the first writes.
 
     Attributes:
         bytes: of the newest one.
@@ -34,9 +36,10 @@ class Keeper:
         last: int = 2,
         best: int = 1,
         max_bytes: float | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.root, self.every, self.each_best = root, every, each_best
-        self.last, self.best, self.max_bytes = last, best, max_bytes
+        self.last, self.best, self.max_bytes, self.ranks = last, best, max_bytes, ranks
         self.bytes = 0.0
 
     def due(self, step: int, best: Best) -> bool:
@@ -45,7 +48,13 @@ class Keeper:
 
     def save(self, trainer: Watched, best: Best, **facts: Any) -> checkpoint.Checkpoint:
         """Write one of the current step, then remove what the policy lets go."""
-        saved = trainer.save_checkpoint(self.root, **facts)
+
+        def write() -> tuple[str, int, dict[str, Any]]:
+            saved = trainer.save_checkpoint(self.root, processes=self.ranks.world, **facts)
+            checkpoint.retain(self.root, last=self.last, best=best.steps(self.best), max_bytes=self.max_bytes)
+            return str(saved.path), saved.step, saved.manifest
+
+        path, step, manifest = self.ranks.by_first(write)
+        saved = checkpoint.Checkpoint(Path(path), step, manifest)
         self.bytes = float(saved.size)
-        checkpoint.retain(self.root, last=self.last, best=best.steps(self.best), max_bytes=self.max_bytes)
         return saved
