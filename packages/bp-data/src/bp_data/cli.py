@@ -1,4 +1,4 @@
-"""The `bp-data` command: report, validate, split, clean, map.
+"""The `bp-data` command: report, validate, split, clean, decontaminate, map, convert.
 
 - stdout carries the result (`--json`: one object with `schema_version`), stderr everything else.
 - Exit codes: 0, 1 for a wrong argument or an unreadable input, 65 for a gate that tripped or bad data.
@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,7 @@ from bp_data.clean import CleanSettings
 from bp_data.common import Exit, Sink, options, output_options, run_command
 from bp_data.errors import BpError
 from bp_data.excerpt import shown
+from bp_data.render import SHAPES
 from bp_data.report.settings import ReportSettings
 from bp_data.sources.base import Limits
 from bp_data.split_settings import SplitSettings
@@ -27,6 +29,8 @@ from bp_data.whole_files import STDOUT, check_outputs, whole_files
 
 EPILOG = {
     "clean": "Example: bp-data clean train.jsonl --dedupe near --keep longest --redact",
+    "decontaminate": "Example: bp-data decontaminate train.jsonl --against test.jsonl",
+    "convert": "Example: bp-data convert train.jsonl --shape sharegpt --output sharegpt.jsonl",
     "report": "Example: bp-data report train.jsonl --against test.jsonl --fail-on-dups 0.1 --fail-on-contamination 0",
     "split": "Example: bp-data split train.jsonl --heldout-ratio 0.1 --seed 0",
     "validate": "Example: bp-data validate train.jsonl --format sharegpt --max-errors 20",
@@ -220,15 +224,78 @@ def clean(
     settings: CleanSettings,
 ) -> int:
     """Drop duplicates and rows that DATASET is better without, and redact; each dropped row keeps its reason."""
-    from bp_data.clean import clean as run
-    from bp_data.clean import outputs
-    from bp_data.conversion import input_files
     from bp_data.reader import read
 
-    path = output or beside(dataset, "clean")
     reader = read(
         dataset, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, limits=limits, note=sink.note
     )  # fmt: skip
+    return _clean(sink, reader, settings, output or beside(dataset, "clean"), dropped, overwrite, dry_run)
+
+
+@cli.command(epilog=EPILOG["decontaminate"])
+@click.argument("dataset")
+@click.option(
+    "--against",
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help="Held-out file, folder or hf: id whose text no row may hold (repeat it).",
+)
+@input_options
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="Kept rows  [default: <stem>.decontaminated.jsonl]",
+)
+@click.option(
+    "--dropped",
+    type=click.Path(path_type=Path),
+    help="Dropped rows with reasons  [default: beside the output]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+@click.option("--dry-run", is_flag=True, help="Print the figures, write nothing.")
+@click.option("--verbose", "-v", is_flag=True, help="Show a traceback with an error.")
+@output_options
+def decontaminate(
+    sink: Sink,
+    dataset: str,
+    against: tuple[str, ...],
+    format_name: str,
+    mapping: str | None,
+    drop_keys: str,
+    force: bool,
+    output: Path | None,
+    dropped: Path | None,
+    overwrite: bool,
+    dry_run: bool,
+    verbose: bool,
+    limits: Limits,
+) -> int:
+    """Drop the rows of DATASET that overlap a held-out set, and nothing else; `clean --against` does more at once."""
+    from bp_data.reader import read
+
+    reader = read(
+        dataset, format=format_name, mapping=mapping, drop_keys=drop_keys, force=force, limits=limits, note=sink.note
+    )  # fmt: skip
+    settings = CleanSettings(dedupe="none", against=against)
+    path = output or beside(dataset, "decontaminated")
+    return _clean(sink, reader, settings, path, dropped, overwrite, dry_run)
+
+
+def _clean(
+    sink: Sink,
+    reader: Any,
+    settings: CleanSettings,
+    path: Path,
+    dropped: Path | None,
+    overwrite: bool,
+    dry_run: bool,
+) -> int:
+    from bp_data.clean import clean as run
+    from bp_data.clean import outputs
+    from bp_data.conversion import input_files
+
     targets = outputs(path, dropped)
     check_stdout(sink, *targets)
     if not dry_run:
@@ -272,7 +339,7 @@ def beside(dataset: str, part: str) -> Path:
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="JSONL file to write.")
 @click.option(
     "--shape",
-    type=click.Choice(["row", "messages", "prompt_completion"]),
+    type=click.Choice(SHAPES),
     default="row",
     show_default=True,
     help="Shape of the rows written.",
@@ -345,6 +412,15 @@ def map_command(
             sink.note(f"{cause}\n\nhint: repeat with {flags}")
         return Exit.GATE
     return Exit.OK if result.rows_accepted else Exit.GATE
+
+
+# the same command under the name that people look for
+convert_command = copy.copy(map_command)
+convert_command.help = (
+    "Rewrite DATASET in another shape, as `map` does; a row that the shape cannot say is refused."
+)
+convert_command.epilog = EPILOG["convert"]
+cli.add_command(convert_command, "convert")
 
 
 @cli.command(epilog=EPILOG["split"])

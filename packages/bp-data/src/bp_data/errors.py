@@ -202,6 +202,7 @@ REASONS: dict[str, Reason] = {
         "null members of an object that becomes text were left out as absent; a JSON string keeps them",
     ),
     "duplicate_key": Reason("warn", "the row names a key twice; the last one counts"),
+    "shape_cannot_say": Reason("error", "the shape asked for cannot hold what the row says"),
 }
 
 _NAMES = list(REASONS)

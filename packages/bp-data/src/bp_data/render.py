@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from bp_data.errors import BpError
+from bp_data.errors import BpError, RowError
 from bp_data.example import Example, Rejected, Turn
+from bp_data.excerpt import excerpt
+from bp_data.wire import MAKERS
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow
 
-SHAPES = ("row", "messages", "prompt_completion")
+SHAPES = ("row", "messages", "prompt_completion", "sharegpt", "alpaca")
 
 
 def to_messages(example: Example) -> dict[str, Any]:
@@ -140,23 +142,33 @@ def rows(
 
     Args:
         examples: what `read` gives.
-        shape: row, messages or prompt_completion.
-        rejected: receives each refused row.
+        shape: one of `SHAPES`.
+        rejected: receives each refused row, and each that the shape cannot say.
 
     Raises:
         ValueError: for an unknown shape.
+        RowError: `shape_cannot_say`, where there is no `rejected` to take the row.
     """
     makers: dict[str, Callable[[Example], dict[str, Any]]] = {
         "row": to_row,
         "messages": to_messages,
         "prompt_completion": to_prompt_completion,
+        **MAKERS,
     }
     if shape not in makers:
         raise ValueError(f"shape must be one of {', '.join(SHAPES)}, not {shape!r}")
     make = makers[shape]
     for example in examples:
         if isinstance(example, Example):
-            yield make(example)
+            try:
+                row = make(example)
+            except RowError as error:
+                if rejected is None:
+                    raise
+                shown = excerpt(example.turns[-1].content if example.turns else example.text)
+                rejected(Rejected(example.source, example.line, error.reason, error.field, error.hint, shown))
+                continue
+            yield row
         elif rejected is not None:
             rejected(example)
 
