@@ -67,7 +67,9 @@ def exit_codes() -> str:
 # Settings beside those of training: the command, and the dataclass that its flags and its Python call are read from.
 SETTINGS = (
     ("backprop ui", "bp_ui.settings:UiSettings"),
-    ("backprop generate", "bp_core.settings.groups.generation:GenerationSettings"),
+    ("backprop generate, batch-test, chat, serve", "bp_core.settings.groups.generation:GenerationSettings"),
+    ("backprop generate, batch-test, chat, serve, eval", "bp_core.settings.groups.generation:SourceSettings"),
+    ("backprop eval", "bp_core.settings.groups.evaluation:EvalSettings"),
     ("every command of bp-data", "bp_data.sources.base:Limits"),
     ("bp-data validate", "bp_data.validation:ValidateSettings"),
     ("bp-data report", "bp_data.report.settings:ReportSettings"),

@@ -39,7 +39,7 @@ SLOW = (
     ),
     *("numpy", "httpx", "pydantic", "structlog", "rich", "yaml", "jinja2", "psutil", "pynvml", "asyncio"),
 )
-NO_JSON = ("completion", "export-runs", "ui")
+NO_JSON = ("chat", "completion", "export-runs", "ui")
 TRAIN = ("train", "-d", "data.jsonl", "-m", "tiny")
 # command line → what is told
 WRONG = {
@@ -65,7 +65,18 @@ WRONG = {
     ("replay", "nobody"): "INPUT_RUN_NOT_FOUND",
     ("replay", "no/manifest.json"): "INPUT_MANIFEST_INVALID",
     ("replay", "nobody", "--override", "lr"): "CONFIG_INVALID_SETTING",
-    ("generate", "no/adapter", "Why?"): "INPUT_ADAPTER_INVALID",
+    ("generate", "./no/adapter", "Why?"): "INPUT_MODEL_NOT_FOUND",
+    ("generate", "no/model", "Why?"): "DEP_MODEL_LOAD_FAILED",
+    ("eval", "nobody"): "INPUT_RUN_NOT_FOUND",
+    ("eval", "tiny", "--metric", "f2"): "INPUT_METRIC_UNKNOWN",
+    ("eval", "tiny", "--heldout", "no.jsonl"): "INPUT_DATASET_NOT_FOUND",
+    ("eval", "tiny", "--pack", "no.toml"): "INPUT_EVAL_PACK_INVALID",
+    ("eval", "tiny", "--vs", "base"): "CONFIG_CONFLICT",
+    ("eval", "tiny", "--gate-against", "tiny"): "INPUT_DATA_MISSING",
+    ("batch-test", "no.txt"): "INPUT_RUN_NOT_FOUND",
+    ("batch-test", "no.txt", "-m", "tiny"): "INPUT_PROMPTS_UNREADABLE",
+    ("chat", "./no.gguf"): "INPUT_MODEL_NOT_FOUND",
+    ("serve", "tiny", "--host", "0.0.0.0"): "CONFIG_SERVE_OPEN",
     ("generate", "adapter", "Why?", "--base", "./no-model"): "DEP_MODEL_LOAD_FAILED",
     ("generate", "nobody", "Why?"): "INPUT_RUN_NOT_FOUND",
     ("export", "no/adapter"): "INPUT_ADAPTER_INVALID",
@@ -135,7 +146,9 @@ CHEAP = {
     ("show-run", "nobody"): "INPUT_RUN_NOT_FOUND",
     ("resume", "nobody"): "INPUT_RUN_NOT_FOUND",
     ("replay", "nobody"): "INPUT_RUN_NOT_FOUND",
-    ("generate", "./no/adapter", "Why?"): "INPUT_ADAPTER_INVALID",
+    ("generate", "./no/adapter", "Why?"): "INPUT_MODEL_NOT_FOUND",
+    ("eval", "nobody"): "INPUT_RUN_NOT_FOUND",
+    ("batch-test", "no.txt"): "INPUT_RUN_NOT_FOUND",
     ("generate", "nobody", "Why?"): "INPUT_RUN_NOT_FOUND",
     ("export", "./no/adapter"): "INPUT_ADAPTER_INVALID",
     ("export", "nobody"): "INPUT_RUN_NOT_FOUND",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from bp_merge.common import BpError
 
 # command path → arguments that name an adapter (True: none given means the latest run's)
 ARGUMENTS: dict[str, dict[str, bool]] = {
@@ -24,7 +25,10 @@ ARGUMENTS: dict[str, dict[str, bool]] = {
     "merge inspect": {"path": True},
     "merge compare": {"a": False, "b": False},
 }
-TOLD = "An adapter is a folder, a run id or its beginning, or `latest`"
+TOLD = (
+    "An adapter is a folder, a run id or its beginning, or `latest`; of a run that failed or is under way its newest "
+    "complete checkpoint is taken"
+)
 
 
 class AdapterName(click.ParamType):
@@ -39,7 +43,16 @@ class AdapterName(click.ParamType):
         from bp_core.runs.adapters import find_adapter
         from bp_core.settings.resolve import resolve
 
-        return find_adapter(value, resolve().tracking.output)
+        output = resolve().tracking.output
+        try:
+            return find_adapter(value, output)
+        except BpError as error:
+            if error.code != "STATE_RUN_NO_ADAPTER":
+                raise
+            from bp_core.runs.store import RunStore
+            from bp_core.training.snapshot import adapter_of_checkpoint
+
+            return adapter_of_checkpoint(RunStore(output).get(value), lambda line: click.echo(line, err=True))
 
 
 def with_names(command: click.Command, path: str) -> click.Command:

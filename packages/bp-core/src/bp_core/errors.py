@@ -242,6 +242,35 @@ CODES: dict[str, Code] = {
         "the loss stayed far above its recent level; the last good state was kept",
         "train again with a smaller step: backprop replay RUN --override lr=1e-5",
     ),
+    # generation
+    "INPUT_MODEL_NOT_FOUND": Code(
+        "a model was named that is no run, folder, GGUF file or base model",
+        "name a run (backprop runs lists them), a folder, a GGUF file or a Hub id",
+    ),
+    "INPUT_PROMPTS_UNREADABLE": Code(
+        "a file of prompts is not there, or holds something else",
+        "give one prompt a line of text, or JSON lines with the key prompt",
+    ),
+    "CONFIG_ENDPOINT_KEY": Code(
+        "the variable that was named for an endpoint's key is not set", "set the variable to the key"
+    ),
+    "RUNTIME_ENDPOINT_FAILED": Code(
+        "an OpenAI-compatible endpoint could not be reached, or answered with something else",
+        "see whether the endpoint answers, then ask again",
+    ),
+    "CONFIG_SERVE_OPEN": Code(
+        "a server shall be reached from other machines without a key",
+        "set a key: backprop serve RUN --serve-key-env NAME, or listen on this machine alone",
+    ),
+    "CONFIG_SERVE_PORT": Code(
+        "a server's port is taken or may not be used", "take a free one: backprop serve RUN --port 0"
+    ),
+    "DEP_LLAMA_MISSING": Code(
+        "a GGUF file shall answer and llama.cpp is not installed", "pip install 'bp-export[verify]'"
+    ),
+    "RUNTIME_LLAMA_LOAD_FAILED": Code(
+        "llama.cpp refuses a GGUF file", "see what is wrong with the file: backprop export --verify FILE"
+    ),
     # evaluation
     "INPUT_METRIC_UNKNOWN": Code(
         "a metric, or an option of one, was named that does not exist",
@@ -270,6 +299,10 @@ CODES: dict[str, Code] = {
         "a file of evaluated rows is not there or holds something else",
         "evaluate again and keep the rows",
     ),
+    "INPUT_EVAL_DATA_CHANGED": Code(
+        "the rows that a run held out cannot be read again: its sources changed or are gone",
+        "name the rows to evaluate on: backprop eval RUN --heldout FILE",
+    ),
     "INPUT_EVAL_PROFILE_UNKNOWN": Code(
         "a task profile was named that does not exist, or none fits the data",
         "name one of the profiles that the message lists",
@@ -280,6 +313,9 @@ CODES: dict[str, Code] = {
     "INPUT_EVAL_PACK_INVALID": Code(
         "an eval pack is no TOML, or has a key or value that is not allowed",
         "correct the pack at the place that the message names",
+    ),
+    "INPUT_BENCHMARK_UNKNOWN": Code(
+        "a benchmark was named that lm-eval does not know", "see which there are: lm-eval ls tasks"
     ),
     "RUNTIME_EVAL_GATE_REGRESSED": Code(
         "a gate tripped: the model is worse than it must be, beyond noise",

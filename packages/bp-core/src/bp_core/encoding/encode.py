@@ -125,6 +125,11 @@ class Encoder:
         self.told: collections.Counter[str] = collections.Counter()
         self.fitting = fitting_template(tokenizer)
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """Every id that ends an assistant turn, as far as it is known."""
+        return self._stops | self.stops
+
     # ------------------------------------------------------------------------------------------- prompts
 
     def render(self, turns: Sequence[Turn], tools: Sequence[Any] = (), *, prompt: bool = False) -> str:

@@ -36,6 +36,10 @@ class EvalResult:
         rows_path: the JSON lines with every row, where they were written.
         level: of the intervals.
         seed: of the bootstrap.
+        heldout_loss: nats per label token; None where it was not measured.
+        heldout_loss_ci: [low, high] of it.
+        perplexity: exp of it.
+        heldout_n: rows whose loss was measured.
     """
 
     task_metrics: Mapping[str, float]
@@ -48,6 +52,10 @@ class EvalResult:
     rows_path: str | None = None
     level: float = 0.95
     seed: int = 0
+    heldout_loss: float | None = None
+    heldout_loss_ci: tuple[float, float] | None = None
+    perplexity: float | None = None
+    heldout_n: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data, with `schema_version`."""

@@ -1,12 +1,15 @@
-"""Answers of a model: the same encoder as training, transformers' generation, nothing else.
+"""Answers of a model: the same encoder as training, one decoding loop for one prompt, a file of them, or a stream.
 
-- Greedy unless a temperature is given; a seed makes sampling repeatable, and leaves the caller's generators alone.
-- Generation stops at the ids that ended assistant turns in training, and at the model's own.
+- Greedy unless a temperature is given. A seed makes sampling repeatable; no generator of the caller's is touched.
+- Generation stops at the ids that ended assistant turns in training, at the model's own, and at stop texts.
+- An answer is that of its prompt alone, whatever it is batched with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,23 +17,113 @@ from bp_data.example import Turn
 from bp_merge.common import build
 
 from bp_core.encoding.encode import Encoder
-from bp_core.models.generators import generators_kept
+from bp_core.generation.decode import Continuation, decode
+from bp_core.generation.prompts import Answer, Prompt
+from bp_core.generation.text import Text
 from bp_core.settings.groups.generation import GenerationSettings
 
 
-@torch.no_grad()
-@generators_kept()
+@dataclasses.dataclass
+class LocalModel:
+    """A causal LM in this process, ready to answer.
+
+    Args:
+        model: causal LM, PEFT or plain.
+        encoder: of its tokenizer.
+        stops: further ids that end an answer.
+        name: what the user called it.
+    """
+
+    model: Any
+    encoder: Encoder
+    stops: frozenset[int] = frozenset()
+    name: str = ""
+
+    def answer(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[list[Answer]]:
+        """`settings.num` answers to each prompt, in the order of the prompts.
+
+        Raises:
+            BpError: `CONFIG_TEMPLATE_LOSES` where the chat template does not show a turn or a tool.
+        """
+        found: list[list[Answer]] = [[] for _ in prompts]
+        wanted = self._wanted(prompts, settings)
+        texts = [self._text(prompts[c.place], settings) for c in wanted]
+        at = {id(c): text for c, text in zip(wanted, texts, strict=True)}
+        with self._evaluating():
+            for c in decode(self.model, wanted, settings, ends=self.ends(), pad=self._pad()):
+                if settings.stop and not c.finish:
+                    at[id(c)].take(c.made)
+                    if at[id(c)].stopped:
+                        c.finish = "stop"
+        for c, text in zip(wanted, texts, strict=True):
+            text.take(c.made, last=True)
+            reason = "stop" if text.stopped else c.finish
+            found[c.place].append(Answer(text.text, reason, len(c.made), len(c.prompt)))
+        return found
+
+    def stream(self, prompt: Prompt, settings: GenerationSettings) -> Iterator[str | Answer]:
+        """One answer piece by piece, and at the end the whole; closing the iterator cancels it.
+
+        Raises:
+            BpError: `CONFIG_TEMPLATE_LOSES`.
+        """
+        (c,) = self._wanted([prompt], dataclasses.replace(settings, num=1))
+        text = self._text(prompt, settings)
+        with self._evaluating():
+            for _ in decode(self.model, [c], settings, ends=self.ends(), pad=self._pad()):
+                if new := text.take(c.made, last=bool(c.finish)):
+                    yield new
+                if text.stopped:
+                    c.finish = "stop"
+        yield Answer(text.text, c.finish, len(c.made), len(c.prompt))
+
+    @contextlib.contextmanager
+    def as_base(self) -> Iterator[LocalModel]:
+        """The model without its adapter, while the block runs; itself where it has none."""
+        off = getattr(self.model, "disable_adapter", None)
+        with off() if off is not None else contextlib.nullcontext():
+            yield dataclasses.replace(self, name=f"{self.name} without its adapter" if off else self.name)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def ends(self) -> frozenset[int]:
+        """Ids that end an answer."""
+        return frozenset({*self.stops, *self.encoder.ends, *end_ids(self.model)})
+
+    def _wanted(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[Continuation]:
+        return [
+            Continuation(ids, place, number)
+            for place, prompt in enumerate(prompts)
+            for ids in [self.encoder.prompt_ids(prompt.asked(settings.system), prompt.tools)]
+            for number in range(settings.num)
+        ]
+
+    def _text(self, prompt: Prompt, settings: GenerationSettings) -> Text:
+        return Text(self.encoder.tokenizer, settings.stop, special=bool(prompt.tools))
+
+    def _pad(self) -> int:
+        return self.encoder.tokenizer.pad_token_id or 0
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Without dropout; the model's mode is put back."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train(was_training)
+
+
 def answers(
     model: Any,
     encoder: Encoder,
     prompts: Sequence[str | Sequence[Turn]],
     *,
     tools: Sequence[Mapping[str, Any]] = (),
-    max_new_tokens: int = GenerationSettings.max_new_tokens,
-    temperature: float = GenerationSettings.temperature,
-    seed: int = GenerationSettings.seed,
     stops: Iterable[int] = (),
-    batch_size: int = 32,
+    **settings: Any,
 ) -> list[str]:
     """One answer a prompt.
 
@@ -39,11 +132,8 @@ def answers(
         encoder: of the model's tokenizer.
         prompts: the user's text, or turns that end before the assistant's.
         tools: JSON-schema declarations that every prompt shows.
-        max_new_tokens: longest answer.
-        temperature: 0 takes the most likely token.
-        seed: of sampling.
         stops: further ids that end an answer.
-        batch_size: prompts generated together, similar lengths first.
+        **settings: of `GenerationSettings`; one answer is given whatever `num` says.
 
     Returns:
         Texts without special tokens, stripped, in the order of `prompts`; with tools, special tokens stay, for
@@ -53,43 +143,9 @@ def answers(
         BpError: `CONFIG_TEMPLATE_LOSES` where the chat template does not show a turn or a tool;
             `INPUT_VALIDATION_FAILED` for a setting that the flags of `generate` refuse.
     """
-    given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-    settings = build(GenerationSettings, given, command="backprop generate")
-    tokenizer = encoder.tokenizer
-    turns = [(Turn("user", p),) if isinstance(p, str) else tuple(p) for p in prompts]
-    ids = [encoder.prompt_ids(t, tools) for t in turns]
-    ends = {tokenizer.eos_token_id, *stops, *encoder.stops} | set(end_ids(model))
-    ends.discard(None)
-    pad = tokenizer.pad_token_id
-    was_training = model.training
-    model.eval()
-    torch.manual_seed(settings.seed)
-    out = [""] * len(ids)
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        width = max(len(ids[i]) for i in chosen)
-        input_ids = torch.tensor([[pad] * (width - len(ids[i])) + ids[i] for i in chosen])
-        mask = torch.tensor([[0] * (width - len(ids[i])) + [1] * len(ids[i]) for i in chosen])
-        sampling = (
-            {"do_sample": True, "temperature": settings.temperature}
-            if settings.temperature > 0
-            else {"do_sample": False}
-        )
-        made = model.generate(
-            input_ids=input_ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            max_new_tokens=settings.max_new_tokens,
-            eos_token_id=sorted(ends),
-            pad_token_id=pad,
-            use_cache=True,
-            **sampling,
-        )
-        for i, row in zip(chosen, made[:, width:].tolist(), strict=True):
-            end = next((k for k, token in enumerate(row) if token in ends), len(row))
-            out[i] = tokenizer.decode(row[:end], skip_special_tokens=not tools).strip()
-    model.train(was_training)
-    return out
+    chosen = dataclasses.replace(build(GenerationSettings, settings, command="backprop generate"), num=1)
+    local = LocalModel(model, encoder, frozenset(stops))
+    return [found[0].text for found in local.answer([Prompt.of(p, tools) for p in prompts], chosen)]
 
 
 def end_ids(model: Any) -> list[int]:

@@ -90,13 +90,24 @@ def render(store: RunTable, run_id: str, folder: Path) -> str:
         _config(record),
         _environment(record),
     ]
-    title = escape(f"{record.name or record.kind} {record.run_id}")
+    style = f"{plots.STYLE}.bp-chart{{background:transparent}}"
+    return page(f"{record.name or record.kind} {record.run_id}", "".join(body), style)
+
+
+def page(title: str, body: str, style: str = "") -> str:
+    """A whole HTML page that loads nothing.
+
+    Args:
+        title: as text.
+        body: as HTML.
+        style: CSS beside that of all reports.
+    """
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{title}</title><style>{_CSS}{plots.STYLE}.bp-chart{{background:transparent}}</style></head>"
-        f"<body><main>{''.join(body)}</main></body></html>\n"
+        f"<title>{escape(title)}</title><style>{_CSS}{style}</style></head>"
+        f"<body><main>{body}</main></body></html>\n"
     )
 
 

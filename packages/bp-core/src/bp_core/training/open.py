@@ -39,6 +39,7 @@ from bp_core.training.decide import decide
 from bp_core.training.inputs import Inputs, make_encoder, read_inputs, to_stderr
 from bp_core.training.ranks import ALONE, Ranks
 from bp_core.training.refusals import refuse_early
+from bp_core.training.snapshot import save_tokenizer
 
 
 @dataclasses.dataclass
@@ -134,6 +135,7 @@ def open_run(
         _describe(run, inputs, base)
         run.begin(total=inputs.decided.steps)
         save(inputs.prepared, run.path / "tokens")
+        save_tokenizer(inputs.encoder.tokenizer, inputs.encoder.ends, run.path / "tokenizer")
         yield _met(Opened(run, inputs, base, tell), lead)
 
 

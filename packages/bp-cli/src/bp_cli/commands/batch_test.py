@@ -1,0 +1,92 @@
+"""backprop batch-test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from bp_core.settings.groups.generation import GenerationSettings, SourceSettings
+from bp_merge.common import Sink, options, output_options
+
+from bp_cli.options import output_option
+
+SUFFIXES = (".csv", ".json", ".jsonl")
+
+
+@click.command(
+    "batch-test",
+    epilog="\b\nExamples:\n  backprop batch-test prompts.txt --to answers.csv\n"
+    "  backprop batch-test prompts.jsonl --model RUN -n 3 --temperature 0.8 --to answers.json\n",
+)
+@click.argument("prompts", type=click.Path(path_type=Path))
+@click.option("--model", "-m", default="latest", show_default=True, help="Model, as for `generate`.")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write answers to this .csv, .json or .jsonl file.",
+)
+@click.option("--with-base", is_flag=True, help="Also ask the base model, without the adapter.")
+@options(source=SourceSettings, settings=GenerationSettings)
+@output_option
+@output_options
+@click.pass_context
+def batch_test(
+    ctx: click.Context,
+    sink: Sink,
+    prompts: Path,
+    model: str,
+    to: Path | None,
+    with_base: bool,
+    source: SourceSettings,
+    settings: GenerationSettings,
+    output: Path,
+) -> None:
+    """Ask a model every prompt of a file: one a line of text, or JSON lines with the key prompt."""
+    from bp_core.generation.prompts import answer_rows, as_text, read_prompts
+
+    from bp_cli.shared import set_up_logs
+
+    set_up_logs(ctx.obj or {})
+    if to is not None and to.suffix not in SUFFIXES:
+        raise click.UsageError(f"--to writes {', '.join(SUFFIXES)} files, not {to.name}", ctx)
+    from bp_core.assessment.sources import find_source
+
+    found = find_source(model, output, source, sink.note)
+    if with_base and found.kind != "adapter":
+        raise click.UsageError(f"--with-base is for an adapter, and {model} is none", ctx)
+    asked = read_prompts(prompts)
+    from bp_core.assessment.opening import open_source
+
+    answerer: Any = open_source(found, source)
+    try:
+        rows = answer_rows(asked, answerer.answer(asked, settings))
+        if with_base:
+            with answerer.as_base() as bare:
+                base = answer_rows(asked, bare.answer(asked, settings))
+            rows = [{**row, "base_answer": b["answer"]} for row, b in zip(rows, base, strict=True)]
+    finally:
+        answerer.close()
+    if to is not None:
+        from bp_core.support.files import write_atomic
+
+        write_atomic(to, as_text(rows, to.suffix))
+        sink.note(f"wrote {to}")
+    told = {
+        "prompts": len(asked),
+        "answers": rows,
+        "model": found.name,
+        "kind": found.kind,
+        "path": str(to) if to else None,
+    }
+    sink.result(
+        told, lambda: _text(rows) if to is None else f"{len(rows)} answers in {to}", quiet=str(to or "")
+    )
+
+
+def _text(rows: list[dict[str, Any]]) -> str:
+    parts = []
+    for row in rows:
+        base = f"\n  base    {row['base_answer']}" if "base_answer" in row else ""
+        parts.append(f"> {row['prompt']}{base}\n  answer  {row['answer']}")
+    return "\n\n".join(parts)
