@@ -126,6 +126,16 @@ ROWS = {
     ),
     "MLX": ("DEP_MLX_UNAVAILABLE", "MLX", lambda p: train(p, backend="mlx")),
     "8-bit floats": ("DEP_FP8_UNAVAILABLE", "8-bit", lambda p: train(p, fp8=True)),
+    "a model too large to train whole": (
+        "RUNTIME_FULL_FT_MODEL_TOO_LARGE",
+        "billion",
+        lambda p: train(p, mode="full", full_ft_ceiling_billions=1e-4, heldout_ratio=0.0),
+    ),
+    "an adapter and the whole model": (
+        "CONFIG_CONFLICT",
+        "--mode full",
+        lambda p: train(p, mode="full", init_adapter=p),
+    ),
     "16-bit floats on the CPU": (
         "CONFIG_INVALID_SETTING",
         "float16",

@@ -358,6 +358,8 @@ def test_logs_are_as_the_settings_say(tmp_path):
 # knob → the test that proves it otherwise, or, where no test here can, why
 ELSEWHERE = {
     "min_free_disk_gb": "test_options.py::test_a_disk_without_room_saves_and_stops",
+    "mode": "test_full.py::test_every_method_trains_the_whole_model_on_one_trajectory",
+    "full_ft_ceiling_billions": "test_full.py::test_the_ceiling_is_the_cards_or_the_one_that_is_given",
     "revision": "names a commit of a Hub repository: needs the network",
     "attn_implementation": "test_trajectory.py::test_one_trajectory",  # another kernel, the same figures
     "packing": "test_trajectory.py::test_one_trajectory",  # other rows, the same figures

@@ -38,7 +38,12 @@ class AdapterName(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The adapter directory; a path that is not there stays as it is, for the command to refuse."""
-        if isinstance(value, str) and Path(value).exists() and not (Path(value) / "adapter").exists():
+        inside = ("adapter", "model")
+        if (
+            isinstance(value, str)
+            and Path(value).exists()
+            and not any((Path(value) / n).exists() for n in inside)
+        ):
             return Path(value)  # no run is meant: nothing has to be looked up
         from bp_core.runs.adapters import find_adapter
         from bp_core.settings.resolve import resolve

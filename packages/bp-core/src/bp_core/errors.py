@@ -203,6 +203,10 @@ CODES: dict[str, Code] = {
         "of the processes that train one model together another failed, is gone, or does not answer",
         "see what that process told, then go on with as many as there are: backprop resume RUN",
     ),
+    "RUNTIME_FULL_FT_MODEL_TOO_LARGE": Code(
+        "the model is too large to train whole on this card",
+        "train an adapter: backprop train --mode lora",
+    ),
     "RUNTIME_CHECKPOINT_FAILED": Code(
         "a checkpoint could not be written; the one before is whole",
         "make room on the disk, then go on: backprop resume RUN",
@@ -380,6 +384,7 @@ EVENTS: dict[str, str] = {
     "LOSS_SPIKE": "the loss rose far above its recent level",
     "DISK_LOW": "little disk is left",
     "EARLY_STOPPED": "the held-out loss no longer fell",
+    "WEIGHTS_ROUNDED": "a whole model was trained in fp32 and delivered in the number format of its base",
     "SAMPLE_GENERATED": "the answer to a logged prompt at this step",
     "CALLBACK_FAILED": "a callback of the user raised and was switched off",
     "TRACKER_FAILED": "a tracker broke and is left out",

@@ -89,7 +89,7 @@ def train(
     show_config: bool,
     **given: Any,
 ) -> None:
-    """Fine-tune a model on a dataset (LoRA).
+    """Fine-tune a model on a dataset: an adapter (LoRA), or the whole model (--mode full).
 
     Settings come from backprop.toml, .env, BACKPROPAGATE_… variables and these flags, the later the stronger.
     """
@@ -256,7 +256,7 @@ def _print(ctx: click.Context, sink: Sink, trained: Any, **more: Any) -> None:
                 f"{result.train_loss:.4f}"
                 + ("" if loss is None else f", held-out {result.heldout_loss_before:.4f} → {loss:.4f}"),
             ),
-            ("adapter", str(result.adapter_path)),
+            (result.adapter_path.name, str(result.adapter_path)),
             ("report", str(result.path / "report.html")),
         ]
         question = f'backprop generate {shlex.quote(str(result.adapter_path))} "your question"'

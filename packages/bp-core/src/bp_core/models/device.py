@@ -18,7 +18,7 @@ class Device:
 
     Args:
         device: torch device.
-        weights: dtype of the frozen weights.
+        weights: dtype in which the base model's weights are held; fp32 where they are trained.
         autocast: dtype of matrix products, None for the weights' own.
         name: as people call it.
     """
@@ -54,7 +54,7 @@ def choose_device(settings: Settings) -> Device:
     if model.backend == "cpu" or not cuda:
         refuse_half_on_cpu(model.dtype)
         dtype = torch.float32 if model.dtype == "auto" else getattr(torch, model.dtype)
-        return Device(torch.device("cpu"), dtype, None if dtype is torch.float32 else dtype, "CPU")
+        return _device(settings, torch.device("cpu"), dtype, "CPU")
     place = launch()
     if place.here > (cards := torch.cuda.device_count()):
         raise BpError(
@@ -64,12 +64,14 @@ def choose_device(settings: Settings) -> Device:
         )
     half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     dtype = half if model.dtype == "auto" else getattr(torch, model.dtype)
-    return Device(
-        torch.device("cuda", place.local),
-        dtype,
-        None if dtype is torch.float32 else dtype,
-        torch.cuda.get_device_name(place.local),
-    )
+    card = torch.device("cuda", place.local)
+    return _device(settings, card, dtype, torch.cuda.get_device_name(card))
+
+
+def _device(settings: Settings, device: torch.device, dtype: torch.dtype, name: str) -> Device:
+    """Trained weights are fp32: a step of 1e-5 is less than half of bf16's spacing at 0.02, and would be rounded away."""
+    weights = torch.float32 if settings.model.mode == "full" else dtype
+    return Device(device, weights, None if dtype is torch.float32 else dtype, name)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,5 +1,6 @@
 """Which adapter a user means: a folder, a run's folder, a run id or its beginning, `latest`, or nothing.
 
+- A run that trained the whole model left that instead; wherever an adapter is asked for, it will do.
 - What lies on the disk comes first; a name that is no path is looked up in the run store of the output folder.
 - `latest`, or nothing, is the newest completed run that left an adapter.
 - A path that is not there is given back as it came: who asked tells what is missing in it.
@@ -11,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bp_core.errors import BpError
-from bp_core.runs.rows import LATEST, LIVE
+from bp_core.runs.rows import LATEST, LIVE, delivered
 from bp_core.runs.store import RunStore
 
 __all__ = ["find_adapter"]
@@ -35,8 +36,8 @@ def find_adapter(name: str | Path | None, output: str | Path) -> Path:
     store = RunStore(output)
     if text == LATEST:
         for record in store.list(status="completed"):
-            if _is_adapter(record.path / "adapter"):
-                return record.path / "adapter"
+            if (left := record.delivered) is not None:
+                return left
         raise BpError(
             "INPUT_RUN_NOT_FOUND",
             f"no run in {store.path} completed with an adapter, so that there is no latest one",
@@ -45,8 +46,8 @@ def find_adapter(name: str | Path | None, output: str | Path) -> Path:
     if not text or path.name != text or path.suffix:
         return path
     record = store.get(text)
-    adapter = record.path / "adapter"
-    if not _is_adapter(adapter):
+    left = record.delivered
+    if left is None:
         going = record.status in LIVE
         look = going or record.kind != "train"
         raise BpError(
@@ -56,14 +57,11 @@ def find_adapter(name: str | Path | None, output: str | Path) -> Path:
             retryable=going,
             details={"run_id": record.run_id, "status": record.status},
         )
-    return adapter
+    return left
 
 
 def _inside(path: Path) -> Path:
-    """A run's folder stands for the adapter in it."""
-    inside = path / "adapter"
-    return inside if not _is_adapter(path) and _is_adapter(inside) else path
-
-
-def _is_adapter(folder: Path) -> bool:
-    return (folder / "adapter_config.json").is_file()
+    """A run's folder stands for what it left."""
+    if any((path / mark).is_file() for mark in ("adapter_config.json", "config.json")):
+        return path
+    return delivered(path) or path

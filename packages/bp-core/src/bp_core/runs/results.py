@@ -17,7 +17,7 @@ class RunResult:
         status: completed, stopped or interrupted.
         reason: why it ended before the asked steps, "" otherwise.
         path: the run's folder.
-        adapter_path: the adapter as PEFT loads it.
+        adapter_path: the adapter as PEFT loads it; after `mode="full"` the model as transformers loads it.
         base_model: what the user named.
         steps: optimizer steps done; `steps_requested` were asked for.
         epochs: passes over the training pieces.

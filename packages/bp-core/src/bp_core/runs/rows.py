@@ -44,6 +44,12 @@ MANIFEST_VERSION = 1
 FACTS = ("config", "sources", "environment", "dataset", "base_model")
 
 
+def delivered(run: Path) -> Path | None:
+    """What a run's folder holds as its outcome: the adapter, or the whole model; None where it left neither."""
+    found = ((run / "adapter", "adapter_config.json"), (run / "model", "config.json"))
+    return next((folder for folder, mark in found if (folder / mark).is_file()), None)
+
+
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
     """One run, or another job, as recorded. Times are seconds since the epoch, UTC.
@@ -77,6 +83,11 @@ class RunRecord:
     result: dict[str, Any]
     progress: dict[str, Any]
     path: Path
+
+    @property
+    def delivered(self) -> Path | None:
+        """The directory of the adapter, or of the whole model, that it left; None where it left neither."""
+        return delivered(self.path)
 
     @property
     def seconds(self) -> float:

@@ -122,11 +122,11 @@ class RunTable:
                 details={"run_id": record.run_id, "kind": record.kind},
             )
         if record.status == "completed":
-            adapter = record.path / "adapter"
+            left = record.delivered or record.path / "adapter"
             raise BpError(
                 "STATE_RUN_FINISHED",
                 f"run {record.run_id} completed at step {record.step}: nothing is left to resume, and it stays as it is",
-                f'backprop generate {shlex.quote(str(adapter))} "your question"',
+                f'backprop generate {shlex.quote(str(left))} "your question"',
                 details={"run_id": record.run_id},
             )
         if record.started_at is None and record.status not in LIVE:

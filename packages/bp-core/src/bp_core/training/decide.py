@@ -18,6 +18,7 @@ from bp_core.encoding.dataset import Prepared
 from bp_core.encoding.steps import StepPlan
 from bp_core.models.device import Device
 from bp_core.settings.decided import Decided, is_open, value_of
+from bp_core.settings.groups.lora import LoraSettings
 from bp_core.settings.groups.method import MethodSettings
 from bp_core.settings.knobs import Settings
 from bp_core.settings.tables import (
@@ -59,7 +60,8 @@ def decide(
     rank = choose("rank", f"preset {preset}", lambda: PRESETS[preset]["rank"])
     choose("target_modules", f"preset {preset}", lambda: PRESETS[preset]["target_modules"])
     choose("alpha", "by rank", lambda: float(2 * rank if rank <= 64 else rank))
-    choose("learning_rate", f"method {method}", lambda: LEARNING_RATES[method])
+    mode = made.model.mode
+    choose("learning_rate", f"method {method}, mode {mode}", lambda: LEARNING_RATES[mode][method])
     if method == "kto":
         made = _balanced(made, prepared)
 
@@ -97,7 +99,7 @@ def _with_recommended(settings: Settings, recommended: dict[str, Any]) -> Settin
         for name, value in recommended.items()
         if not settings.given(name)
         and not (name == "steps" and settings.training.epochs)
-        and not (name == "learning_rate" and settings.method.method != "sft")  # it was found for sft
+        and not (name == "learning_rate" and (settings.method.method, settings.model.mode) != ("sft", "lora"))
     }
     return settings.replace(f"default ({settings.model.model})", **taken) if taken else settings
 
@@ -157,12 +159,21 @@ def warnings_for(decided: Decided, prepared: Prepared) -> list[str]:
             f"simpo-gamma {method.simpo_gamma:g} is more than simpo-beta {method.simpo_beta:g}: "
             "a margin past the rewards' own scale makes answers degenerate; half of beta is usual"
         )
-    high = HIGH_RATES[method.method]
+    mode = settings.model.mode
+    high, usual = HIGH_RATES[mode][method.method], LEARNING_RATES[mode][method.method]
     if settings.given("learning_rate") and d.learning_rate > high and not tiny:
         told.append(
-            f"a learning rate of {d.learning_rate:g} usually diverges with {method.method} and LoRA; "
-            f"{LEARNING_RATES[method.method]:g} is the default"
+            f"a learning rate of {d.learning_rate:g} usually diverges with {method.method} and --mode {mode}; "
+            f"{usual:g} is the default"
         )
+    if mode == "full":
+        told += [
+            f"--{k.name.replace('_', '-')} is of adapters and does nothing with --mode full"
+            for k in knobs(LoraSettings)
+            if settings.given(k.name)
+        ]
+    elif settings.given("full_ft_ceiling_billions"):
+        told.append("--full-ft-ceiling-billions is of --mode full and does nothing with --mode lora")
     if settings.given("alpha") and d.alpha < d.rank / 4:
         told.append(f"alpha {d.alpha:g} is small for rank {d.rank}: the adapter will learn slowly")
     epochs = d.steps / max(1, plan_of(d, prepared).steps_per_epoch)

@@ -1,6 +1,7 @@
-"""The end of a run: the weights to keep, the adapter directory, the record and its report.
+"""The end of a run: the weights to keep, the adapter's or the model's directory, the record and its report.
 
-- The adapter appears under its name only when it is whole, and is read back before that is said.
+- The directory appears under its name only when it is whole, and is read back before that is said.
+- Where delivering rounds weights (a whole model's, from fp32), the held-out loss that is told is measured after it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from bp_core.support.environment import peak_memory
 from bp_core.training import checkpoint
 from bp_core.training.decide import plan_of
 from bp_core.training.fit import Fitted
+from bp_core.training.watching.evaluators import LOSS, HeldOut
 
 After = Callable[[Any, Encoder], dict[str, Any]]
 
@@ -38,7 +40,7 @@ class Trained:
         settings: as resolved and decided.
         result: figures.
         base: the base model.
-        model: PEFT model, with the weights that were delivered.
+        model: PEFT model, or the whole model, with the weights that were delivered.
         encoder: of its tokenizer.
     """
 
@@ -50,14 +52,14 @@ class Trained:
 
 
 def deliver(fitted: Fitted, after: After | None = None) -> Trained:
-    """Choose the weights to keep, write the adapter, end the record and draw its report.
+    """Choose the weights to keep, write their directory, end the record and draw its report.
 
     Args:
         fitted: by `fit`.
         after: called with the trained model before the run ends; what it returns joins the recorded result.
 
     Raises:
-        BpError: `RUNTIME_LOSS_NOT_FINITE` where a written value is not finite; the adapter is not delivered.
+        BpError: `RUNTIME_LOSS_NOT_FINITE` where a written value is not finite; nothing is delivered.
     """
     opened, trainer = fitted.opened, fitted.trainer
     told = opened.ranks.by_first(lambda: _delivered(fitted, after).to_dict())
@@ -79,13 +81,13 @@ def _delivered(fitted: Fitted, after: After | None) -> RunResult:
         source = run.path / "checkpoints" / checkpoint.folder_name(best)
         trainer.weights.load(trainer.model, checkpoint.read(source).path)  # type: ignore[arg-type]
         used = best
-    adapter = write_adapter(fitted, used)
+    delivered = write_weights(fitted, used)
     result = RunResult(
         run_id=run.run_id,
         status=watch.status,
         reason=watch.stop_code,
         path=run.path,
-        adapter_path=adapter,
+        adapter_path=delivered,
         base_model=opened.base.ref,
         steps=step,
         steps_requested=watch.steps,
@@ -112,27 +114,30 @@ def _delivered(fitted: Fitted, after: After | None) -> RunResult:
     return result
 
 
-def write_adapter(fitted: Fitted, step: int) -> Path:
-    """Write the adapter directory of a run (see the architecture page for what it holds), whole or not at all.
+def write_weights(fitted: Fitted, step: int) -> Path:
+    """Write the directory that a run delivers (see the architecture page for what it holds), whole or not at all.
 
     Raises:
-        BpError: `RUNTIME_LOSS_NOT_FINITE` where a written value is not finite; the adapter is not delivered.
+        BpError: `RUNTIME_LOSS_NOT_FINITE` where a written value is not finite; nothing is delivered.
     """
     opened, trainer, watch = fitted.opened, fitted.trainer, fitted.watch
     run, settings, base = opened.run, opened.settings, opened.base
     encoder, prepared = opened.encoder, opened.prepared
-    final, staging = run.path / "adapter", run.path / ".adapter.partial"
+    weights = trainer.weights
+    final, staging = run.path / weights.folder, run.path / f".{weights.folder}.partial"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     model: Any = trainer.model
-    trainer.weights.name_base(model, base.ref if base.source == "hub" else str(base.path), base.revision)
-    trainer.weights.save(model, staging)
+    weights.deliver(model, staging, base)
+    if weights.rounded:
+        _measure_again(fitted, step)
     encoder.tokenizer.save_pretrained(staging)
     generation = transformers.GenerationConfig.from_model_config(model.config)
     generation.eos_token_id = sorted(set(end_ids(model)) | set(prepared.stops) | encoder.stops)
     generation.pad_token_id = encoder.tokenizer.pad_token_id
     generation.save_pretrained(staging)
     losses = sorted(watch.best.losses.items())
+    hyper = settings.to_dict()["lora"] if settings.model.mode == "lora" else {"mode": settings.model.mode}
     adapter_dir.write(
         staging,
         base_ref=base.ref,
@@ -140,7 +145,7 @@ def write_adapter(fitted: Fitted, step: int) -> Path:
         base_revision=base.revision,
         method=settings.method.method,
         run_id=run.run_id,
-        training={**settings.to_dict()["training"], **settings.to_dict()["lora"], "step": step},
+        training={**settings.to_dict()["training"], **hyper, "step": step},
         datasets=[
             {
                 "name": Path(str(s.get("source", ""))).name or "in memory",
@@ -155,20 +160,32 @@ def write_adapter(fitted: Fitted, step: int) -> Path:
         ],
         loss_curve=losses,
     )
-    if not trainer.weights.finite(staging):
+    if not weights.finite(staging):
         raise BpError(
             "RUNTIME_LOSS_NOT_FINITE",
-            "the adapter holds values that are not finite; it was not saved",
+            f"the {weights.folder} holds values that are not finite; it was not saved",
             f"backprop resume {run.run_id}{run.store.flag}",
         )
     _swap(staging, final)
-    run.artifact("adapter", final, step=step)
+    run.artifact(weights.folder, final, step=step)
     return final
 
 
+def _measure_again(fitted: Fitted, step: int) -> None:
+    """The held-out loss of the weights as they were rounded, in the place of that before."""
+    watch, rounded = fitted.watch, fitted.trainer.weights.rounded
+    before = watch.best.losses.get(step)
+    after = next((e(step)[LOSS] for e in watch.evaluators if isinstance(e, HeldOut)), None)
+    told = f"weights delivered in another number format than they were trained in: {rounded}"
+    if before is not None and after is not None:
+        watch.best.losses[step] = after
+        told += f"; held-out loss {before:.6f} → {after:.6f}"
+    watch.recorder.say("WEIGHTS_ROUNDED", told, step=step)
+
+
 def _swap(staging: Path, final: Path) -> None:
-    """Put the new adapter in place of the old; what else lies there (an export, notes) moves over to it."""
-    before = final.with_name(".adapter.before")
+    """Put the new directory in place of the old; what else lies there (an export, notes) moves over to it."""
+    before = final.with_name(f".{final.name}.before")
     if final.exists() and before.exists():  # an earlier swap was cut short: take up what it left
         _take_over(before, final)
     if final.exists():

@@ -1,4 +1,4 @@
-"""The fitting of an opened run: a model with an adapter, trained under its watch.
+"""The fitting of an opened run: a model with an adapter, or the whole model, trained under its watch.
 
 - The base model may be in memory already: several runs then share one load.
 """
@@ -12,15 +12,11 @@ from typing import Any
 
 import torch
 import transformers
-from peft import PeftModel
 
 from bp_core.encoding.tokens import Tokens, Unit
 from bp_core.errors import BpError
 from bp_core.generation.answers import answers
-from bp_core.models.adapters import add_adapter, beside_experts
 from bp_core.models.card import card_of
-from bp_core.models.load import load_model
-from bp_core.models.weights import AdapterWeights
 from bp_core.runs import trackers
 from bp_core.safety.guards import HeatGuard
 from bp_core.safety.monitor import Monitor
@@ -33,6 +29,7 @@ from bp_core.training.objectives.choose import objective_of
 from bp_core.training.open import Opened
 from bp_core.training.reference import with_reference, without_reference
 from bp_core.training.step import StepTrainer
+from bp_core.training.trainable import trainable
 from bp_core.training.watching.build import watch_of
 from bp_core.training.watching.evaluators import Evaluator, HeldOut, Prompts
 from bp_core.training.watching.recorder import Recorder
@@ -59,7 +56,7 @@ class Fitted:
 
     @property
     def model(self) -> Any:
-        """The PEFT model."""
+        """The PEFT model, or the whole model."""
         return self.trainer.model
 
 
@@ -69,7 +66,7 @@ def fit(opened: Opened, model: Any = None, *, callbacks: Iterable[Callback] = ()
     Args:
         opened: by `open_run` or `reopen_run`.
         model: the run's base model as `load_model` gives it, where it is in memory already; it is changed in place,
-            and `fitted.model.unload()` gives it back without the adapter. Loaded where None.
+            and `fitted.model.unload()` gives it back without the adapter (a whole model stays trained). Loaded where None.
         callbacks: called between steps.
 
     Raises:
@@ -81,7 +78,7 @@ def fit(opened: Opened, model: Any = None, *, callbacks: Iterable[Callback] = ()
     safety = settings.safety
     transformers.set_seed(settings.training.seed)
     ranks = opened.ranks
-    model = _adapted(opened, model)
+    model, weights = trainable(opened, model)
     ranks.same([p for p in model.parameters() if p.requires_grad])
     pad = encoder.tokenizer.pad_token_id or 0
     loss = LanguageLoss(model, chunk=decided.loss_chunk, device=device.device, autocast=device.autocast)
@@ -124,7 +121,7 @@ def fit(opened: Opened, model: Any = None, *, callbacks: Iterable[Callback] = ()
             data,
             objective=objective,
             forward=loss,
-            weights=AdapterWeights(),
+            weights=weights,
             pad_id=pad,
             micro=decided.batch_size,
             packed=packed,
@@ -157,36 +154,13 @@ def fit(opened: Opened, model: Any = None, *, callbacks: Iterable[Callback] = ()
                 trainer.state = transformers.TrainerState.load_from_json(
                     str(found.path / "trainer_state.json")
                 )
-                trainer.weights.load(model, found.path)
+                weights.load(model, found.path)
                 watch.start(trainer)
                 watch.status = "completed"
     return Fitted(opened, trainer, watch)
 
 
 # ------------------------------------------------------------------------------------------------- parts
-
-
-def _adapted(opened: Opened, model: Any) -> Any:
-    """The model with the adapter that is trained: a fresh one, what `init_adapter` holds, or the one it came with."""
-    decided, settings = opened.decided, opened.settings
-    if model is None:
-        model = load_model(opened.base.path, settings, opened.device)
-    if isinstance(model, PeftModel):
-        config: Any = model.peft_config[model.active_adapter]  # type: ignore[index]
-        if (config.r, config.lora_alpha) != (decided.rank, decided.alpha):
-            raise ValueError(
-                f"the model's adapter has rank {config.r} and alpha {config.lora_alpha:g}, "
-                f"the run asks for {decided.rank} and {decided.alpha:g}"
-            )
-    else:
-        if decided.target_modules == ("all-linear",) and (beside := beside_experts(model)):
-            opened.tell(
-                f"mixture of experts: {', '.join(beside)} get an adapter, experts and router stay as they are"
-            )
-        model = add_adapter(model, decided)
-    if settings.model.init_adapter is not None:
-        AdapterWeights().load(model, settings.model.init_adapter)
-    return model
 
 
 def _arguments(opened: Opened) -> transformers.TrainingArguments:

@@ -25,6 +25,7 @@ from bp_core.errors import as_ours
 from bp_core.generation.answers import end_ids
 from bp_core.models.device import Device
 from bp_core.models.load import load_tokenizer, parameter_count, recommended, vocabulary_size
+from bp_core.models.whole import refuse_whole
 from bp_core.settings.decided import Decided
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import explain
@@ -118,6 +119,8 @@ def read_inputs(
         )
     for line in warnings_for(decided, prepared):
         tell(f"warning: {line}")
+    if settings.model.mode == "full":
+        refuse_whole(settings, device, parameter_count(folder))
     _refuse_slow(decided, device, folder, prepared, tell)
     _show(encoder, prepared, settings, tell)
     return Inputs(decided, device, folder, encoder, prepared)

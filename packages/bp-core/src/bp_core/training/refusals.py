@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 
 from bp_export.adapter.base import ResolvedBase, resolve_base
@@ -90,6 +91,47 @@ def contradictions(settings: Settings) -> None:
             f"the loss {method.dpo_loss} knows no label smoothing",
             "add --method dpo --dpo-loss robust --label-smoothing 0.1 to the command",
         )
+    model = settings.model
+    if model.mode == "full":
+        if model.init_adapter is not None:
+            raise BpError(
+                "CONFIG_CONFLICT",
+                "--init-adapter goes on with an adapter, --mode full trains the whole model",
+                f"merge it first, and train what comes out: backprop export {shlex.quote(str(model.init_adapter))} --format merged",
+            )
+        if training.fp8:
+            raise BpError(
+                "CONFIG_CONFLICT", "--fp8 is of frozen weights, --mode full has none", "leave --fp8 out"
+            )
+    _contradictory_start(settings)
     HeatGuard(
         safety.pause_temperature, safety.resume_temperature, safety.abort_temperature
     )  # refuses a wrong order
+
+
+def _contradictory_start(settings: Settings) -> None:
+    """Refuse an initialisation of the adapter that cannot be, or that nothing would come of.
+
+    Raises:
+        BpError: `CONFIG_INVALID_SETTING` for LoftQ, `CONFIG_CONFLICT`.
+    """
+    lora, start = settings.lora, settings.lora.init_lora_weights
+    if start == "loftq":
+        raise BpError(
+            "CONFIG_INVALID_SETTING",
+            "loftq makes the base its own rounded copy, which nobody else has: the adapter would fit no model that can be"
+            " loaded",
+            "add --init-lora-weights pissa to the command: it keeps the base as it is",
+        )
+    if start == "orthogonal" and lora.rank is not None and lora.rank % 2:
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"an orthogonal start needs an even rank, not {lora.rank}",
+            f"add --rank {lora.rank + 1} to the command",
+        )
+    if settings.model.init_adapter is not None and start != "default":
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"--init-adapter goes on with weights that are there, --init-lora-weights {start} makes new ones",
+            "leave --init-lora-weights out",
+        )

@@ -16,6 +16,7 @@
       evaluation              [{"task", "dataset", "metric", "value", "split"?}], or absent
       loss_curve              [[step, loss], …], thinned by the writer, or absent
   Unknown keys are kept on reading and writing: a newer minor tool may add some. A newer schema_version is refused.
+- A whole model that a run trained carries the same file; its `base_model` is what the training began with.
 - The configuration hash is over the meaning of config.json: keys that a re-save changes are left out, so that a
   copy of the base made by transformers still matches.
 """
@@ -52,7 +53,7 @@ _VOLATILE = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class AdapterInfo:
-    """What an adapter directory says about itself.
+    """What an adapter directory says about itself, or a whole model's that a run trained.
 
     Args:
         path: the directory.
@@ -111,7 +112,20 @@ class AdapterInfo:
             pickled = (folder / "adapter_model.bin").is_file()
             because = " (adapter_model.bin is a pickle and is not read)" if pickled else ""
             raise _invalid(folder, f"{folder} has no adapter_model.safetensors{because}", hint)
-        peft = _read_json(folder / "adapter_config.json")
+        return cls._recorded(folder, _read_json(folder / "adapter_config.json"))
+
+    @classmethod
+    def of_model(cls, path: str | os.PathLike[str]) -> AdapterInfo | None:
+        """What a whole model's directory says of its training; None where it has no backprop.json.
+
+        Raises:
+            BpError: `INPUT_ADAPTER_INVALID` where that file is not sound.
+        """
+        folder = Path(path).expanduser()
+        return cls._recorded(folder, {}) if (folder / FILE).is_file() else None
+
+    @classmethod
+    def _recorded(cls, folder: Path, peft: dict[str, Any]) -> AdapterInfo:
         own = _read_json(folder / FILE) if (folder / FILE).is_file() else {}
         version = own.get("schema_version", SCHEMA_VERSION)
         if not isinstance(version, int) or version > SCHEMA_VERSION:

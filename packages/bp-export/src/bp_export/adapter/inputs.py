@@ -48,16 +48,17 @@ class Inputs:
     @property
     def name(self) -> str:
         """A name for what is made: base and adapter."""
-        base = self.base.ref.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1] or "model"
-        if not self.adapters:
-            return self.root.resolve().name
-        own = self.root.resolve()
-        return f"{base}-{own.name}"
+        info, own = self.info, self.root.resolve().name
+        ref = self.base.ref if self.adapters else info.base_ref if info else None
+        if not ref:
+            return own
+        base = ref.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1] or "model"
+        return f"{base}-{own}"
 
     @property
     def info(self) -> AdapterInfo | None:
-        """The first adapter."""
-        return self.adapters[0] if self.adapters else None
+        """What the first adapter says of itself, or a whole model of its training; None where it says nothing."""
+        return self.adapters[0] if self.adapters else AdapterInfo.of_model(self.root)
 
     def config(self) -> dict[str, Any]:
         """The base's config.json."""
@@ -122,7 +123,10 @@ def open_inputs(
     first = Path(paths[0]).expanduser()
     if len(paths) == 1 and is_model(first):
         base = resolve_base(first, weights=weights)
-        return Inputs(base.path, (), base, base.path, licence_of(base.path, str(first)), ())
+        info = AdapterInfo.of_model(base.path)
+        licence = licence_of(base.path, str(first), info.licence if info else None)
+        told = (f"licence: {licence.notice}",) if info and licence.notice else ()
+        return Inputs(base.path, (), base, base.path, licence, told)
     infos = tuple(AdapterInfo.read(path) for path in paths)
     for info in infos:
         weights_shape(info.path)  # a cut file is told before anything is fetched

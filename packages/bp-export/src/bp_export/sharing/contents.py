@@ -103,9 +103,13 @@ def _inside(file: Path, folder: Path) -> Path:
 
 
 def _origin(folder: Path) -> AdapterInfo | None:
-    """Of a merged folder or GGUF folder inside an adapter's, the adapter's record."""
+    """The record of a model that a run trained whole; of a merged or GGUF folder inside another's directory, that one's."""
+    if (own := AdapterInfo.of_model(folder)) is not None:
+        return own
     parent = folder.resolve().parent
-    return AdapterInfo.read(parent) if (parent / "adapter_config.json").is_file() else None
+    if (parent / "adapter_config.json").is_file():
+        return AdapterInfo.read(parent)
+    return AdapterInfo.of_model(parent)
 
 
 def _ollama_files(modelfile: Path) -> dict[str, bytes]:

@@ -51,7 +51,19 @@ class LoraSettings:
     )
     init_lora_weights: str = knob(
         "default",
-        "How A and B start; every choice leaves the base weights as they are.",
+        "How A and B start. pissa and olora take the base's main directions out of it and are saved at twice the rank, for "
+        "the unchanged base; pissa_niter_N finds them in N passes of a faster, approximate SVD; eva reads some of the data "
+        "and gives each layer its own rank; loftq is refused.",
         group="LoRA",
-        choices=("default", "gaussian", "orthogonal"),
+        choices=(
+            "default",
+            "gaussian",
+            "orthogonal",
+            "pissa",
+            "pissa_niter_4",
+            "pissa_niter_16",
+            "olora",
+            "eva",
+            "loftq",
+        ),
     )

@@ -24,10 +24,23 @@ class ModelSettings:
         env=("BACKPROPAGATE_MODEL__NAME",),
         keywords=("model_name", "name"),
     )
+    mode: str = knob(
+        "lora",
+        "What is trained: an adapter beside frozen weights (lora), or every weight of the model (full).",
+        group="Model",
+        choices=("lora", "full"),
+    )
+    full_ft_ceiling_billions: Annotated[float, Gt(0), Le(1e6)] | None = knob(
+        None,
+        "Largest model that --mode full trains. Default: by the card's memory, 4 for 16 GB, 5 for 24 GB, 6 for 32 GB.",
+        group="Model",
+        unit="billion parameters",
+    )
     revision: str | None = knob(None, "Commit, tag or branch of a Hub model.", group="Model")
     dtype: str = knob(
         "auto",
-        "Number format of the frozen weights; auto is bf16 on a card that has it, fp32 on the CPU.",
+        "Number format of the frozen weights, and of matrix products; auto is bf16 on a card that has it, fp32 on the CPU. "
+        "Weights that --mode full trains are fp32 whatever it says.",
         group="Model",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
