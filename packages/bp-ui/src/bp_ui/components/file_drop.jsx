@@ -3,7 +3,7 @@ import { createElement as h, useRef, useState } from "react";
 import env from "$/env.json";
 import { getBackendURL } from "$/utils/state";
 
-export function FileDrop({ on_uploaded }) {
+export function FileDrop({ onUploaded }) {
   const [told, tell] = useState(""), [bad, setBad] = useState(false), [over, setOver] = useState(false), busy = useRef(false);
   const send = (file) => {
     if (!file || busy.current) return;
@@ -19,7 +19,7 @@ export function FileDrop({ on_uploaded }) {
       busy.current = false;
       let answer = {};
       try { answer = JSON.parse(request.responseText); } catch { /* no answer */ }
-      if (request.status === 201) { tell(`${answer.name} is here`); on_uploaded?.(answer.path); }
+      if (request.status === 201) { tell(`${answer.name} is here`); onUploaded?.(answer.path); }
       else { setBad(true); tell(answer.error ? `${answer.error.code ?? request.status}: ${answer.error.message}` : "The upload was cut off; try again."); }
     };
     request.send(file);

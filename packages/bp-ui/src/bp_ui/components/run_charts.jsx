@@ -58,7 +58,7 @@ function Chart({ title, unit, series, smooth, theme }) {
     h("div", { className: "legend" }, series.map((s, i) => h("span", { key: s.label }, h("i", { style: { background: colour(i) } }), s.label, " ", h("b", null, [...s.points.values()].filter((v) => v != null).at(-1)?.toPrecision(4) ?? "")))));
 }
 
-export function RunCharts({ runs, smooth = true, only = "", on_end }) {
+export function RunCharts({ runs, smooth = true, only = "" }) {
   const data = useRef(new Map()), [, redraw] = useState(0), [state, setState] = useState("connecting"), [theme, setTheme] = useState("");
   useEffect(() => {
     const seen = new MutationObserver(() => setTheme(document.documentElement.className));

@@ -74,7 +74,7 @@ def _theme() -> rx.Component:
         rx.color_mode_cond("Dark theme", "Light theme"),
         type="button",
         on_click=rx.toggle_color_mode,
-        class_name="button plain",
+        class_name="button plain flat",
     )
 
 

@@ -26,11 +26,7 @@ def run() -> rx.Component:
     return frame(
         "/run",
         rx.cond(Run.run_id != "", Run.run_id, "Run"),
-        rx.cond(
-            Run.found,
-            f"{Run.head['kind']} {Run.head['name']}, {Run.head['model']}, made {Run.head['made']}",
-            "One run",
-        ),
+        rx.cond(Run.found, f"{Run.head['kind']} of {Run.head['model']}, made {Run.head['made']}", "One run"),
         notices(Run),
         rx.cond(
             Run.found,
@@ -135,7 +131,7 @@ def _found() -> rx.Component:
                     rx.el.p("None yet.", class_name="soft"),
                 ),
             ),
-            class_name="grid",
+            class_name="split wide-left",
         ),
         rx.cond(Run.result.length() > 0, card("Outcome", facts(Run.result)), rx.fragment()),
         card(

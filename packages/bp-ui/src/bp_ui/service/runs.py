@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -97,8 +98,8 @@ class Runs:
         store = self.store
         record = store.get(run_id)
         return {
-            **brief(record),
             **record.to_dict(),
+            **brief(record),
             "path": str(record.path),
             "latest": {n: [s, finite(v)] for n, (s, v) in store.latest(record.run_id).items()},
             "events": [e.to_dict() for e in store.events(record.run_id)],
@@ -121,7 +122,7 @@ class Runs:
         """The end of what a run logged and printed."""
         record = self.store.get(run_id)
         printed = tail(self.jobs.file(record.run_id, "err"), LOG_BYTES)
-        logged = tail(record.path / "run.log", LOG_BYTES)
+        logged = "\n".join(map(readable, tail(record.path / "run.log", LOG_BYTES).splitlines()))
         return "\n".join(part.rstrip() for part in (printed, logged) if part.strip())
 
     def ask(self, run_id: str, action: str) -> str:
@@ -225,6 +226,20 @@ def brief(record: Any) -> dict[str, Any]:
         "error": str(result.get("error") or ""),
         "parent": record.parent or "",
     }
+
+
+def readable(line: str) -> str:
+    """A line of run.log as a person reads it.
+
+    >>> readable('{"time": "2026-11-28T03:57:52.927Z", "level": "info", "event": "begun", "code": "RUN_STARTED"}')
+    '03:57:52 RUN_STARTED begun'
+    """
+    try:
+        told = json.loads(line)
+        parts = [str(told["time"])[11:19], told.get("code", ""), str(told["event"])]
+    except (ValueError, KeyError, TypeError):
+        return line
+    return " ".join(p for p in parts if p)
 
 
 def finite(value: Any) -> float | None:

@@ -218,7 +218,6 @@ def figures(result: dict[str, Any]) -> list[tuple[str, str]]:
         result.get("tokens") or {},
         result.get("pii") or {},
     )
-    secrets = sum((pii.get("secrets") or {}).values()) if pii else None
     found = [
         ("Rows", result.get("rows_total") or result.get("rows")),
         ("Can be used", result.get("rows_accepted") or result.get("accepted")),
@@ -234,8 +233,7 @@ def figures(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("Near-duplicates", near.get("pairs") if near else None),
         ("Median tokens", tokens.get("p50")),
         ("95 % of rows are below", tokens.get("p95")),
-        ("Rows with personal data", pii.get("rows") if pii else None),
-        ("Secrets", secrets),
+        ("Rows with personal data or secrets", pii.get("rows") if pii else None),
         ("Kept", result.get("rows_kept") or result.get("kept") or result.get("rows_written")),
         ("Dropped", result.get("rows_dropped") if isinstance(result.get("rows_dropped"), int) else None),
         ("Training rows", result.get("train_rows")),

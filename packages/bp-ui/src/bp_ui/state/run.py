@@ -124,7 +124,10 @@ def _told(run: dict[str, Any], log: str) -> dict[str, Any]:
         "head": head,
         "figures": [{"name": n, "value": v} for n, v in figures if v and v != "–"],
         "settings": [
-            {"name": f"{group}.{name}", "value": str(value)}
+            {
+                "name": f"{group}.{name}",
+                "value": ", ".join(map(str, value)) if isinstance(value, list) else str(value),
+            }
             for group, values in (run.get("config") or {}).items()
             if isinstance(values, dict)
             for name, value in values.items()
