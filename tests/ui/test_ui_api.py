@@ -44,7 +44,9 @@ def test_a_dataset_is_uploaded_looked_at_and_deleted(client, server):
     assert again["name"] == "own-2.jsonl"
     told = good(client.post("/api/v1/datasets/preview", json={"path": made["path"], "samples": 2}))
     assert told["columns"] == ["a", "q"]
-    mapped = good(client.post("/api/v1/datasets/preview", json={"path": made["path"], "map": "q=prompt,a=completion"}))
+    mapped = good(
+        client.post("/api/v1/datasets/preview", json={"path": made["path"], "map": "q=prompt,a=completion"})
+    )
     assert mapped["examples"][0]["turns"] == [
         {"role": "user", "text": ROWS[0]["prompt"]},
         {"role": "assistant", "text": ROWS[0]["completion"]},
@@ -56,11 +58,13 @@ def test_a_dataset_is_uploaded_looked_at_and_deleted(client, server):
 
 
 def test_rows_that_cannot_be_used_are_told(client, server):
-    (server.folder / "bad.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": 3}\nnot json\n')
+    (server.folder / "bad.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"foo": 1}\nnot json\n')
     told = good(client.post("/api/v1/datasets/preview", json={"path": "bad.jsonl"}))
     assert len(told["examples"]) == 1
     assert [r["line"] for r in told["rejected"]] == [2, 3]
-    refused(client.post("/api/v1/datasets/preview", json={"path": "nobody.jsonl"}), 404, "INPUT_DATASET_NOT_FOUND")
+    refused(
+        client.post("/api/v1/datasets/preview", json={"path": "nobody.jsonl"}), 404, "INPUT_DATASET_NOT_FOUND"
+    )
 
 
 def test_a_wrong_setting_is_refused_before_anything_starts(client, server):
@@ -71,14 +75,34 @@ def test_a_wrong_setting_is_refused_before_anything_starts(client, server):
         ({"steps": "many"}, "CONFIG_INVALID_SETTING"),
         ({"output": "/tmp"}, "INPUT_UI_REQUEST"),
     ):
-        refused(client.post("/api/v1/runs", json={"settings": {"data": "data.jsonl", "model": "tiny", **settings}}), 400, code)
-    refused(client.post("/api/v1/runs", json={"settings": {"model": "tiny"}, "run_id": "../x"}), 400, "CONFIG_INVALID_SETTING")
-    refused(client.post("/api/v1/runs", content=b"not json", headers={"content-type": "application/json"}), 400, "INPUT_UI_REQUEST")
+        refused(
+            client.post(
+                "/api/v1/runs", json={"settings": {"data": "data.jsonl", "model": "tiny", **settings}}
+            ),
+            400,
+            code,
+        )
+    refused(
+        client.post("/api/v1/runs", json={"settings": {"model": "tiny"}, "run_id": "../x"}),
+        400,
+        "CONFIG_INVALID_SETTING",
+    )
+    refused(
+        client.post("/api/v1/runs", content=b"not json", headers={"content-type": "application/json"}),
+        400,
+        "INPUT_UI_REQUEST",
+    )
     assert good(client.get("/api/v1/runs"))["runs"] == before
 
 
 def test_a_refusal_that_comes_later_is_told_under_the_id(client, server):
-    made = good(client.post("/api/v1/runs", json={"settings": {"model": "tiny", "steps": 1, "epochs": 1, "data": "data.jsonl"}}), 201)
+    made = good(
+        client.post(
+            "/api/v1/runs",
+            json={"settings": {"model": "tiny", "steps": 1, "epochs": 1, "data": "data.jsonl"}},
+        ),
+        201,
+    )
     for _ in range(600):
         answer = client.get(f"/api/v1/runs/{made['run_id']}")
         if answer.status_code != 200:
@@ -101,7 +125,10 @@ def test_every_setting_of_a_training_is_in_the_form(client):
 def test_rewards_are_listed_and_tried(client):
     names = {r["name"] for r in good(client.get("/api/v1/rewards"))["rewards"]}
     assert "numeric_match" in names
-    rows = [{"completion": "The answer is 42.", "reference": "42"}, {"completion": "It is 41.", "reference": "42"}]
+    rows = [
+        {"completion": "The answer is 42.", "reference": "42"},
+        {"completion": "It is 41.", "reference": "42"},
+    ]
     told = good(client.post("/api/v1/rewards/numeric_match/test", json={"rows": rows}))
     assert told["scores"][0]["total"] > told["scores"][1]["total"]
     refused(client.post("/api/v1/rewards/..%2fx.py:f/test", json={"rows": rows}), 404, "INPUT_UI_REQUEST")
@@ -132,7 +159,9 @@ def test_lora_craft_s_paths_answer(client, server):
     assert len(told["raw"]) == 3
     assert any(d["name"].endswith("lc.jsonl") for d in good(client.get("/api/datasets/list"))["datasets"])
     good(client.post("/api/configs/save", json={"name": "lc", "config": {"model": {"name": "tiny"}}}))
-    assert good(client.get("/api/configs/load", params={"name": "lc"}))["config"] == {"model": {"name": "tiny"}}
+    assert good(client.get("/api/configs/load", params={"name": "lc"}))["config"] == {
+        "model": {"name": "tiny"}
+    }
     assert "lc" in good(client.get("/api/configs/list"))["configs"]
     assert good(client.get("/api/models/list"))["models"] == []
     assert good(client.get("/api/training/sessions"))["sessions"] is not None
@@ -147,7 +176,9 @@ def test_a_training_by_the_fine_tuning_protocol_and_the_stream(client, server):
     from websockets.sync.client import connect
 
     protocol = OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
-    file = protocol.files.create(file=("train.jsonl", "".join(json.dumps(r) + "\n" for r in ROWS).encode()), purpose="fine-tune")
+    file = protocol.files.create(
+        file=("train.jsonl", "".join(json.dumps(r) + "\n" for r in ROWS).encode()), purpose="fine-tune"
+    )
     assert file.id == "file-train.jsonl"
     assert [f.id for f in protocol.files.list()].count(file.id) == 1
     job = protocol.fine_tuning.jobs.create(
@@ -179,12 +210,23 @@ def test_a_training_by_the_fine_tuning_protocol_and_the_stream(client, server):
     points = list(protocol.fine_tuning.jobs.checkpoints.list(job.id))
     assert points[0].step_number == message["data"]["step"]
     assert [m.id for m in protocol.models.list()] == [job.id]
-    assert [j.id for j in protocol.fine_tuning.jobs.list()][0] == job.id
+    assert next(j.id for j in protocol.fine_tuning.jobs.list()) == job.id
     refused(client.post(f"/v1/fine_tuning/jobs/{job.id}/cancel"), 409, "STATE_RUN_NOT_ACTIVE")
-    made = good(client.post("/api/v1/exports", json={"adapter": job.id, "settings": {"format": "gguf", "quantization": "q8_0"}}), 201)
+    made = good(
+        client.post(
+            "/api/v1/exports",
+            json={"adapter": job.id, "settings": {"format": "gguf", "quantization": "q8_0"}},
+        ),
+        201,
+    )
     server.wait_for(made["run_id"], "completed")
     assert good(client.get("/api/v1/models"))["adapters"][0]["exported"] == "gguf"
-    assert good(client.post("/api/v1/runs/storage/clean", json={"run_ids": [job.id], "part": "checkpoints"}))["freed"] > 0
+    assert (
+        good(client.post("/api/v1/runs/storage/clean", json={"run_ids": [job.id], "part": "checkpoints"}))[
+            "freed"
+        ]
+        > 0
+    )
     assert not (server.output / job.id / "checkpoints").exists()
     assert (server.output / job.id / "adapter").is_dir()
     log = client.get(f"/api/v1/runs/{job.id}/log").text
