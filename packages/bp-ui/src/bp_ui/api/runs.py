@@ -9,6 +9,7 @@ from fastapi.responses import FileResponse, PlainTextResponse
 from pydantic import BaseModel, Field
 
 from bp_ui.service.forms import command_line, train_flags, train_form
+from bp_ui.service.memory import will_it_fit
 from bp_ui.service.services import services
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
@@ -61,6 +62,12 @@ def start_run(asked: Training) -> dict[str, Any]:
 def plan_run(asked: Training) -> dict[str, Any]:
     """What a training would do: rows, tokens, steps, and an example with the tokens that are learnt; nothing is trained."""
     return services().jobs.now(["train", *train_flags(asked.settings, services().places), "--dry-run"])
+
+
+@router.post("/runs/memory")
+def memory(asked: Training) -> dict[str, Any]:
+    """Whether a training fits: bytes by component, verdict, what would make it fit."""
+    return will_it_fit(services(), asked.settings)
 
 
 @router.get("/runs/storage")

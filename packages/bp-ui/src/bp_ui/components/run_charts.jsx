@@ -20,6 +20,7 @@ const GROUPS = [
   ["Memory of the card", ["gpu/memory"], "GB"],
 ];
 
+const EXACT = new Set(["Learning rate", "Temperature of the card", "Memory of the card"]);
 const smoothed = (ys, w) => {
   let mean = 0, n = 0;
   return ys.map((y) => (y == null ? null : ((n += 1), (mean = w * mean + (1 - w) * y), mean / (1 - w ** n))));
@@ -32,7 +33,7 @@ function Chart({ title, unit, series, smooth, theme }) {
   const steps = [...new Set(series.flatMap((s) => [...s.points.keys()]))].sort((a, b) => a - b);
   const lines = series.flatMap((s, i) => {
     const ys = steps.map((x) => s.points.get(x) ?? null);
-    const dots = s.points.size < steps.length || s.points.size < 3;
+    const dots = s.points.size < steps.length / 2 || s.points.size < 3;
     const thin = smooth && !dots && s.points.size > 20;
     const raw = { label: s.label, ys, i, faint: thin, dots };
     return thin ? [raw, { label: `${s.label}, smoothed`, ys: smoothed(ys, 0.9), i }] : [raw];
@@ -43,7 +44,7 @@ function Chart({ title, unit, series, smooth, theme }) {
     const axis = { stroke: ink.getPropertyValue("--soft"), grid: { stroke: ink.getPropertyValue("--grid"), width: 1 }, ticks: { stroke: ink.getPropertyValue("--grid") } };
     plot.current = new uPlot({
       width: at.current.clientWidth, height: 220, scales: { x: { time: false } }, legend: { show: false },
-      axes: [axis, { ...axis, size: 58, values: (u, vs) => vs.map((v) => (v == null ? "" : Math.abs(v) >= 1e5 || (v !== 0 && Math.abs(v) < 1e-3) ? v.toExponential(0) : +v.toPrecision(4))) }],
+      axes: [{ ...axis, size: 30 }, { ...axis, size: 58, values: (u, vs) => vs.map((v) => (v == null ? "" : Math.abs(v) >= 1e5 || (v !== 0 && Math.abs(v) < 1e-3) ? v.toExponential(0) : +v.toPrecision(4))) }],
       series: [{}, ...lines.map((l) => ({ label: l.label, stroke: colour(l.i), alpha: l.faint ? 0.3 : 1, width: 1.8, spanGaps: true, points: { show: !!l.dots, size: 5 } }))],
     }, [steps, ...lines.map((l) => l.ys)], at.current);
     const seen = new ResizeObserver(() => at.current && plot.current?.setSize({ width: at.current.clientWidth, height: 220 }));
@@ -107,5 +108,5 @@ export function RunCharts({ runs, smooth = true, only = "" }) {
   if (!charts.length) return h("p", { className: state === "ended" ? "soft" : "loading", role: "status" }, state === "ended" ? "This run recorded no step." : state === "reconnecting" ? "The connection was lost; trying again." : "The curves appear with the first step.");
   return h("div", { className: "stack", "data-state": state },
     state === "reconnecting" ? h("p", { className: "note warn", role: "status" }, "The connection was lost; trying again. The run goes on.") : null,
-    h("div", { className: "charts" }, charts.map(([title, unit, series]) => h(Chart, { key: title, title, unit, series, smooth, theme }))));
+    h("div", { className: "charts" }, charts.map(([title, unit, series]) => h(Chart, { key: title, title, unit, series, smooth: smooth && !EXACT.has(title), theme }))));
 }

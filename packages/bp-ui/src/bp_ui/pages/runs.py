@@ -106,11 +106,11 @@ def _row(r: rx.Var) -> rx.Component:
         ),
         rx.el.td(badge(r["status"])),
         rx.el.td(r["model"]),
-        rx.el.td(r["done"]),
+        rx.el.td(r["done"], class_name="brief"),
         rx.el.td(r["loss"], class_name="number"),
         rx.el.td(r["heldout"], class_name="number"),
-        rx.el.td(r["took"]),
-        rx.el.td(r["made"]),
+        rx.el.td(r["took"], class_name="brief"),
+        rx.el.td(r["made"], class_name="brief"),
     )
 
 

@@ -119,6 +119,36 @@ def _side() -> rx.Component:
             hint="waits for the card",
         ),
         card(
+            "Will it fit?",
+            rx.cond(
+                Train.weighing,
+                loading("Computing"),
+                rx.cond(
+                    Train.verdict != "",
+                    rx.el.div(
+                        rx.el.div(
+                            rx.el.span(Train.verdict, class_name=f"badge {Train.verdict_look}"),
+                            rx.el.span(Train.memory_total, class_name="small soft"),
+                            class_name="row",
+                        ),
+                        rx.el.div(
+                            rx.foreach(
+                                Train.memory,
+                                lambda m: rx.el.div(
+                                    rx.el.div(rx.el.span(m["name"]), rx.el.b(m["text"])),
+                                    rx.el.div(rx.el.i(style={"width": m["share"]}), class_name="bar"),
+                                    class_name="gauge small",
+                                ),
+                            ),
+                            class_name="gauges",
+                        ),
+                        class_name="stack",
+                    ),
+                    rx.el.p("Memory by component, once there is a model.", class_name="soft"),
+                ),
+            ),
+        ),
+        card(
             "The plan",
             rx.cond(
                 Train.planning,

@@ -12,6 +12,19 @@ from bp_ui.state.words import duration, number, size
 
 LEVELS = ("Recommended", "Custom", "Advanced")
 CUSTOM = (*["model", "data", "method", "preset", "steps", "epochs", "learning_rate", "max_seq_length", "batch_size", "rank", "alpha", "heldout_ratio", "seed"], "gradient_accumulation", "scheduler", "warmup_ratio", "eval_steps", "save_steps", "samples", "map")  # fmt: skip
+WEIGHTY = frozenset(
+    {
+        "model",
+        "method",
+        "preset",
+        "max_seq_length",
+        "batch_size",
+        "gradient_accumulation",
+        "rank",
+        "use_dora",
+        "optim",
+    }
+)
 RECOMMENDED = ("model", "data", "method", "preset", "steps", "epochs")
 
 
@@ -31,6 +44,11 @@ class Train(Told, rx.State):
     mask: list[dict[str, str]] = []
     learnt: str = ""
     plan_notes: list[str] = []
+    weighing: bool = False
+    verdict: str = ""
+    verdict_look: str = ""
+    memory: list[dict[str, str]] = []
+    memory_total: str = ""
     configs: list[str] = []
     config_name: str = ""
 
@@ -58,6 +76,7 @@ class Train(Told, rx.State):
             self.values = {**self.values, **given}
             self._choose()
         self.ready = True
+        return Train.weigh
 
     _form: list[dict[str, Any]] = []
 
@@ -92,6 +111,37 @@ class Train(Told, rx.State):
         self.values = {k: v for k, v in values.items() if v != ""}
         self.plan, self.mask = [], []
         self._choose()
+        if name in WEIGHTY:
+            self.verdict, self.memory = "", []
+            return Train.weigh
+
+    @rx.event(background=True, supersedes=True)
+    async def weigh(self):
+        """Ask whether it fits; a later question takes the place of one under way."""
+        async with self:
+            values = dict(self.values)
+            if not values.get("model"):
+                return
+            self.weighing = True
+        told, error = await work(_weigh, values)
+        async with self:
+            self.weighing = False
+            if error is not None:
+                self.verdict, self.verdict_look, self.memory_total = (
+                    f"{error.code}: {error.message}",
+                    "warn",
+                    "",
+                )
+                return
+            total, room = told["total_bytes"], told["vram_gb"] * 2**30
+            self.verdict = told["verdict"]
+            self.verdict_look = {"fits": "fits", "tight": "tight"}.get(told["verdict"], "large")
+            self.memory_total = f"{total / 2**30:.1f} of {told['vram_gb']:.1f} GiB, {told['device']}"
+            self.memory = [
+                {"name": n.capitalize(), "text": size(b), "share": f"{min(100.0, 100 * b / room):.1f}%"}
+                for n, b in told["components"].items()
+                if b
+            ]
 
     @rx.event
     def put_run_id(self, value: str):
@@ -199,6 +249,19 @@ def _plan(values: dict[str, str]) -> tuple[dict[str, Any], Exception | None]:
     found = services()
     try:
         return found.jobs.now(["train", *train_flags(values, found.places), "--dry-run"]), None
+    except Exception as error:
+        if not is_coded(error):
+            raise
+        return {}, error
+
+
+def _weigh(values: dict[str, str]) -> tuple[dict[str, Any], Any]:
+    from bp_merge.common import is_coded
+
+    from bp_ui.service.memory import will_it_fit
+
+    try:
+        return will_it_fit(services(), values), None
     except Exception as error:
         if not is_coded(error):
             raise

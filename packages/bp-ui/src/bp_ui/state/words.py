@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 NONE = "–"
@@ -85,7 +86,7 @@ def brief(run: dict[str, Any]) -> dict[str, str]:
         "name": run.get("name") or "",
         "kind": run.get("kind") or "",
         "status": run["status"],
-        "model": run.get("model") or NONE,
+        "model": "/".join(Path(model).parts[-2:]) if Path(model := run.get("model") or NONE).is_absolute() else model,
         "method": run.get("method") or "",
         "made": ago(run.get("created_at")),
         "took": duration(run.get("seconds")),
