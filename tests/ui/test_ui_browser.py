@@ -185,7 +185,7 @@ def test_the_whole_path(tmp_path, browser):
             page.get_by_role("button", name="Use this mapping").click()
             page.get_by_role("button", name="Quality report").click()
             page.get_by_text("The report is ready").wait_for()
-            run_id = train(page, 60)
+            run_id = train(page, 200)
             page.locator(".chart canvas").first.wait_for()
         step = server.wait_for(run_id, "running").step  # the browser is closed
         server.kill()  # and the UI is gone

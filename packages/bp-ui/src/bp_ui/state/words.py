@@ -86,7 +86,9 @@ def brief(run: dict[str, Any]) -> dict[str, str]:
         "name": run.get("name") or "",
         "kind": run.get("kind") or "",
         "status": run["status"],
-        "model": "/".join(Path(model).parts[-2:]) if Path(model := run.get("model") or NONE).is_absolute() else model,
+        "model": "/".join(Path(model).parts[-2:])
+        if Path(model := run.get("model") or NONE).is_absolute()
+        else model,
         "method": run.get("method") or "",
         "made": ago(run.get("created_at")),
         "took": duration(run.get("seconds")),
