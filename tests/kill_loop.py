@@ -47,7 +47,10 @@ def resume(folder: Path) -> None:
     from bp_core import RunStore, Trainer
     from stones import quiet
 
-    run_id = RunStore(folder).list()[0].run_id
+    found = RunStore(folder).list()[0]
+    if found.status == "completed":  # the signal came between the end of the run and that of its process
+        return
+    run_id = found.run_id
     Trainer("tiny", output=folder, tell=quiet).resume(run_id)
 
 
