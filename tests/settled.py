@@ -16,6 +16,7 @@ SMALL: dict[str, Any] = {
     "gradient_accumulation": 1,
     "learning_rate": 1e-3,
     "warmup_steps": 0,
+    "quantization": "none",
     "optim": "sgd",
     "gradient_checkpointing": False,
     "loss_chunk": 0,

@@ -10,6 +10,7 @@ import bp_core
 import pytest
 from bp_core.errors import CODES
 from bp_core.evaluation.profiles import choose
+from bp_core.models.stored_quantization import refuse_missing
 from provoked import provoke
 from stones import quiet, stones
 
@@ -130,6 +131,18 @@ ROWS = {
         "RUNTIME_FULL_FT_MODEL_TOO_LARGE",
         "billion",
         lambda p: train(p, mode="full", full_ft_ceiling_billions=1e-4, heldout_ratio=0.0),
+    ),
+    "a base in a format that is not trained on": (
+        "INPUT_BASE_QUANTIZED",
+        "awq",
+        lambda p: trainer(
+            p, text(p / "m" / "config.json", '{"quantization_config": {"quant_method": "awq"}}').parent
+        ).train(stones(4), steps=1),
+    ),
+    "a quantised base without bitsandbytes": (
+        "DEP_BITSANDBYTES_MISSING",
+        "not installed",
+        lambda p: refuse_missing("no_such_package"),
     ),
     "an adapter and the whole model": (
         "CONFIG_CONFLICT",

@@ -359,6 +359,9 @@ def test_logs_are_as_the_settings_say(tmp_path):
 ELSEWHERE = {
     "min_free_disk_gb": "test_options.py::test_a_disk_without_room_saves_and_stops",
     "mode": "test_full.py::test_every_method_trains_the_whole_model_on_one_trajectory",
+    "quantization": "test_quantised.py::test_from_training_on_a_quantised_base_to_a_merged_model",
+    "load_in_4bit": "test_quantised.py::test_from_training_on_a_quantised_base_to_a_merged_model",
+    "load_in_8bit": "test_quantised.py::test_from_training_on_a_quantised_base_to_a_merged_model",
     "full_ft_ceiling_billions": "test_full.py::test_the_ceiling_is_the_cards_or_the_one_that_is_given",
     "revision": "names a commit of a Hub repository: needs the network",
     "attn_implementation": "test_trajectory.py::test_one_trajectory",  # another kernel, the same figures

@@ -188,6 +188,14 @@ CODES: dict[str, Code] = {
         "the run needs a CUDA card, or would take too long without one",
         "choose a smaller model, or insist on the processor: backprop train --allow-cpu",
     ),
+    "DEP_BITSANDBYTES_MISSING": Code(
+        "a quantised base or an 8-bit optimizer needs bitsandbytes, which is not installed",
+        "pip install 'bp-core[qlora]'",
+    ),
+    "INPUT_BASE_QUANTIZED": Code(
+        "the weights of the base model are stored in a format on which this version does not train",
+        "name the model in 16 bits: backprop train --model OWNER/NAME --load-in-4bit",
+    ),
     "DEP_FP8_UNAVAILABLE": Code(
         "training on 8-bit float weights was asked for, which cannot be done here", "leave --fp8 out"
     ),
@@ -384,6 +392,7 @@ EVENTS: dict[str, str] = {
     "LOSS_SPIKE": "the loss rose far above its recent level",
     "DISK_LOW": "little disk is left",
     "EARLY_STOPPED": "the held-out loss no longer fell",
+    "QUANTIZED_BASE_GAP": "what an adapter that was trained on a quantised base says on the base in full precision",
     "WEIGHTS_ROUNDED": "a whole model was trained in fp32 and delivered in the number format of its base",
     "SAMPLE_GENERATED": "the answer to a logged prompt at this step",
     "CALLBACK_FAILED": "a callback of the user raised and was switched off",

@@ -42,11 +42,10 @@ def open_source(source: Source, settings: SourceSettings | None = None) -> Answe
 
 
 def _local(source: Source, settings: SourceSettings) -> Any:
-    from peft import PeftModel
-
     from bp_core.generation.answers import LocalModel
     from bp_core.models.device import choose_device
     from bp_core.models.load import load_model, load_tokenizer
+    from bp_core.models.peft_quietly import PeftModel
 
     given = resolve(
         {n: v for n in ("backend", "dtype", "trust_remote_code") if (v := getattr(settings, n)) != _UNSET[n]}

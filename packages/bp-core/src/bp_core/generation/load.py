@@ -14,12 +14,12 @@ from bp_export.adapter.base import ResolvedBase, resolve_base
 from bp_export.adapter.directory import AdapterInfo
 from bp_export.adapter.inputs import is_model
 from bp_merge.common import BpError
-from peft import PeftModel
 
 from bp_core.encoding.encode import Encoder
 from bp_core.generation.answers import answers
 from bp_core.models.device import choose_device
 from bp_core.models.load import load_model, load_tokenizer
+from bp_core.models.peft_quietly import PeftModel
 from bp_core.settings.groups.generation import GenerationSettings
 from bp_core.settings.resolve import resolve
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from bp_merge.common import BpError
-from peft import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
 from torch import nn
 
+from bp_core.models.peft_quietly import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
 from bp_core.settings.decided import Decided
 
 EVA_BATCHES = 512  # past these EVA has not settled and will not

@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 from bp_merge.common import BpError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
 
+from bp_core.models import peft_quietly  # noqa: F401  # before transformers imports bitsandbytes
 from bp_core.models.device import Device
+from bp_core.models.stored_quantization import stored_quantization
 from bp_core.settings.knobs import Settings
 
 disable_progress_bar()  # transformers' own bars would stand among what the user is told
@@ -45,6 +47,7 @@ def load_model(folder: Path, settings: Settings, device: Device) -> Any:
     Raises:
         BpError: `DEP_MODEL_LOAD_FAILED` with the cause.
     """
+    quantized = _quantized(folder, settings, device)
     attention = None if settings.model.attn_implementation == "auto" else settings.model.attn_implementation
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -53,12 +56,34 @@ def load_model(folder: Path, settings: Settings, device: Device) -> Any:
             attn_implementation=attention,
             trust_remote_code=settings.model.trust_remote_code,
             use_safetensors=True,
+            **quantized,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise _failed(folder, f"the model in {folder} cannot be loaded", error) from None
     model.config.use_cache = False
     model.requires_grad_(False)
+    if quantized:
+        return model  # where it was loaded: bitsandbytes' weights do not move
     return model.to(device.device)  # type: ignore[arg-type]  # the stubs take it for an unbound method
+
+
+def _quantized(folder: Path, settings: Settings, device: Device) -> dict[str, Any]:
+    """How transformers loads the frozen weights in the wanted format; empty for plain numbers."""
+    kind = settings.model.wanted_quantization
+    where = {"device_map": {"": device.device}}
+    if stored_quantization(folder) is not None:
+        return where
+    if kind in ("auto", "none"):
+        return {}
+    if kind == "int8":
+        return {**where, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    four = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=device.autocast or device.weights,
+    )
+    return {**where, "quantization_config": four}
 
 
 def _failed(folder: Path, what: str, error: Exception) -> BpError:

@@ -17,11 +17,12 @@ from typing import Any, Protocol
 import torch
 from bp_export.adapter.base import ResolvedBase
 from bp_merge.common import BpError
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig
+
+from bp_core.models.peft_quietly import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 
 SHARD = "5GB"  # of a delivered model
 

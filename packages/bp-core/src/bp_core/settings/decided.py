@@ -27,6 +27,7 @@ class Decided:
         gradient_accumulation: forward passes per optimizer step.
         learning_rate: at its peak.
         warmup_steps: of linear warm-up.
+        quantization: format of the frozen linear weights; never `auto`.
         optim: optimizer, as the knob names it; never `auto`.
         gradient_checkpointing: whether activations are computed again instead of kept.
         loss_chunk: positions whose logits exist at a time; 0 forms all at once.
@@ -44,6 +45,7 @@ class Decided:
     gradient_accumulation: int
     learning_rate: float
     warmup_steps: int
+    quantization: str
     optim: str
     gradient_checkpointing: bool
     loss_chunk: int

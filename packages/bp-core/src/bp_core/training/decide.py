@@ -80,6 +80,8 @@ def decide(
         epochs = t.epochs
         steps = choose("steps", f"{epochs:g} epochs", lambda: passes(epochs))
 
+    wanted = made.model.wanted_quantization
+    choose("quantization", "load-in-4bit or load-in-8bit", lambda: "none" if wanted == "auto" else wanted)
     cuda, part = device.device.type == "cuda", max(1, round(steps / PARTS))
     flash = made.model.attn_implementation == "flash_attention_2"
     choose("warmup_steps", device.name, lambda: round(t.warmup_ratio * steps))

@@ -19,6 +19,8 @@ from bp_merge.common import BpError
 
 from bp_core.encoding.encode import Encoder
 from bp_core.generation.answers import end_ids
+from bp_core.models.gap import Gap, measure_gap
+from bp_core.models.stored_quantization import stored_quantization
 from bp_core.runs.plots import write_plots
 from bp_core.runs.report import write_report
 from bp_core.runs.results import RunResult
@@ -29,6 +31,7 @@ from bp_core.training.decide import plan_of
 from bp_core.training.fit import Fitted
 from bp_core.training.watching.evaluators import LOSS, HeldOut
 
+GAP_ROWS, GAP_LENGTH = 8, 128  # of the data, by which two bases are compared
 After = Callable[[Any, Encoder], dict[str, Any]]
 
 
@@ -64,8 +67,10 @@ def deliver(fitted: Fitted, after: After | None = None) -> Trained:
     opened, trainer = fitted.opened, fitted.trainer
     told = opened.ranks.by_first(lambda: _delivered(fitted, after).to_dict())
     result = RunResult.of(told)
-    if not opened.ranks.first and opened.settings.training.keep == "best":
-        trainer.weights.load(trainer.model, result.adapter_path)  # type: ignore[arg-type]
+    best = result.best_step
+    if not opened.ranks.first and opened.settings.training.keep == "best" and best and best != result.steps:
+        source = opened.run.path / "checkpoints" / checkpoint.folder_name(best)
+        trainer.weights.load(trainer.model, checkpoint.read(source).path)  # type: ignore[arg-type]
     fitted.watch.finished(result.status)
     return Trained(opened.settings, result, opened.base, trainer.model, opened.encoder)
 
@@ -105,6 +110,8 @@ def _delivered(fitted: Fitted, after: After | None) -> RunResult:
         rows_rejected=prepared.record["rejected"],
         rejections=prepared.record["rejections"],
     )
+    if trainer.model is not None and getattr(trainer.model, "is_quantized", False):
+        _tell_gap(fitted, delivered)
     more = after(trainer.model, opened.encoder) if after is not None else {}
     if (trackers := watch.recorder.trackers) is not None:
         trackers.finish(watch.status, result.to_dict())
@@ -175,12 +182,27 @@ def _measure_again(fitted: Fitted, step: int) -> None:
     """The held-out loss of the weights as they were rounded, in the place of that before."""
     watch, rounded = fitted.watch, fitted.trainer.weights.rounded
     before = watch.best.losses.get(step)
-    after = next((e(step)[LOSS] for e in watch.evaluators if isinstance(e, HeldOut)), None)
+    alone = fitted.opened.ranks.alone  # what is measured together is not measured by one
+    after = next((e(step)[LOSS] for e in watch.evaluators if alone and isinstance(e, HeldOut)), None)
     told = f"weights delivered in another number format than they were trained in: {rounded}"
     if before is not None and after is not None:
         watch.best.losses[step] = after
         told += f"; held-out loss {before:.6f} → {after:.6f}"
     watch.recorder.say("WEIGHTS_ROUNDED", told, step=step)
+
+
+def _tell_gap(fitted: Fitted, adapter: Path) -> None:
+    """Record what the adapter says on the base in full precision, on which it is merged."""
+    opened = fitted.opened
+    if stored_quantization(opened.base.path) is not None:
+        gap: Gap | str = f"{opened.base.ref} is stored quantised, what it was made of is not known"
+    else:
+        tokens = opened.prepared.heldout if len(opened.prepared.heldout) else opened.prepared.train
+        texts = [tokens.unit(i)[0].ids[:GAP_LENGTH].tolist() for i in range(min(GAP_ROWS, len(tokens)))]
+        gap = measure_gap(fitted.model, texts, adapter, opened.base.path, opened.settings, opened.device)
+    facts = {} if isinstance(gap, str) else dataclasses.asdict(gap)
+    told = f"not measured: {gap}" if isinstance(gap, str) else str(gap)
+    fitted.watch.recorder.say("QUANTIZED_BASE_GAP", f"trained on a quantised base; {told}", **facts)
 
 
 def _swap(staging: Path, final: Path) -> None:

@@ -16,6 +16,7 @@ from bp_core.encoding.sources import named, parse_sources
 from bp_core.encoding.templates import refuse_template
 from bp_core.errors import BpError, as_ours
 from bp_core.models.backend import refuse_backend
+from bp_core.models.stored_quantization import refuse_missing, refuse_stored
 from bp_core.runs import trackers
 from bp_core.runs.rows import refuse_no_folder
 from bp_core.safety.guards import HeatGuard
@@ -50,7 +51,9 @@ def refuse_early(
         _refuse_reading(settings)
     if settings.model.init_adapter is not None:
         AdapterInfo.read(settings.model.init_adapter)
-    return settings, resolve_base(settings.model.model, revision=settings.model.revision, weights=False)
+    base = resolve_base(settings.model.model, revision=settings.model.revision, weights=False)
+    refuse_stored(settings, base.path)
+    return settings, base
 
 
 def _refuse_reading(settings: Settings) -> None:
@@ -104,6 +107,7 @@ def contradictions(settings: Settings) -> None:
                 "CONFIG_CONFLICT", "--fp8 is of frozen weights, --mode full has none", "leave --fp8 out"
             )
     _contradictory_start(settings)
+    _contradictory_quantization(settings)
     HeatGuard(
         safety.pause_temperature, safety.resume_temperature, safety.abort_temperature
     )  # refuses a wrong order
@@ -135,3 +139,47 @@ def _contradictory_start(settings: Settings) -> None:
             f"--init-adapter goes on with weights that are there, --init-lora-weights {start} makes new ones",
             "leave --init-lora-weights out",
         )
+
+
+def _contradictory_quantization(settings: Settings) -> None:
+    """Refuse formats of the frozen weights that contradict each other, or the rest.
+
+    Raises:
+        BpError: `CONFIG_CONFLICT`; `DEP_BITSANDBYTES_MISSING`.
+    """
+    model, wanted = settings.model, settings.model.wanted_quantization
+    fits_4, fits_8 = ("auto", "nf4", "fp4"), ("auto", "int8")
+    if (model.load_in_4bit and (model.load_in_8bit or model.quantization not in fits_4)) or (
+        model.load_in_8bit and model.quantization not in fits_8
+    ):
+        raise BpError(
+            "CONFIG_CONFLICT",
+            "the base can have one format: "
+            + ", ".join(
+                told
+                for told, given in (
+                    ("--load-in-4bit", model.load_in_4bit),
+                    ("--load-in-8bit", model.load_in_8bit),
+                    (f"--quantization {model.quantization}", model.quantization != "auto"),
+                )
+                if given
+            )
+            + " were given",
+            "give --quantization alone: nf4, fp4 or int8",
+        )
+    if wanted in ("auto", "none"):
+        return
+    if model.mode == "full":
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"--quantization {wanted} is of frozen weights, --mode full has none",
+            "add --mode lora to the command, or leave the quantisation out",
+        )
+    start = settings.lora.init_lora_weights
+    if start.startswith(("pissa", "olora")):
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"{start} changes the base weights, which a base in {wanted} cannot take without rounding them again",
+            "add --init-lora-weights default to the command, or leave the quantisation out",
+        )
+    refuse_missing()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft import PeftModel
 
 from bp_core.errors import BpError
 from bp_core.models.adapters import add_adapter, beside_experts
 from bp_core.models.load import load_model
+from bp_core.models.peft_quietly import PeftModel
 from bp_core.models.weights import AdapterWeights, Weights, WholeModel, changes_base
 from bp_core.training.batch import collate
 from bp_core.training.open import Opened

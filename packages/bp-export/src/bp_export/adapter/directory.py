@@ -47,6 +47,7 @@ _VOLATILE = frozenset(
         "dtype",
         "use_cache",
         "_attn_implementation_autoset",
+        "quantization_config",  # an adapter that was trained on a rounded copy is merged on the model itself
     }
 )
 

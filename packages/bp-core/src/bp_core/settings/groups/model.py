@@ -44,6 +44,21 @@ class ModelSettings:
         group="Model",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
+    quantization: str = knob(
+        "auto",
+        "Format of the frozen linear weights: none keeps --dtype; nf4 and fp4 take 4 bits with double quantisation "
+        "(QLoRA, arXiv:2305.14314), int8 takes 8 (arXiv:2208.07339), both with bitsandbytes; auto is none.",
+        group="Model",
+        choices=("auto", "none", "nf4", "fp4", "int8"),
+        flags=("--quantization-type",),
+        keywords=("quantization_type",),
+    )
+    load_in_4bit: bool = knob(
+        False, "Frozen linear weights in 4 bits: nf4, or fp4 where --quantization says so.", group="Model"
+    )
+    load_in_8bit: bool = knob(
+        False, "Frozen linear weights in 8 bits, as --quantization int8.", group="Model"
+    )
     backend: str = knob(
         "auto",
         "Where to compute.",
@@ -72,3 +87,10 @@ class ModelSettings:
     )
     init_adapter: Path | None = knob(None, "Continue training this adapter.", group="Model")
     trust_remote_code: bool = knob(False, "Run Python code that comes with a Hub model.", group="Model")
+
+    @property
+    def wanted_quantization(self) -> str:
+        """The format of the frozen weights by all three settings; `auto` where it is open."""
+        if self.load_in_8bit:
+            return "int8"
+        return "nf4" if self.load_in_4bit and self.quantization == "auto" else self.quantization
