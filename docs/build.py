@@ -70,6 +70,7 @@ SETTINGS = (
     ("backprop generate, batch-test, chat, serve", "bp_core.settings.groups.generation:GenerationSettings"),
     ("backprop generate, batch-test, chat, serve, eval", "bp_core.settings.groups.generation:SourceSettings"),
     ("backprop eval", "bp_core.settings.groups.evaluation:EvalSettings"),
+    ("backprop multi-run", "bp_core.settings.groups.session:SessionSettings"),
     ("every command of bp-data", "bp_data.sources.base:Limits"),
     ("bp-data validate", "bp_data.validation:ValidateSettings"),
     ("bp-data report", "bp_data.report.settings:ReportSettings"),

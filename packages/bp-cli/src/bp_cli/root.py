@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "bp_cli.commands.memory:estimate_vram",
         "Will it fit? The memory that a training takes.",
     ),
+    "multi-run": ("bp_cli.commands.multi_run:multi_run", "Train many runs, or many tasks, into one adapter."),
     "resume": ("bp_cli.commands.train:resume", "Continue a stopped or killed run."),
     "reward": ("bp_cli.commands.reward:reward", "List, propose, compose and test rewards."),
     "eval": ("bp_cli.commands.eval:eval_command", "Evaluate a model: loss, answers, metrics, gates."),

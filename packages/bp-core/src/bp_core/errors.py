@@ -230,6 +230,17 @@ CODES: dict[str, Code] = {
     "STATE_TOKENS_MISSING": Code(
         "the encoded dataset of a run is gone or incomplete", "start the run again: backprop replay RUN"
     ),
+    "STATE_SESSION_INVALID": Code(
+        "what a session has decided so far cannot be read", "start it again: backprop replay RUN"
+    ),
+    "STATE_SESSION_EMPTY": Code(
+        "a session ended, or was cut off, before any of its runs was merged",
+        "go on with it: backprop resume RUN",
+    ),
+    "RUNTIME_DRIFT_GATE_TRIPPED": Code(
+        "a run of a session changed the weights against what was merged before",
+        "look at the run, or lower the threshold: backprop multi-run --drift-threshold -0.5",
+    ),
     "STATE_NOT_TRAINED": Code(
         "a trained model was asked for before any training", "call train() before what needs a trained model"
     ),
@@ -394,6 +405,9 @@ EVENTS: dict[str, str] = {
     "EARLY_STOPPED": "the held-out loss no longer fell",
     "QUANTIZED_BASE_GAP": "what an adapter that was trained on a quantised base says on the base in full precision",
     "WEIGHTS_ROUNDED": "a whole model was trained in fp32 and delivered in the number format of its base",
+    "SESSION_MERGED": "a run of the session became part of its result, with the figures of the merge",
+    "RUNTIME_DRIFT_GATE_TRIPPED": "the drift gate left a run out of the result, with its figures",
+    "RUNTIME_EVAL_GATE_REGRESSED": "the evaluation gate left a run out of the result, with its figures",
     "SAMPLE_GENERATED": "the answer to a logged prompt at this step",
     "CALLBACK_FAILED": "a callback of the user raised and was switched off",
     "TRACKER_FAILED": "a tracker broke and is left out",

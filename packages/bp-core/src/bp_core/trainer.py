@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from bp_data.example import Example, Turn
-from bp_merge.common import BpError
+from bp_merge.common import BpError, build, knobs
 
 from bp_core.memory.machine import machine
 from bp_core.memory.report import answer, asked_by
 from bp_core.memory.source import known
-from bp_core.runs.results import RunResult
+from bp_core.runs.results import RunResult, SessionResult
+from bp_core.runs.store import RunStore
 from bp_core.settings.groups.generation import GenerationSettings
+from bp_core.settings.groups.session import SessionSettings
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import by_field, resolve
 from bp_core.training.callbacks import Callback
@@ -124,11 +126,72 @@ class Trainer:
         )
         return found.to_dict(question.keep_last + question.keep_best)
 
-    def resume(self, run_id: str) -> RunResult:
-        """Continue a stopped or killed run, bit for bit; `run_id` may be a prefix."""
-        self._last = resume_training(
-            self.settings.tracking.output, run_id, callbacks=self.callbacks, tell=self.tell
+    def multi_run(
+        self,
+        data: Any = None,
+        *,
+        run_id: str | None = None,
+        resume_from: str | None = None,
+        **settings: Any,
+    ) -> SessionResult:
+        """Train a session: many runs, one after the other, whose adapters become one.
+
+        Args:
+            data: one dataset, which is cut into parts, one a run; or several in a list, one a task; or task → dataset.
+                A dataset is as in `train`.
+            run_id: name of the session.
+            resume_from: id of a session to go on with, or `off` to start anew; unless given, an unfinished one with the
+                same settings and data is continued.
+            **settings: knobs of the session (`num_runs`, `merge_strategy`, `replay_fraction`, …) and of its runs; `steps`,
+                or `steps_per_run`, and `samples`, or `samples_per_run`, are those of one run.
+
+        Returns:
+            SessionResult: with the merged adapter's path and what was forgotten.
+
+        Raises:
+            BpError: as `train`; `RUNTIME_EVAL_GATE_REGRESSED`, `RUNTIME_DRIFT_GATE_TRIPPED` with `on_reject="stop"`;
+                `STATE_SESSION_EMPTY` where no run was merged.
+        """
+        from bp_core.continual.refusals import tasks_of
+        from bp_core.continual.start import run_session
+
+        own = {alias for k in knobs(SessionSettings) for alias in (k.name, *k.keywords)}
+        for alias, name in (("steps_per_run", "steps"), ("samples_per_run", "samples")):
+            if alias in settings:
+                settings[name] = settings.pop(alias)
+        session = build(
+            SessionSettings,
+            {k: v for k, v in settings.items() if k in own},
+            code="CONFIG_INVALID_SETTING",
+            command="backprop multi-run",
         )
+        given = self._given | by_field({k: v for k, v in settings.items() if k not in own})
+        tasks = tasks_of(data)
+        if tasks is not None and all(isinstance(s, str | Path) for s in tasks.values()):
+            given["data"] = tuple(map(str, tasks.values()))
+            tasks = tasks if isinstance(data, Mapping) else None  # else files name their tasks themselves
+        self.settings = resolve(given, config_file=self._config_file)
+        self._last = run_session(
+            self.settings,
+            session,
+            given=tasks,
+            callbacks=self.callbacks,
+            tell=self.tell,
+            run_id=run_id,
+            resume_from=resume_from,
+        )
+        self.settings = self._last.settings
+        return self._last.result  # type: ignore[return-value]
+
+    def resume(self, run_id: str) -> RunResult:
+        """Continue a stopped or killed run or session, bit for bit; `run_id` may be a prefix."""
+        output = self.settings.tracking.output
+        if RunStore(output).get(run_id).kind == "multi-run":
+            from bp_core.continual.start import resume_session
+
+            self._last = resume_session(output, run_id, callbacks=self.callbacks, tell=self.tell)
+        else:
+            self._last = resume_training(output, run_id, callbacks=self.callbacks, tell=self.tell)
         self.settings = self._last.settings
         return self._last.result
 

@@ -115,6 +115,8 @@ def show_run(sink: Sink, run_id: str, output: Path) -> None:
     )
 
     def human() -> str:
+        from bp_core.runs.remembered import remembered
+
         result: dict[str, Any] = record.result
         facts = [
             ("run", record.run_id),
@@ -146,6 +148,13 @@ def show_run(sink: Sink, run_id: str, output: Path) -> None:
         files = [(a.kind, str(a.path)) for a in artifacts if a.path.exists()]  # older checkpoints are let go
         parts = [
             table(facts),
+            table(
+                [
+                    (r["run_id"], r["task"], "merged" if r["accepted"] else r["reason"])
+                    for r in result.get("runs", ())
+                ]
+            ),
+            remembered(result),
             table(settings, ("setting", "value", "source")),
             table(told, ("time", "step", "event", "")),
             table(files, ("file", "")),

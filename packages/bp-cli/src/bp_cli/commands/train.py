@@ -12,8 +12,9 @@ from bp_core.runs.jobs import record_training
 from bp_core.runs.store import RunStore
 from bp_core.settings.knobs import GROUPS
 from bp_core.support.launch import launch
-from bp_merge.common import BpError, Exit, Sink, knobs, options, output_options
+from bp_merge.common import BpError, Exit, Sink, options, output_options
 
+from bp_cli.grouped import Grouped, queue_option
 from bp_cli.options import output_option
 
 EPILOG = """\b
@@ -26,9 +27,6 @@ Examples:
 
 
 F = TypeVar("F", bound=Callable[..., Any])
-queue_option = click.option(
-    "--queue", is_flag=True, help="Wait until the jobs that asked for the card before are done."
-)
 
 
 def retired(*names: str, told: str) -> Callable[[F], F]:
@@ -39,22 +37,6 @@ def retired(*names: str, told: str) -> Callable[[F], F]:
             raise click.UsageError(f"{names[0]} {told}", ctx)
 
     return click.option(*names, is_flag=True, hidden=True, expose_value=False, callback=refuse)
-
-
-class Grouped(click.Command):
-    """A command whose help lists the knobs under the headings of their groups."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """One section a group, then what is left."""
-        heading = {k.name: k.group for cls in GROUPS.values() for k in knobs(cls)}
-        found: dict[str, list[tuple[str, str]]] = {h: [] for h in [*heading.values(), "Command"]}
-        for param in self.get_params(ctx):
-            if (record := param.get_help_record(ctx)) is not None:
-                found[heading.get(param.name or "", "Command")].append(record)
-        for name, records in found.items():
-            if records:
-                with formatter.section(f"{name} options"):
-                    formatter.write_dl(records)
 
 
 @click.command(cls=Grouped, epilog=EPILOG)
@@ -149,7 +131,7 @@ def train(
 @output_options
 @click.pass_context
 def resume(ctx: click.Context, sink: Sink, run_id: str, output: Path) -> None:
-    """Continue a stopped or killed run from its newest complete checkpoint."""
+    """Continue a stopped or killed run, or session, from its newest complete checkpoint."""
     from bp_cli.shared import set_up_logs
 
     set_up_logs(ctx.obj or {})
@@ -159,6 +141,11 @@ def resume(ctx: click.Context, sink: Sink, run_id: str, output: Path) -> None:
 
 
 def _resume(ctx: click.Context, sink: Sink, store: RunStore, run_id: str) -> None:
+    if store.get(run_id).kind == "multi-run":
+        from bp_cli.commands.multi_run import resume_session
+
+        resume_session(ctx, sink, store.output, run_id)
+        return
     store.resumable(run_id)  # refused before torch is loaded
     from bp_core.training.run import resume_training
 
@@ -215,6 +202,29 @@ def replay(
         sink.note(f"{name}: {old} → {new}")
     for line in plan.differences:
         sink.note(f"differs from the recorded run: {line}")
+    if plan.session is not None:
+        from bp_core.continual.refusals import refuse
+        from bp_core.continual.start import run_session
+
+        from bp_cli.commands.multi_run import show
+        from bp_cli.progress import Progress
+
+        refuse(plan.settings, plan.session, None, sink.note)
+        callbacks = [Progress(sink)]
+        show(
+            ctx,
+            sink,
+            run_session(
+                plan.settings,
+                plan.session,
+                callbacks=callbacks,
+                tell=sink.note,
+                queue=queue,
+                parent=plan.parent,
+                now=plan.now,
+            ),
+        )
+        return
     settings, base = refuse_early(plan.settings, sink.note)  # before torch is loaded
     with record_training(settings, tell=sink.note, queue=queue, parent=plan.parent) as job:
         from bp_core.training.run import run_training

@@ -2,7 +2,7 @@
 
 - A run that trained the whole model left that instead; wherever an adapter is asked for, it will do.
 - What lies on the disk comes first; a name that is no path is looked up in the run store of the output folder.
-- `latest`, or nothing, is the newest completed run that left an adapter.
+- `latest`, or nothing, is the newest completed run that left an adapter; for the runs of a session that is the session.
 - A path that is not there is given back as it came: who asked tells what is missing in it.
 - No torch: a command refuses before anything heavy is loaded.
 """
@@ -35,8 +35,9 @@ def find_adapter(name: str | Path | None, output: str | Path) -> Path:
         return _inside(path)
     store = RunStore(output)
     if text == LATEST:
-        for record in store.list(status="completed"):
-            if (left := record.delivered) is not None:
+        sessions = {r.run_id: r for r in store.list(kind="multi-run", status="completed")}
+        for found in store.list(status="completed"):
+            if (left := sessions.get(found.parent or "", found).delivered) is not None:
                 return left
         raise BpError(
             "INPUT_RUN_NOT_FOUND",
@@ -49,7 +50,7 @@ def find_adapter(name: str | Path | None, output: str | Path) -> Path:
     left = record.delivered
     if left is None:
         going = record.status in LIVE
-        look = going or record.kind != "train"
+        look = going or record.kind not in ("train", "multi-run")
         raise BpError(
             "STATE_RUN_NO_ADAPTER",
             f"run {record.run_id} is {record.status} and has no adapter",

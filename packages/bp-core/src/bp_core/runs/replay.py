@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bp_merge.common import build, knobs, read
+
 from bp_core.errors import BpError
 from bp_core.runs.rows import read_manifest
 from bp_core.runs.store import RunStore
 from bp_core.settings.decided import DECIDABLE
+from bp_core.settings.groups.session import SessionSettings
 from bp_core.settings.knobs import GROUPS, KEYWORDS, Settings, group_of, knob_of
 from bp_core.support import environment
 from bp_core.support.files import plain
@@ -41,6 +44,7 @@ class Replay:
         decided_again: names of settings that the program decides again.
         differences: what differs from the recorded run besides, one line each.
         now: the moment that dated templates see, as recorded.
+        session: of a session of many runs, its own settings.
     """
 
     parent: str
@@ -49,6 +53,7 @@ class Replay:
     decided_again: tuple[str, ...]
     differences: tuple[str, ...]
     now: dt.datetime | None = None
+    session: SessionSettings | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able data."""
@@ -90,10 +95,17 @@ def replay(
         BpError: `INPUT_RUN_NOT_FOUND`, `INPUT_RUN_AMBIGUOUS`, `INPUT_MANIFEST_INVALID`, `CONFIG_INVALID_SETTING`,
             `INPUT_DATASET_NOT_FOUND` where the data was given in memory.
     """
-    from bp_core.settings.resolve import from_record
+    from bp_core.settings.resolve import CODE, from_record
 
     recorded = _read(source, Path(output))
-    changed = {KEYWORDS.get(k, k): v for k, v in (overrides or {}).items()}
+    given, session = dict(overrides or {}), None
+    if recorded["kind"] == "multi-run":
+        own = {alias for k in knobs(SessionSettings) for alias in (k.name, *k.keywords)}
+        recorded_session = recorded["config"]["session"]
+        as_was = SessionSettings(**read(SessionSettings, recorded_session, "the run record", code=CODE))
+        mine = {k: given.pop(k) for k in list(given) if k in own}
+        session = build(SessionSettings, mine, base=as_was, code=CODE, command="backprop multi-run")
+    changed = {KEYWORDS.get(k, k): v for k, v in given.items()}
     # everything as recorded, validated with the overrides: also refuses names that are no knobs
     settings = from_record(recorded["config"], changed)
     settings = dataclasses.replace(settings, sources={**settings.sources, **recorded["sources"]})
@@ -112,6 +124,7 @@ def replay(
         decided_again=tuple(reopened),
         differences=tuple(_differences(recorded, settings, changed)),
         now=dt.datetime.fromisoformat(moment) if moment else None,
+        session=session,
     )
 
 
@@ -124,10 +137,10 @@ def _read(source: str | Path, output: Path) -> dict[str, Any]:
         record = RunStore(output).get(str(source))
         facts = ("run_id", "kind", "config", "sources", "environment", "dataset", "base_model")
         recorded = {k: getattr(record, k) for k in facts}
-    if recorded["kind"] != "train":
+    if recorded["kind"] not in ("train", "multi-run"):
         raise BpError(
             "INPUT_RUN_KIND",
-            f"{recorded['run_id']} is a job of kind {recorded['kind']}: only a training is replayed",
+            f"{recorded['run_id']} is a job of kind {recorded['kind']}: only a training or a session is replayed",
             f"backprop runs{RunStore(output).flag}",
             details={"run_id": recorded["run_id"], "kind": recorded["kind"]},
         )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bp_core.runs import plots
+from bp_core.runs import plots, remembered
 from bp_core.runs.rows import Artifact, Event, RunRecord
 from bp_core.runs.table import RunTable
 from bp_core.runs.trackers import flat
@@ -80,9 +80,10 @@ def render(store: RunTable, run_id: str, folder: Path) -> str:
         _head(record),
         _tiles(record, {name: value for name, (_, value) in store.latest(record.run_id).items()}),
         _before_after(record.result),
-        _section(
-            "Curves", f'<div class="card">{plots.svg(drawn[0], styled=False)}</div>{_charts(drawn[1:])}'
-        ),
+        remembered.section(record.result),
+        _section("Curves", f'<div class="card">{plots.svg(drawn[0], styled=False)}</div>{_charts(drawn[1:])}')
+        if record.kind != "multi-run"
+        else "",
         _answers(record.result.get("answers")),
         _dataset(record.dataset),
         _artifacts(store.artifacts(record.run_id), folder),
@@ -120,7 +121,7 @@ def _head(r: RunRecord) -> str:
     error = r.result.get("error")
     told = f'<p class="card no">{escape(str(error))}</p>' if error else ""
     return (
-        f"<h1>{escape(r.name or 'Training run')}</h1>"
+        f"<h1>{escape(r.name or ('Session of runs' if r.kind == 'multi-run' else 'Training run'))}</h1>"
         f'<p class="sub"><span class="status {escape(r.status)}">{escape(r.status)}</span> · '
         f'<span class="mono">{escape(r.run_id)}</span> · {" · ".join(f for f in facts if f)}</p>{told}'
     )

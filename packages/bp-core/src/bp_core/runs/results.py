@@ -65,3 +65,24 @@ class RunResult:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able data."""
         return {k: v.as_posix() if isinstance(v, Path) else v for k, v in dataclasses.asdict(self).items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionResult(RunResult):
+    """The outcome of a session of many runs; what it has in common with a run is summed over them.
+
+    Args:
+        strategy: how adapters were merged; `simple` where they were not.
+        runs: one entry a run: `run_id`, `task`, `accepted`, `reason`, `facts`, `seconds`.
+        left_out: ids of the runs that a gate kept out of the result.
+        forgetting: every task's held-out figures after every run (`continual.forgetting.summary`); empty without hold-outs.
+        compared: strategy → `exact_match` and `loss`, the means over the tasks that a merge by it would have.
+        best_strategy: the best of those, "" where nothing was compared.
+    """
+
+    strategy: str
+    runs: tuple[dict[str, Any], ...]
+    left_out: tuple[str, ...]
+    forgetting: dict[str, Any]
+    compared: dict[str, dict[str, float]]
+    best_strategy: str

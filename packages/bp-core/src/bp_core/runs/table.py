@@ -106,18 +106,18 @@ class RunTable:
         with self._open(required=run_id) as db:
             return self._record(self._find(db, run_id))
 
-    def resumable(self, run_id: str) -> RunRecord:
-        """The training with this id or prefix, where something is left to do for it.
+    def resumable(self, run_id: str, *, kind: str = "train") -> RunRecord:
+        """The training, or the session, with this id or prefix, where something is left to do for it.
 
         Raises:
             BpError: `STATE_RUN_FINISHED` where it completed, `INPUT_RUN_KIND` where it is no training,
                 `STATE_TOKENS_MISSING` where it ended before its data was read, and those of `get`.
         """
         record = self.get(run_id)
-        if record.kind != "train":
+        if record.kind != kind:
             raise BpError(
                 "INPUT_RUN_KIND",
-                f"{record.run_id} is a job of kind {record.kind}: only a training is resumed",
+                f"{record.run_id} is a job of kind {record.kind}: only a training or a session is resumed",
                 f"backprop show-run {record.run_id}{self.flag}",
                 details={"run_id": record.run_id, "kind": record.kind},
             )
@@ -125,7 +125,7 @@ class RunTable:
             left = record.delivered or record.path / "adapter"
             raise BpError(
                 "STATE_RUN_FINISHED",
-                f"run {record.run_id} completed at step {record.step}: nothing is left to resume, and it stays as it is",
+                f"{record.run_id} completed at step {record.step}: nothing is left to resume, and it stays as it is",
                 f'backprop generate {shlex.quote(str(left))} "your question"',
                 details={"run_id": record.run_id},
             )

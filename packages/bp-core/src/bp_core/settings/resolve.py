@@ -64,7 +64,8 @@ def resolve(
 def from_record(
     config: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Rebuild the settings of a recorded run; `overrides` are keywords as in `resolve`."""
+    """Rebuild the settings of a recorded run, or of a session's runs; `overrides` are keywords as in `resolve`."""
+    config = {group: values for group, values in config.items() if group != "session"}
     return _merged(
         [("run record", by_group(config, "the run record")), ("given", _from_keywords(overrides or {}))]
     )

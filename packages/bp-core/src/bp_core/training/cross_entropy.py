@@ -209,6 +209,39 @@ def chunked_log_probs(
     return _ChunkedLogProbs.apply(hidden, weight, bias, targets, max(1, chunk), softcap)  # type: ignore[return-value]
 
 
+@torch.no_grad()
+def chunked_judgement(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    chunk: int = 1024,
+    softcap: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The log-probability of each target, and whether it is the most likely token; no gradient.
+
+    Args:
+        hidden: (N, d).
+        weight: (V, d) of the output head.
+        targets: int64 (N,) in [0, V).
+        bias: (V,) of the output head.
+        chunk: positions whose logits exist at a time.
+        softcap: logit cap of Gemma 2, or None.
+
+    Returns:
+        fp32 (N,), each ≤ 0, and bool (N,).
+    """
+    out = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+    right = torch.empty(hidden.shape[0], dtype=torch.bool, device=hidden.device)
+    for start in range(0, hidden.shape[0], max(1, chunk)):
+        here = slice(start, start + max(1, chunk))
+        logits = _logits(hidden[here], weight, bias, softcap)  # (c, V)
+        out[here] = logits.gather(1, targets[here, None])[:, 0] - torch.logsumexp(logits, dim=-1)
+        right[here] = logits.argmax(dim=-1) == targets[here]
+    return out, right
+
+
 def full_cross_entropy(
     hidden: torch.Tensor,
     weight: torch.Tensor,

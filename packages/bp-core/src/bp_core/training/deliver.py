@@ -173,7 +173,7 @@ def write_weights(fitted: Fitted, step: int) -> Path:
             f"the {weights.folder} holds values that are not finite; it was not saved",
             f"backprop resume {run.run_id}{run.store.flag}",
         )
-    _swap(staging, final)
+    swap(staging, final)
     run.artifact(weights.folder, final, step=step)
     return final
 
@@ -205,7 +205,7 @@ def _tell_gap(fitted: Fitted, adapter: Path) -> None:
     fitted.watch.recorder.say("QUANTIZED_BASE_GAP", f"trained on a quantised base; {told}", **facts)
 
 
-def _swap(staging: Path, final: Path) -> None:
+def swap(staging: Path, final: Path) -> None:
     """Put the new directory in place of the old; what else lies there (an export, notes) moves over to it."""
     before = final.with_name(f".{final.name}.before")
     if final.exists() and before.exists():  # an earlier swap was cut short: take up what it left

@@ -20,6 +20,7 @@ from bp_core.encoding.tokens import Piece, Unit
 from bp_core.training.batch import MicroBatch, collate
 from bp_core.training.cross_entropy import (
     chunked_cross_entropy,
+    chunked_judgement,
     chunked_log_probs,
     full_cross_entropy,
     liger_available,
@@ -91,6 +92,23 @@ class LanguageLoss:
             if self.how == "model":
                 return -F.cross_entropy(self._model_logits(batch), batch.targets, reduction="none")
             return chunked_log_probs(
+                self._hidden(batch),
+                self.head.weight,
+                batch.targets,
+                bias=self.head.bias,
+                chunk=self.chunk or max(1, len(batch.where)),
+                softcap=self.softcap,
+            )
+
+    @torch.no_grad()
+    def judged(self, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """fp32 (labels,) and bool (labels,): the log-probability of each label, and whether it is the most likely token."""
+        with self.autocast():
+            if self.how == "model":
+                logits = self._model_logits(batch)
+                log_probs = -F.cross_entropy(logits, batch.targets, reduction="none")
+                return log_probs, logits.argmax(dim=-1) == batch.targets
+            return chunked_judgement(
                 self._hidden(batch),
                 self.head.weight,
                 batch.targets,
