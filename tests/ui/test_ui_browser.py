@@ -22,6 +22,7 @@ PAGES = (
     "/train",
     "/runs",
     "/run/?id=nobody",
+    "/evaluate",
     "/rewards",
     "/merge",
     "/export",

@@ -225,6 +225,7 @@ def test_paths_do_not_lead_out(locked, basic, tmp_path):
             "~/.ssh",
             "/proc/self/environ",
             "a\0b",
+            "x" * 999,
             str(tmp_path / "x.jsonl"),
             "/",
             ".env",

@@ -9,8 +9,9 @@ from bp_ui.gate import pass_or_refuse
 pass_or_refuse()
 
 from bp_ui.components.live import ICON  # noqa: E402
-from bp_ui.pages import data, home, library, rewards, run, runs, settings, train  # noqa: E402
+from bp_ui.pages import data, evaluate, home, library, rewards, run, runs, settings, train  # noqa: E402
 from bp_ui.state.data import Data  # noqa: E402
+from bp_ui.state.evaluate import Evaluate  # noqa: E402
 from bp_ui.state.library import Export, Merge, Models  # noqa: E402
 from bp_ui.state.rewards import Rewards  # noqa: E402
 from bp_ui.state.run import Run  # noqa: E402
@@ -26,6 +27,7 @@ PAGES = (
     (train.train, "/train", "Train", [Train.load]),
     (runs.runs, "/runs", "Runs", [Runs.follow]),
     (run.run, "/run", "Run", [Run.follow]),
+    (evaluate.evaluate, "/evaluate", "Evaluate", [Evaluate.follow]),
     (rewards.rewards, "/rewards", "Rewards", [Rewards.load]),
     (library.merge, "/merge", "Merge", [Merge.follow]),
     (library.export, "/export", "Export", [Export.follow]),

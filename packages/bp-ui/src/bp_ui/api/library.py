@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from bp_ui.service import rewards
+from bp_ui.service.evaluations import start_evaluation
 from bp_ui.service.exports import start_export
 from bp_ui.service.services import services
 
@@ -52,6 +53,23 @@ def models() -> dict[str, Any]:
 def export(asked: Export) -> dict[str, Any]:
     """Start an export."""
     return {"run_id": start_export(services(), asked.adapter, asked.settings, run_id=asked.run_id)}
+
+
+class Evaluation(BaseModel):
+    """What is evaluated, and with what it is compared."""
+
+    run_id: Name
+    vs: Annotated[str, Field(max_length=128)] = ""
+    gate_against: Annotated[str, Field(max_length=128)] = ""
+    eval_set: Annotated[str, Field(max_length=1000)] = ""
+    num_samples: Annotated[int, Field(ge=0, le=1_000_000)] = 64
+    job_id: Name | None = None
+
+
+@router.post("/evaluations", tags=["evaluations"], status_code=201)
+def evaluate(asked: Evaluation) -> dict[str, Any]:
+    """Start an evaluation of a run's adapter; the job's result holds the figures."""
+    return {"run_id": start_evaluation(services(), **asked.model_dump())}
 
 
 @router.get("/rewards", tags=["rewards"])

@@ -13,7 +13,7 @@ NAV = (
     ("", (("/", "Home"),)),
     ("Prepare", (("/data", "Data"), ("/rewards", "Rewards"), ("/models", "Models"))),
     ("Train", (("/train", "Train"), ("/runs", "Runs"))),
-    ("Use", (("/merge", "Merge"), ("/export", "Export"))),
+    ("Use", (("/evaluate", "Evaluate"), ("/merge", "Merge"), ("/export", "Export"))),
     ("", (("/settings", "Settings"),)),
 )
 

@@ -22,7 +22,17 @@ from bp_ui.components.ui import (
 from bp_ui.state.runs import Runs
 
 STATUSES = ("live", "completed", "stopped", "failed", "crashed", "interrupted")
-KINDS = ("train", "export", "merge", "data-report", "data-validate", "data-clean", "data-split", "data-map")
+KINDS = (
+    "train",
+    "eval",
+    "export",
+    "merge",
+    "data-report",
+    "data-validate",
+    "data-clean",
+    "data-split",
+    "data-map",
+)
 
 
 def runs() -> rx.Component:

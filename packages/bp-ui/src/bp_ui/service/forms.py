@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bp_ui.errors import BpError
-from bp_ui.service.places import Places
+from bp_ui.service.places import Places, there
 
 NOT_HERE = frozenset({"output", "log_file", "log_json", "log_level", "hub_token_file", "dry_run"})
 PATHS = frozenset({"data", "heldout", "init_adapter", "chat_template", "modelfile", "against", "tokenizer"})
@@ -154,11 +154,9 @@ def confined(name: str, text: str, places: Places) -> str:
         BpError: `INPUT_UI_PATH_FORBIDDEN`, `INPUT_UI_FILE_TYPE`.
     """
     if name in MODELS:
-        if text == "tiny" or (
-            HUB_ID.fullmatch(text) and ".." not in text and not (places.start / text).exists()
-        ):
+        if text == "tiny" or (HUB_ID.fullmatch(text) and ".." not in text and not there(places.start / text)):
             return text
-        if "/" not in text and "\\" not in text and not (places.start / text).exists():
+        if "/" not in text and "\\" not in text and not there(places.start / text):
             return text
         return str(places.readable(text))
     if name not in PATHS:
@@ -176,12 +174,7 @@ def confined(name: str, text: str, places: Places) -> str:
                     "backprop ui --folder ./data",
                 )
             return text
-    if (
-        name == "chat_template"
-        and "/" not in path
-        and "\\" not in path
-        and not (places.start / path).exists()
-    ):
+    if name == "chat_template" and "/" not in path and "\\" not in path and not there(places.start / path):
         return text
     data = name in ("data", "heldout", "against")
     return f"{places.readable(path, data=data)}{equals}{weight}"

@@ -95,6 +95,22 @@ class Jobs:
         line = ["export", *arguments, "--run-id", run_id, "--json"]
         return self._start("export", run_id, [*COMMAND, *line])
 
+    def evaluate(self, model: str, flags: Sequence[str], *, job_id: str | None = None) -> str:
+        """Start an evaluation of a run's adapter; returns the id of its job."""
+        job_id = self._checked(job_id)
+        line = [
+            "eval",
+            model,
+            *flags,
+            "--output",
+            str(self.places.output),
+            "--run-id",
+            job_id,
+            "--queue",
+            "--json",
+        ]
+        return self._start("eval", job_id, [*COMMAND, *line])
+
     def command(self, kind: str, arguments: Sequence[str], about: Mapping[str, Any] | None = None) -> str:
         """Start any other command of `backprop`, recorded as a job of its kind; its JSON becomes the job's result.
 

@@ -90,6 +90,8 @@ class Places:
         """
         if not text or "\0" in text:
             raise self._refused(text, "is no path")
+        if len(text) > 4000 or any(len(part.encode("utf-8", "replace")) > 255 for part in Path(text).parts):
+            raise self._refused(f"{text[:40]}…", "is longer than a path can be")
         given = Path(text)
         bases = (
             [given]
@@ -100,7 +102,7 @@ class Places:
             paths = [p.resolve() for p in bases]
         except (OSError, RuntimeError):
             raise self._refused(text, "cannot be followed") from None
-        path = next((p for p in paths if p.exists()), paths[0])
+        path = next((p for p in paths if there(p)), paths[0])
         if not any(path == r or r in path.parents for r in self.roots):
             raise self._refused(text, "lies outside the folders that the UI may read")
         if why := forbidden(path, reading=True):
@@ -141,6 +143,14 @@ class Places:
             "backprop ui --folder ./data",
             details={"path": text},
         )
+
+
+def there(path: Path) -> bool:
+    """Whether a path leads to something; one that no file system takes does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def safe_name(name: str) -> str:
