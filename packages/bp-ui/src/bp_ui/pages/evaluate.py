@@ -132,7 +132,7 @@ def _result() -> rx.Component:
                     ),
                     rx.fragment(),
                 ),
-                table(("Metric", "Figure", "95 % of the time", "Baseline"), Evaluate.figures, _figure),
+                table(("Metric", "Figure", "95 % interval", "Baseline"), Evaluate.figures, _figure),
                 hint=Evaluate.shown,
             ),
             rx.cond(
