@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 
 import bp_core
 import pytest
+from bp_core import tiny
 from bp_core.errors import CODES
 from bp_core.evaluation.profiles import choose
 from bp_core.models.stored_quantization import refuse_missing
@@ -46,6 +48,13 @@ def text(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     return path
+
+
+def vast(p):
+    shutil.copytree(tiny.path(), p / "vast")
+    config = json.loads((p / "vast" / "config.json").read_text())
+    text(p / "vast" / "config.json", json.dumps({**config, "num_hidden_layers": 10**6}))
+    return trainer(p, p / "vast")
 
 
 def damaged(p):
@@ -153,6 +162,13 @@ ROWS = {
         "CONFIG_INVALID_SETTING",
         "float16",
         lambda p: train(p, backend="cpu", dtype="float16"),
+    ),
+    "more than main memory": (
+        "CONFIG_DOES_NOT_FIT",
+        "takes",
+        lambda p: vast(p).train(
+            text(p / "in.jsonl", GOOD.replace("Why", "Why not") + GOOD), steps=1, preview=0
+        ),
     ),
     "the memory of an unknown architecture": (
         "INPUT_SHAPES_UNKNOWN",

@@ -212,7 +212,7 @@ def test_no_two_knobs_share_a_name_flag_or_variable():
     assert all(k.help and k.group for k in everything)
     assert {KEYWORDS[k.name] for k in everything} == {k.name for k in everything}
     assert knob_of("rank").flags == ("--lora-r", "-r")
-    assert Settings().lora.preset == "balanced"
+    assert Settings().lora.preset == "auto"
 
 
 def test_every_variable_that_the_code_reads_is_in_the_table():

@@ -122,6 +122,10 @@ CODES: dict[str, Code] = {
     "CONFIG_CONFLICT": Code(
         "two settings contradict each other", "leave out one of the two settings that the message names"
     ),
+    "CONFIG_DOES_NOT_FIT": Code(
+        "the run would take more memory than there is; no weights were fetched",
+        "see what fits: backprop estimate-vram MODEL",
+    ),
     "CONFIG_PACKING_UNSAFE": Code(
         "packing was asked for where attention would mix the packed examples",
         "leave --packing out: examples of similar length are batched together anyway",

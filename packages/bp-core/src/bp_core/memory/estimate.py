@@ -150,15 +150,12 @@ def layer_bytes(shapes: Shapes, load: Workload) -> float:
     h, q, k, m, a = shapes.hidden, shapes.queries, shapes.keys, shapes.intermediate, load.activation_bytes
     family, targets = shapes.family, shapes.targets(load.targets) if load.mode == "lora" else shapes.linears
     normed = family.norms * h + (q + k if family.qk_norm else 0)
-    kept = 4 * (normed + family.norms + (shapes.heads + shapes.kv_heads if family.qk_norm else 0))
+    kept = 4.0 * (normed + family.norms + (shapes.heads + shapes.kv_heads if family.qk_norm else 0))
     if load.mode == "full":
-        kept += (4 if family.norms == 4 else a) * normed  # a norm that learns keeps its normed input
-    if load.mode == "lora" and load.half:
-        kept += a * sum(into for _, into in targets.values())
-    else:  # one tensor for q, k and v, one for gate and up; the attention's output is kept by attention itself
-        kept += a * (h * bool({"q_proj", "k_proj", "v_proj", "qkv_proj"} & set(targets)))
-        kept += a * (h * bool({"gate_proj", "up_proj", "gate_up_proj"} & set(targets)))
-        kept += a * (m * ("down_proj" in targets))
+        kept += (
+            4 if family.norms == 4 else load.weight_bytes
+        ) * normed  # a norm that learns keeps its normed input
+    kept += a * _inputs(shapes, load, tuple(targets))
     if load.mode == "lora":
         kept += a * load.rank * len(targets)
         if load.dora:
@@ -169,45 +166,72 @@ def layer_bytes(shapes: Shapes, load: Workload) -> float:
     return kept + a * 3 * m
 
 
+def _inputs(shapes: Shapes, load: Workload, learning: tuple[str, ...]) -> int:
+    """Width of what the layers that learn keep of their inputs; attention keeps its output, o's input, by itself."""
+    h, m = shapes.hidden, shapes.intermediate
+    if load.half and load.mode == "lora":  # PEFT casts to the adapter's fp32, autocast back: a copy each
+        return sum(shapes.linears[name][1] for name in learning)
+    before = {"q_proj", "k_proj", "v_proj", "qkv_proj"} & set(learning)
+    middle = {"gate_proj", "up_proj", "gate_up_proj"} & set(learning)
+    shared = (
+        not load.half or load.weight_bytes == load.activation_bytes
+    )  # else autocast makes a copy for each
+    return h * ((bool(before) + bool(middle)) if shared else len(before) + len(middle)) + m * (
+        "down_proj" in learning
+    )
+
+
 def _moments(shapes: Shapes, load: Workload, gradients: float) -> list[_Moment]:
-    h, m, a, n = shapes.hidden, shapes.intermediate, load.activation_bytes, load.tokens
-    full, layers = load.mode == "full", shapes.layers
+    h, n = shapes.hidden, load.tokens
+    full, layers, stream = load.mode == "full", shapes.layers, load.weight_bytes
     before = gradients if load.accumulation > 1 else 0.0  # of the passes before
     layer = layer_bytes(shapes, load) * n
     # ids, positions of labels, targets and pieces are int64; cosines and sines fp32
-    always = 8 * 4 * n + 8 * load.length * shapes.head_dim
-    copies = 2.0 * gradients / 4 if load.half and not full else 0.0  # autocast's 16-bit copies of the adapter
-    kept = a * h * n * layers if load.checkpointing else layer * layers + copies
-    final = (4 * h + 4 + (a * h if full else 0)) * n
+    always = 8.0 * 4 * n + 8 * load.length * shapes.head_dim
+    copies = _autocast_copies(shapes, load)
+    kept = stream * h * n * layers if load.checkpointing else layer * layers + copies
+    if not full and not load.checkpointing:
+        kept -= 4 * (h + 1) * n  # frozen embeddings need no gradient: the first norm keeps nothing
+    final = (4 * h + 4 + (stream * h if full else 0)) * n
     head_gradient = 4.0 * shapes.vocabulary * h if full else 0.0
     loss_kept, loss_peak = _loss_bytes(shapes, load)
     at_loss = kept + always + final + (copies if load.checkpointing else 0)
-
-    learns_down = full or "down_proj" in shapes.targets(load.targets)
-    backward = (
-        (2 if learns_down else 3) * m * a * n
-    )  # gradients of product, gate and up as the MLP is passed back
-    if load.half and not full and learns_down:
-        backward = max(
-            backward + h * a * n, (a + 4) * m * n
-        )  # product, and PEFT's fp32 copy of it, going forward
-    else:
-        backward += h * a * n
-    if load.quantization != "none":
-        backward = max(backward, 2 * a * m * n + 2 * m * h)  # a weight as it is in 16 bits
+    passing = _mlp_bytes(shapes, load)
     # what the norm of a recomputed layer keeps is the input that was kept already, unless it had to be cast
-    again = layer + copies / layers - (0 if load.half else 4 * h * n) if load.checkpointing else 0.0
-    moments = [
+    again = layer + copies / layers - (4 * h * n if stream == 4 else 0) if load.checkpointing else 0.0
+    return [
         _Moment("loss", before, at_loss + loss_kept, loss_peak + head_gradient),
-        _Moment("backward, last layer", before, kept + always + again + backward, head_gradient),
+        _Moment("last layer", before, kept + always + again + passing, head_gradient),
         _Moment(
             "backward, first layer",
             gradients - (0 if before else _unmade(shapes, load)),
-            always + backward + (again + a * h * n if load.checkpointing else layer),
+            always + passing + (again + stream * h * n if load.checkpointing else layer + copies / layers),
         ),
         _Moment("update", gradients, _update_bytes(shapes, load)),
     ]
-    return moments
+
+
+def _autocast_copies(shapes: Shapes, load: Workload) -> float:
+    """16-bit copies of fp32 weights that learn; autocast keeps them until the backward pass is done with them."""
+    if not load.half or (load.mode == "full" and load.weight_bytes == 2):
+        return 0.0
+    return 2.0 * (shapes.linear_parameters if load.mode == "full" else trainable_parameters(shapes, load))
+
+
+def _mlp_bytes(shapes: Shapes, load: Workload) -> float:
+    """What is alive beside the kept activations while an MLP is passed, where most is: backward, or in its last layer."""
+    h, m, a, n = shapes.hidden, shapes.intermediate, load.activation_bytes, load.tokens
+    full, stream = load.mode == "full", load.weight_bytes
+    learns_down = full or "down_proj" in shapes.targets(load.targets)
+    # gradients of product, gate and up, after the product itself went where it was kept; and the stream's own
+    backward = float((2 if learns_down else 3) * m * a + stream * h) * n
+    if load.quantization != "none":
+        backward = max(backward, float(2 * a * m * n + 2 * m * h))  # beside a weight as it is in 16 bits
+    if full or not load.half or not learns_down:
+        return backward
+    # the product and PEFT's fp32 copy of it; base output, LoRA's output, normed input, residual, the layer's input, and
+    # going forward the embeddings and LoRA's scaled output too
+    return max(backward, float((a + 4) * m + (5 if load.checkpointing else 7) * a * h) * n)
 
 
 def _unmade(shapes: Shapes, load: Workload) -> float:
@@ -228,19 +252,22 @@ def _update_bytes(shapes: Shapes, load: Workload) -> float:
 
 def _loss_bytes(shapes: Shapes, load: Workload) -> tuple[float, float]:
     """(hidden states and their gradient, logits of a chunk and what is made of them) at the loss's own peak."""
-    a, h, v, n = load.activation_bytes, shapes.hidden, shapes.vocabulary, load.tokens
+    h, v, n, stream = shapes.hidden, shapes.vocabulary, load.tokens, load.weight_bytes
     chunk = min(load.loss_chunk or n, n)
+    cast = 2.0 if stream == 2 else 0.0
     if load.method == "sft":
         # fp32 logits beside their exponentials; a cap keeps its slope besides
         peak = 4.0 * chunk * v * (3 if shapes.softcap else 2)
     else:
-        # logits beside their softmax, and that in the activations' format
-        peak = chunk * v * (8.0 + (a if load.half else 0) + (4 if shapes.softcap else 0))
+        # logits beside their softmax, and that in the format of the hidden states
+        peak = chunk * v * (8.0 + cast + (4 if shapes.softcap else 0))
     if load.mode == "full":
-        peak = max(
-            peak, chunk * v * (4.0 + (a if load.half else 0)) + v * h * (4.0 + (a if load.half else 0))
+        # the weight's gradient of a chunk, in 16 bits first; autocast keeps a copy of the weight
+        halves = 2.0 if load.half else 0.0
+        peak = max(peak, chunk * v * (4.0 + cast) + v * h * (4.0 + halves)) + (
+            v * h * halves if stream == 4 else 0
         )
-    return 2.0 * a * h * n, peak
+    return 2.0 * stream * h * n, peak
 
 
 def _moments_of_rl(shapes: Shapes, load: Workload, gradients: float) -> list[_Moment]:

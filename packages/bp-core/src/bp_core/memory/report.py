@@ -50,7 +50,8 @@ def shapes_of(model: Known) -> Shapes:
 def workload(asked: EstimateSettings, shapes: Shapes, device: str) -> tuple[Workload, Open]:
     """What is asked, and what of it was left open."""
     preset = PRESETS["balanced" if asked.preset == "auto" else asked.preset]
-    weight_bytes = {"float32": 4}.get(asked.dtype, 4 if device == "cpu" and asked.dtype == "auto" else 2)
+    half = asked.dtype in ("bfloat16", "float16") or (asked.dtype == "auto" and device == "cuda")
+    weight_bytes = 2 if half and asked.mode == "lora" else 4  # what is trained is fp32
     batch = asked.batch_size or max(1, STEP_EXAMPLES // (asked.gradient_accumulation or 1))
     load = Workload(
         mode=asked.mode,
@@ -60,7 +61,7 @@ def workload(asked: EstimateSettings, shapes: Shapes, device: str) -> tuple[Work
         dora=asked.use_dora,
         quantization="none" if asked.quantization == "auto" else asked.quantization,
         weight_bytes=weight_bytes,
-        half=weight_bytes == 2,
+        half=half,
         optim="adamw_torch_fused" if asked.optim == "auto" else asked.optim,
         checkpointing=device == "cuda"
         if asked.gradient_checkpointing is None

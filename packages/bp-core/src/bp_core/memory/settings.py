@@ -48,13 +48,7 @@ class EstimateSettings:
     gradient_accumulation: Annotated[int, Gt(0), Le(65_536)] | None = like(
         TrainingSettings, "gradient_accumulation", group="Run"
     )
-    preset: str = knob(
-        "auto",
-        "Rank and target modules, as of train; auto is balanced where that fits, else fast.",
-        group="Run",
-        choices=("auto", "fast", "balanced", "quality"),
-        flags=("--lora-preset",),
-    )
+    preset: str = like(LoraSettings, "preset", group="Run", env=())
     rank: Annotated[int, Gt(0), Le(8192)] | None = like(LoraSettings, "rank", group="Run", env=())
     target_modules: tuple[str, ...] = like(LoraSettings, "target_modules", group="Run")
     use_dora: bool = like(LoraSettings, "use_dora", group="Run")

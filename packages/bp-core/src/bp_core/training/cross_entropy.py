@@ -69,6 +69,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             log_z = torch.logsumexp(logits, dim=-1)  # (c,)
             total += (log_z - logits.gather(1, t[:, None])[:, 0]).sum()
             if not any(ctx.needs_input_grad[:3]):
+                del logits
                 continue
             slope = None if softcap is None else 1 - (logits / softcap) ** 2
             grad = logits.sub_(log_z[:, None]).exp_()  # softmax, in place
@@ -76,6 +77,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if slope is not None:
                 grad *= slope
             gradients.add(here, grad)
+            del logits, grad  # else they live beside those of the next chunk
         ctx.save_for_backward(*(g if g is not None else torch.empty(0) for g in gradients.all))
         ctx.present = tuple(g is not None for g in gradients.all)
         ctx.weight_dtype = weight.dtype
@@ -138,6 +140,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
             here = slice(start, start + chunk)
             logits = _logits(hidden[here], weight, bias, softcap)  # (c, V)
             out[here] = logits.gather(1, targets[here, None])[:, 0] - torch.logsumexp(logits, dim=-1)
+            del logits
         ctx.save_for_backward(hidden, weight, bias, targets)
         ctx.chunk, ctx.softcap = chunk, softcap
         return out
@@ -157,6 +160,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
             if bend is not None:
                 grad *= bend
             gradients.add(here, grad)
+            del logits, grad  # else they live beside those of the next chunk
         wide = gradients.weight
         return (
             gradients.hidden,

@@ -46,7 +46,7 @@ def decide(
         prepared: the data.
         vocabulary: of the model.
     """
-    made = _with_recommended(settings, recommended)
+    made = with_recommended(settings, recommended)
 
     def choose(name: str, by: str, otherwise: Callable[[], Any]) -> Any:
         nonlocal made
@@ -56,6 +56,8 @@ def decide(
             made = made.replace(f"default ({by})" if by else "default", **{name: value})
         return value
 
+    if made.lora.preset == "auto":
+        made = made.replace("default", preset="balanced")
     t, preset, method = made.training, made.lora.preset, made.method.method
     rank = choose("rank", f"preset {preset}", lambda: PRESETS[preset]["rank"])
     choose("target_modules", f"preset {preset}", lambda: PRESETS[preset]["target_modules"])
@@ -94,7 +96,7 @@ def decide(
     return Decided.of(made)
 
 
-def _with_recommended(settings: Settings, recommended: dict[str, Any]) -> Settings:
+def with_recommended(settings: Settings, recommended: dict[str, Any]) -> Settings:
     """What the model recommends, where the user gave nothing else."""
     taken = {
         name: value

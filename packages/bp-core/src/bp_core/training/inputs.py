@@ -30,8 +30,9 @@ from bp_core.settings.decided import Decided
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import explain
 from bp_core.settings.tables import TRACE_LENGTH
-from bp_core.training.decide import cpu_hours, decide, plan_of, warnings_for
+from bp_core.training.decide import cpu_hours, decide, plan_of, warnings_for, with_recommended
 from bp_core.training.objectives.choose import objective_of
+from bp_core.training.room import Room, make_room
 
 
 def to_stderr(text: str) -> None:
@@ -49,6 +50,7 @@ class Inputs:
         folder: of the base model's configuration and tokenizer.
         encoder: of its tokenizer.
         prepared: the data.
+        room: what the run needs of memory; None where that is not known.
     """
 
     decided: Decided
@@ -56,6 +58,7 @@ class Inputs:
     folder: Path
     encoder: Encoder
     prepared: Prepared
+    room: Room | None = None
 
     def plan(self) -> dict[str, Any]:
         """The run that these settings make, as JSON-able data."""
@@ -73,6 +76,7 @@ class Inputs:
             "examples_per_step": plan.step_size,
             "tokens": round(tokens),
             "base_weights_bytes": weight_bytes,
+            "memory": self.room.to_dict() if self.room else None,
             "cpu_seconds": round(cpu_hours(parameters, tokens) * 3600, 1)
             if self.device.device.type == "cpu"
             else None,
@@ -111,7 +115,12 @@ def read_inputs(
         prepared = prepare(
             settings, encoder, objective.encode, width=objective.width, sources=sources, tell=tell
         )
-    decided = decide(settings, recommended(folder), device, prepared, vocabulary=vocabulary_size(folder))
+    settings = with_recommended(settings, recommended(folder))
+    settings, room = make_room(settings, folder, device, prepared)
+    tell(
+        f"memory: {room.sentence() if room else 'not estimated for this architecture; the preflight measures it'}"
+    )
+    decided = decide(settings, {}, device, prepared, vocabulary=vocabulary_size(folder))
     if settings.method.method == "kto":
         m = decided.settings.method
         tell(
@@ -123,7 +132,7 @@ def read_inputs(
         refuse_whole(settings, device, parameter_count(folder))
     _refuse_slow(decided, device, folder, prepared, tell)
     _show(encoder, prepared, settings, tell)
-    return Inputs(decided, device, folder, encoder, prepared)
+    return Inputs(decided, device, folder, encoder, prepared, room)
 
 
 def make_encoder(folder: Path, settings: Settings, now: dt.datetime) -> Encoder:

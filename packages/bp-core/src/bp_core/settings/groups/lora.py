@@ -14,10 +14,11 @@ class LoraSettings:
     """The adapter (LoRA, arXiv:2106.09685)."""
 
     preset: str = knob(
-        "balanced",
-        "fast: rank 16 on q and v; balanced: rank 32 on all linear layers; quality: rank 256 on all linear layers.",
+        "auto",
+        "fast: rank 16 on q and v; balanced: rank 32 on all linear layers; quality: rank 256 on all linear layers; "
+        "auto: balanced where that fits the memory there is, else fast.",
         group="LoRA",
-        choices=("fast", "balanced", "quality"),
+        choices=("auto", "fast", "balanced", "quality"),
         flags=("--lora-preset",),
         env=("BACKPROPAGATE_LORA__PRESET",),
         keywords=("lora_preset",),

@@ -26,7 +26,7 @@ class TrainingSettings:
     )
     batch_size: Annotated[int, Gt(0), Le(65_536)] | None = knob(
         None,
-        "Examples per forward pass. Default: the whole step, halved when memory runs out.",
+        "Examples per forward pass. Default: as many of the step as fit, halved when memory runs out.",
         group="Training",
         unit="examples",
         flags=("--per-device-train-batch-size",),
@@ -84,7 +84,7 @@ class TrainingSettings:
     )
     gradient_checkpointing: bool | None = knob(
         None,
-        "Recompute activations to save memory. Default: on with a card, off on the CPU.",
+        "Recompute activations to save memory. Default: where less than four examples a pass fit without.",
         group="Training",
     )
     loss_chunk: Annotated[int, Ge(0), Le(MANY)] | None = knob(

@@ -1,0 +1,187 @@
+"""Will this run fit? What was left open is chosen so that it does; what cannot is refused before weights are fetched.
+
+- The longest example that the data has counts, not the longest that would be taken.
+- Preset, checkpointing and examples per pass are chosen here where the user left them; a value that was given stays.
+- An architecture that is not counted is told, and left to the preflight.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import torch
+from bp_merge.common import BpError
+
+from bp_core.encoding.dataset import Prepared
+from bp_core.memory.estimate import Estimate, Overhead, estimate
+from bp_core.memory.machine import Machine, machine, read_measured
+from bp_core.memory.shapes import Shapes, UnknownShapesError
+from bp_core.memory.verdict import GB, TOO_LARGE, Open, best, changes, disk, verdict
+from bp_core.memory.workload import Workload
+from bp_core.models.device import Device
+from bp_core.settings.knobs import Settings
+from bp_core.settings.tables import PRESETS, STEP_EXAMPLES, loss_chunk
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """A run's need and what there is.
+
+    Args:
+        needed: by component.
+        machine: whose memory counts.
+        load: what was estimated.
+        shapes: of the model.
+    """
+
+    needed: Estimate
+    machine: Machine
+    load: Workload
+    shapes: Shapes
+
+    @property
+    def verdict(self) -> str:
+        """`fits`, `tight` or `too large`."""
+        return verdict(self.needed.total, self.machine.capacity)
+
+    def sentence(self) -> str:
+        """For people."""
+        return (
+            f"{self.verdict}: {self.needed.total / GB:.1f} of {self.machine.capacity / GB:.1f} GB "
+            f"({self.machine.name}), most at: {self.needed.moment}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        space = disk(self.shapes, self.load)
+        return {
+            "verdict": self.verdict,
+            "total_bytes": self.needed.total,
+            "capacity_bytes": int(self.machine.capacity),
+            "components": dict(self.needed.components),
+            "peak_at": self.needed.moment,
+            "download_bytes": space.download,
+            "checkpoint_bytes": space.checkpoint,
+        }
+
+
+def make_room(
+    settings: Settings, folder: Path, device: Device, prepared: Prepared, *, here: Machine | None = None
+) -> tuple[Settings, Room | None]:
+    """Settings that fit, as far as the user left it open.
+
+    Args:
+        settings: as resolved, with the model's recommendations.
+        folder: of the model's configuration.
+        device: in use.
+        prepared: the data.
+        here: the memory that counts; that of `device` unless given.
+
+    Returns:
+        (settings, what they need); None where the architecture is not counted.
+
+    Raises:
+        BpError: `CONFIG_DOES_NOT_FIT` where neither what was given nor any choice of the rest fits.
+    """
+    try:
+        shapes = Shapes.of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except UnknownShapesError:
+        return settings, None
+    here = here or _machine(device)
+    load, free = _workload(settings, shapes, device, prepared, here.device)
+    choice = best(shapes, load, here.capacity, free=free, overhead=here.overhead)
+    if choice is None:
+        return _refused_unless_tight(settings, shapes, load, free, here)
+    made = _chosen(settings, load, choice.load, free, choice.preset, here)
+    return made, Room(choice.estimate, here, choice.load, shapes)
+
+
+def _chosen(
+    settings: Settings, before: Workload, after: Workload, free: Open, preset: str, here: Machine
+) -> Settings:
+    """Settings with what was chosen, each noted with whose memory decided."""
+    chosen: dict[str, Any] = {}
+    if free.preset:
+        chosen["preset"] = preset
+    if free.checkpointing:
+        chosen["gradient_checkpointing"] = after.checkpointing
+    if free.batch and after.batch < before.batch:
+        chosen |= {"batch_size": after.batch, "gradient_accumulation": after.accumulation}
+    return settings.replace(f"default (memory of {here.name})", **chosen) if chosen else settings
+
+
+def _machine(device: Device) -> Machine:
+    if device.device.type != "cuda":
+        return machine(cpu=True)
+    total = float(torch.cuda.get_device_properties(device.device).total_memory)
+    measured = read_measured(device.name)
+    return Machine(
+        "cuda", device.name, total, measured or Overhead.usual("cuda"), "measured" if measured else "usual"
+    )
+
+
+def _workload(
+    settings: Settings, shapes: Shapes, device: Device, prepared: Prepared, kind: str
+) -> tuple[Workload, Open]:
+    t, lora = settings.training, settings.lora
+    preset = PRESETS["balanced" if lora.preset == "auto" else lora.preset]
+    accumulation = t.gradient_accumulation or (
+        1 if t.batch_size is None else max(1, STEP_EXAMPLES // t.batch_size)
+    )
+    batch = min(t.batch_size or max(1, STEP_EXAMPLES // accumulation), len(prepared.train))
+    load = Workload(
+        method=settings.method.method,
+        rank=lora.rank or preset["rank"],
+        targets=lora.target_modules or preset["target_modules"],
+        dora=lora.use_dora,
+        weight_bytes=4 if device.weights is torch.float32 else 2,
+        half=device.autocast is not None,
+        optim="adamw_torch_fused" if t.optim == "auto" else t.optim,
+        checkpointing=bool(t.gradient_checkpointing),
+        batch=batch,
+        length=int(prepared.train.lengths.max()),
+        accumulation=accumulation,
+        loss_chunk=loss_chunk(shapes.vocabulary) if t.loss_chunk is None else t.loss_chunk,
+        device=kind,
+    )
+    free = Open(
+        preset=lora.preset == "auto" and lora.rank is None and not lora.target_modules,
+        quantization=False,
+        checkpointing=t.gradient_checkpointing is None,
+        batch=t.batch_size is None and t.gradient_accumulation is None,
+        optim=False,
+    )
+    return load, free
+
+
+def _refused_unless_tight(
+    settings: Settings, shapes: Shapes, load: Workload, free: Open, here: Machine
+) -> tuple[Settings, Room]:
+    """What needs least of what was left open; refused where that is more than there is."""
+    least = dataclasses.replace(
+        load,
+        **(
+            {"rank": PRESETS["fast"]["rank"], "targets": PRESETS["fast"]["target_modules"]}
+            if free.preset
+            else {}
+        ),
+        **({"checkpointing": True} if free.checkpointing else {}),
+        **({"batch": 1, "accumulation": load.batch * load.accumulation} if free.batch else {}),
+    )
+    room = Room(estimate(shapes, least, here.overhead), here, least, shapes)
+    if room.verdict == TOO_LARGE:
+        name = settings.model.model
+        ways = changes(shapes, least, here.capacity, here.overhead)
+        raise BpError(
+            "CONFIG_DOES_NOT_FIT",
+            f"training {name} takes {room.needed.total / GB:.1f} GB, {here.name} has {here.capacity / GB:.1f}",
+            f"add {ways[0].flags} to the command: {ways[0].total / GB:.1f} GB"
+            if ways
+            else f"see what fits: backprop estimate-vram {shlex.quote(name)}",
+            details=room.to_dict(),
+        )
+    return _chosen(settings, load, least, free, "fast", here), room
