@@ -71,6 +71,7 @@ SETTINGS = (
     ("backprop generate, batch-test, chat, serve, eval", "bp_core.settings.groups.generation:SourceSettings"),
     ("backprop eval", "bp_core.settings.groups.evaluation:EvalSettings"),
     ("backprop multi-run", "bp_core.settings.groups.session:SessionSettings"),
+    ("backprop estimate-vram", "bp_core.memory.settings:EstimateSettings"),
     ("every command of bp-data", "bp_data.sources.base:Limits"),
     ("bp-data validate", "bp_data.validation:ValidateSettings"),
     ("bp-data report", "bp_data.report.settings:ReportSettings"),
@@ -200,6 +201,11 @@ def metrics() -> str:
     return runpy.run_path(str(ROOT / "docs" / "metrics.py"))["page"]()
 
 
+def vram() -> str:
+    """What fits which card."""
+    return runpy.run_path(str(ROOT / "docs" / "vram.py"))["page"]()
+
+
 def files() -> str:
     """Every file of every package with what it says of itself."""
     parts = [NOTE, "# Files\n", "Each file with the first line of its docstring; rooms (folders) in bold.\n"]
@@ -258,6 +264,7 @@ def flags() -> str:
 PAGES = {
     "docs/concepts/metrics.md": metrics,
     "docs/concepts/rewards.md": rewards,
+    "docs/guides/vram.md": vram,
     "docs/reference/files.md": files,
     "tests/cli/flags.txt": flags,
     "docs/reference/commands.md": commands,

@@ -53,7 +53,7 @@ def text(path, content):
 def vast(p):
     shutil.copytree(tiny.path(), p / "vast")
     config = json.loads((p / "vast" / "config.json").read_text())
-    text(p / "vast" / "config.json", json.dumps({**config, "num_hidden_layers": 10**6}))
+    text(p / "vast" / "config.json", json.dumps({**config, "intermediate_size": 10**9}))
     return trainer(p, p / "vast")
 
 

@@ -11,6 +11,7 @@ PREFIX = "BACKPROPAGATE_"
 VARIABLES: dict[str, str] = {
     "BACKPROPAGATE_DEBUG": "1 prints the traceback of every error, as --verbose does.",
     "BACKPROPAGATE_LEASE_DIR": "Folder of the leases of the card; ~/.backpropagate/leases unless set.",
+    "BACKPROPAGATE_MEMORY_DIR": "Folder of what was measured of cards; ~/.backpropagate/memory unless set.",
     "BP_DATA_MAPPERS": "Modules that register dataset mappers, with commas.",
     "BP_NO_PROGRESS": "Anything keeps the status line off the terminal.",
     "NO_COLOR": "Anything keeps colours out of log lines.",
