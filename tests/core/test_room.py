@@ -18,6 +18,7 @@ from bp_core.models.device import choose_device
 from bp_core.settings.decided import value_of
 from bp_core.settings.resolve import resolve
 from bp_core.training.inputs import read_inputs
+from bp_core.training.refusals import refuse_early
 from bp_core.training.room import make_room
 from stones import quiet, stones
 
@@ -83,7 +84,9 @@ def test_a_dry_run_shows_the_verdict_and_refuses_like_training(tmp_path, monkeyp
     )
     told = []
     settings = resolve({"model": "tiny", "data": (str(tmp_path / "d.jsonl"),), "output": tmp_path})
-    plan = read_inputs(settings, tell=told.append).plan()
+    settings, base = refuse_early(settings, told.append)
+    device = choose_device(settings)
+    plan = read_inputs(settings, base, device, tell=told.append).plan()
     assert plan["memory"]["verdict"] == "fits"
     assert any(line.startswith("memory: fits") for line in told)
     small = Machine("cpu", "a small machine", 1e8, Overhead.usual("cpu"))
@@ -92,4 +95,4 @@ def test_a_dry_run_shows_the_verdict_and_refuses_like_training(tmp_path, monkeyp
     with pytest.raises(BpError, match="a small machine"):
         trainer.train(stones(4), steps=1)
     with pytest.raises(BpError, match="a small machine"):
-        read_inputs(settings, tell=quiet)
+        read_inputs(settings, base, device, tell=quiet)
