@@ -96,3 +96,19 @@ def test_a_dry_run_shows_the_verdict_and_refuses_like_training(tmp_path, monkeyp
         trainer.train(stones(4), steps=1)
     with pytest.raises(BpError, match="a small machine"):
         read_inputs(settings, base, device, tell=quiet)
+
+
+def test_a_7b_model_is_taken_in_four_bits_where_it_fits_no_other_way(tmp_path):
+    settings, found = room(tmp_path, 16, model="qwen-2.5-7b", length=2048)
+    assert (settings.model.quantization, settings.lora.preset) == ("nf4", "balanced")
+    assert found.verdict == "fits"
+    settings, _ = room(tmp_path, 48, model="qwen-2.5-7b", length=2048)
+    assert settings.model.wanted_quantization != "nf4"  # there is room for the weights as they are
+    with pytest.raises(BpError) as caught:
+        room(tmp_path, 12, model="qwen-2.5-7b", quantization="none")
+    assert "--load-in-4bit" in caught.value.hint or "estimate-vram" in caught.value.hint
+
+
+def test_the_whole_model_takes_what_an_adapter_does_not(tmp_path):
+    lora, full = (room(tmp_path, 200, model="qwen-2.5-1.5b", mode=mode)[1] for mode in ("lora", "full"))
+    assert full.needed.total > lora.needed.total + 10 * 1.5e9

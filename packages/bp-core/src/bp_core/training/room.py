@@ -2,12 +2,14 @@
 
 - The longest example that the data has counts, not the longest that would be taken.
 - Preset, checkpointing and examples per pass are chosen here where the user left them; a value that was given stays.
-- An architecture that is not counted is told, and left to the preflight.
+- Weights are taken in 4 bits where they fit no other way, on a card, and bitsandbytes is there.
+- An architecture that is not counted, or a base that is stored quantised, is told, and left to the preflight.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import shlex
 from pathlib import Path
@@ -23,6 +25,7 @@ from bp_core.memory.shapes import Shapes, UnknownShapesError
 from bp_core.memory.verdict import GB, TOO_LARGE, Open, best, changes, disk, verdict
 from bp_core.memory.workload import Workload
 from bp_core.models.device import Device
+from bp_core.models.stored_quantization import stored_quantization
 from bp_core.settings.knobs import Settings
 from bp_core.settings.tables import PRESETS, STEP_EXAMPLES, loss_chunk
 
@@ -91,6 +94,8 @@ def make_room(
         shapes = Shapes.of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except UnknownShapesError:
         return settings, None
+    if stored_quantization(folder) is not None:
+        return settings, None
     here = here or _machine(device)
     load, free = _workload(settings, shapes, device, prepared, here.device)
     choice = best(shapes, load, here.capacity, free=free, overhead=here.overhead)
@@ -107,6 +112,8 @@ def _chosen(
     chosen: dict[str, Any] = {}
     if free.preset:
         chosen["preset"] = preset
+    if free.quantization:
+        chosen["quantization"] = after.quantization
     if free.checkpointing:
         chosen["gradient_checkpointing"] = after.checkpointing
     if free.batch and after.batch < before.batch:
@@ -133,7 +140,10 @@ def _workload(
         1 if t.batch_size is None else max(1, STEP_EXAMPLES // t.batch_size)
     )
     batch = min(t.batch_size or max(1, STEP_EXAMPLES // accumulation), len(prepared.train))
+    wanted = settings.model.wanted_quantization
     load = Workload(
+        mode=settings.model.mode,
+        quantization={"auto": "none", "fp4": "nf4"}.get(wanted, wanted),
         method=settings.method.method,
         rank=lora.rank or preset["rank"],
         targets=lora.target_modules or preset["target_modules"],
@@ -150,7 +160,10 @@ def _workload(
     )
     free = Open(
         preset=lora.preset == "auto" and lora.rank is None and not lora.target_modules,
-        quantization=False,
+        quantization=wanted == "auto"
+        and settings.model.mode == "lora"
+        and kind == "cuda"
+        and importlib.util.find_spec("bitsandbytes") is not None,
         checkpointing=t.gradient_checkpointing is None,
         batch=t.batch_size is None and t.gradient_accumulation is None,
         optim=False,
@@ -169,6 +182,7 @@ def _refused_unless_tight(
             if free.preset
             else {}
         ),
+        **({"quantization": "nf4"} if free.quantization else {}),
         **({"checkpointing": True} if free.checkpointing else {}),
         **({"batch": 1, "accumulation": load.batch * load.accumulation} if free.batch else {}),
     )

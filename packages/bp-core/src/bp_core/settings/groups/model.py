@@ -47,7 +47,7 @@ class ModelSettings:
     quantization: str = knob(
         "auto",
         "Format of the frozen linear weights: none keeps --dtype; nf4 and fp4 take 4 bits with double quantisation "
-        "(QLoRA, arXiv:2305.14314), int8 takes 8 (arXiv:2208.07339), both with bitsandbytes; auto is none.",
+        "(QLoRA, arXiv:2305.14314), int8 takes 8 (arXiv:2208.07339), both with bitsandbytes; auto is none, or nf4 on a card where the model fits no other way.",
         group="Model",
         choices=("auto", "none", "nf4", "fp4", "int8"),
         flags=("--quantization-type",),
