@@ -55,10 +55,15 @@ def _command(given: list[str]) -> str:
     command = root(program)
     context = click.Context(command, info_name=program)
     flags = _flags(command)
+    value = False  # whether the next word belongs to the flag before it
     for word in rest:
-        if word.startswith("-") and not re.fullmatch(r"-+\d.*|-", word):
-            if word.split("=")[0] not in flags:
+        if value:
+            value = False
+        elif word.startswith("-") and not re.fullmatch(r"-+\d.*|-", word):
+            name = word.split("=")[0]
+            if name not in flags:
                 return f"{command.name} has no {word}"
+            value = flags[name] and "=" not in word
         elif isinstance(command, click.Group):
             found = command.get_command(context, word)
             if found is None:
@@ -70,5 +75,11 @@ def _command(given: list[str]) -> str:
     return ""
 
 
-def _flags(command: click.Command) -> set[str]:
-    return {"--help", "-h"} | {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+def _flags(command: click.Command) -> dict[str, bool]:
+    """Flag → whether it takes a value."""
+    found = {
+        o: isinstance(p, click.Option) and not p.is_flag and not p.count
+        for p in command.params
+        for o in (*p.opts, *p.secondary_opts)
+    }
+    return {"--help": False, "-h": False, **found}

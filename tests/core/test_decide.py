@@ -57,6 +57,7 @@ def test_the_mark_of_an_open_setting_is_no_value():
     assert {name: knob_of(name).default for name in DECIDABLE if knob_of(name).default is not None} == {
         "target_modules": (),
         "optim": "auto",
+        "quantization": "auto",
     }
 
 

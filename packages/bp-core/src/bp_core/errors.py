@@ -272,7 +272,7 @@ CODES: dict[str, Code] = {
     # generation
     "INPUT_MODEL_NOT_FOUND": Code(
         "a model was named that is no run, folder, GGUF file or base model",
-        "name a run (backprop runs lists them), a folder, a GGUF file or a Hub id",
+        "name a run, a folder, a GGUF file or a Hub id; the runs: backprop runs",
     ),
     "INPUT_PROMPTS_UNREADABLE": Code(
         "a file of prompts is not there, or holds something else",

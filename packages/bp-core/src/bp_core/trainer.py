@@ -24,10 +24,14 @@ from bp_merge.common import BpError, build, knobs
 from bp_core.memory.machine import machine
 from bp_core.memory.report import answer, asked_by
 from bp_core.memory.source import known
+<<<<<<< HEAD
 from bp_core.runs.results import RunResult, SessionResult
 from bp_core.runs.store import RunStore
 from bp_core.settings.groups.generation import GenerationSettings
 from bp_core.settings.groups.session import SessionSettings
+=======
+from bp_core.runs.results import RunResult
+>>>>>>> d4a0927 (Hints know values of flags again; variables, tables and the trainer's generate follow the settings)
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import by_field, resolve
 from bp_core.training.callbacks import Callback
@@ -200,11 +204,18 @@ class Trainer:
         prompt: str | Sequence[Turn],
         *,
         tools: Sequence[Mapping[str, Any]] = (),
-        max_new_tokens: int = GenerationSettings.max_new_tokens,
-        temperature: float = GenerationSettings.temperature,
-        seed: int = GenerationSettings.seed,
+        **settings: Any,
     ) -> str:
-        """The tuned model's answer to one user message, or to the turns of a conversation, with tools that it may call."""
+        """The tuned model's answer to one user message, or to the turns of a conversation.
+
+        Args:
+            prompt: text, or turns that end before the assistant's.
+            tools: JSON-schema declarations of what it may call.
+            **settings: those of `backprop generate`: max_new_tokens, temperature, top_p, stop, seed, …
+
+        Raises:
+            BpError: `STATE_NOT_TRAINED`; `INPUT_VALIDATION_FAILED` for a setting that `generate` refuses.
+        """
         from bp_core.generation.answers import answers
 
         trained = self._trained()
@@ -213,9 +224,7 @@ class Trainer:
             trained.encoder,
             [prompt],
             tools=tools,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
+            **settings,
         )[0]
 
     def save(self, path: str | Path | None = None) -> Path:
