@@ -24,14 +24,9 @@ from bp_merge.common import BpError, build, knobs
 from bp_core.memory.machine import machine
 from bp_core.memory.report import answer, asked_by
 from bp_core.memory.source import known
-<<<<<<< HEAD
 from bp_core.runs.results import RunResult, SessionResult
 from bp_core.runs.store import RunStore
-from bp_core.settings.groups.generation import GenerationSettings
 from bp_core.settings.groups.session import SessionSettings
-=======
-from bp_core.runs.results import RunResult
->>>>>>> d4a0927 (Hints know values of flags again; variables, tables and the trainer's generate follow the settings)
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import by_field, resolve
 from bp_core.training.callbacks import Callback
