@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import httpx
 import pytest
@@ -192,9 +191,7 @@ def test_chat_in_a_terminal(place):
 
     def until(mark, after):
         nonlocal seen
-        end = time.monotonic() + 280
         while mark not in seen[after:]:
-            assert time.monotonic() < end, seen
             if select.select([master], [], [], 1)[0]:
                 try:
                     seen += os.read(master, 4096).decode(errors="replace")

@@ -19,7 +19,8 @@ from bp_core.assessment.opening import open_source
 from bp_core.assessment.run import run_evaluation
 from bp_core.assessment.sets import RowSet, heldout_rows
 from bp_core.assessment.sources import Source, find_source
-from bp_core.evaluation.rows import EvalRow, drawn, read_rows
+from bp_core.encoding.example_files import read_examples, write_examples
+from bp_core.evaluation.rows import EvalRow, drawn, read_rows, rows_of
 from bp_core.generation.endpoint import Endpoint
 from bp_core.generation.prompts import Answer, Prompt
 from bp_core.generation.serve import Server
@@ -56,7 +57,7 @@ def evaluated(made, settings=SHORT, name=None, **more):
 def test_the_loss_is_that_of_training_and_of_transformers(made, local):
     output, result = made
     record = RunStore(output).get(result.run_id)
-    rows = heldout_rows(record, [])
+    rows = heldout_rows(record)
     assert [row.id for row in rows] == record.dataset["heldout_ids"]
     scores = loss_of(local, rows, [])
     assert scores.value == pytest.approx(result.heldout_loss_after, rel=1e-5)
@@ -155,19 +156,46 @@ def test_a_failed_runs_newest_checkpoint_is_asked_and_exported(made, tmp_path):
     )
 
 
-def test_held_out_rows_whose_source_changed_are_refused(made, tmp_path):
+def test_held_out_rows_stand_in_the_runs_folder(made, tmp_path):
     output, result = made
     record = RunStore(output).get(result.run_id)
-    source = dict(record.dataset["sources"][0])
-    for change, cause in (
-        ({"sha256": "0" * 64}, "other contents"),
-        ({"source": "/no/file"}, "no longer there"),
-    ):
-        dataset = {**record.dataset, "sources": [{**source, **change}]}
-        other = dataclasses.replace(record, dataset=dataset)
-        provoke(BpError, "INPUT_EVAL_DATA_CHANGED", cause, lambda other=other: heldout_rows(other, []))
-    memory = dataclasses.replace(record, dataset={**record.dataset, "sources": [{"source": "in memory"}]})
-    provoke(BpError, "INPUT_EVAL_DATA_CHANGED", "in memory", lambda: heldout_rows(memory, []))
+    assert [row.id for row in heldout_rows(record)] == record.dataset["heldout_ids"]
+    gone = dataclasses.replace(record, path=tmp_path)
+    provoke(BpError, "INPUT_EVAL_HELDOUT_MISSING", "does not hold", lambda: heldout_rows(gone))
+
+
+def test_examples_are_written_and_read_back(tmp_path):
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    turns = (
+        Turn("user", "a"),
+        Turn("assistant", "", (call,), reasoning="hm", train=False),
+        Turn("tool", "1", tool_call_id="c"),
+    )
+    given = [
+        Example(
+            "1",
+            "s",
+            1,
+            "chat",
+            turns,
+            reference=[{"a": 1}],
+            task="structured",
+            tools=({"type": "function"},),
+            meta={"k": [1]},
+        ),
+        Example(
+            "2",
+            "s",
+            2,
+            "preference",
+            turns[:1],
+            chosen=(Turn("assistant", "y"),),
+            rejected=(Turn("assistant", "n"),),
+        ),
+        Example("3", "s", 3, "text", text="\u2028 é"),
+    ]
+    assert read_examples(write_examples(tmp_path / "e.jsonl", given)) == given
+    assert [row.id for row in rows_of([given[0]] * 2)] == ["1", "1#2"]
 
 
 def test_pairs_are_scored_by_the_models_own_probabilities(local):
@@ -303,6 +331,33 @@ def test_a_gguf_without_llama_cpp_is_told(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "xllamacpp", None)
     source = Source("gguf", "m.gguf", "m.gguf")
     provoke(BpError, "DEP_LLAMA_MISSING", "not installed", lambda: open_source(source))
+
+
+def test_training_measures_answers_and_keeps_the_best_by_them(tmp_path):
+    taught = write_facts(tmp_path / "asked.jsonl")
+    told = {
+        "heldout": str(taught),
+        "eval_metrics": ("contains", "rouge1"),
+        "eval_answers": 5,
+        "best_by": "contains",
+    }
+    result = train(tmp_path, steps=24, eval_steps=8, keep="best", patience=1, **told)
+    store = RunStore(tmp_path / "out")
+    found = store.metrics(result.run_id, "heldout_contains")
+    assert [step for step, _ in found][:2] == [0, 8], (
+        result,
+        [e.message for e in store.events(result.run_id)],
+    )
+    assert all((5 * value) % 1 == pytest.approx(0, abs=1e-9) for _, value in found), "of five rows"
+    assert {"heldout_contains", "heldout_rouge1", "heldout_loss"} <= set(store.metric_names(result.run_id))
+    best = max(value for _, value in found)
+    assert result.best_step == next(step for step, value in found if value == best)
+    losses = store.metrics(result.run_id, "heldout_loss")
+    assert result.heldout_loss_after == dict(losses)[result.best_step]
+    provoke(BpError, "CONFIG_CONFLICT", "not measured", lambda: train(tmp_path, best_by="rouge1"))
+    provoke(
+        BpError, "INPUT_METRIC_UNKNOWN", "did you mean", lambda: train(tmp_path, eval_metrics=("rougel",))
+    )
 
 
 # ------------------------------------------------------------------------------------------- server, endpoint

@@ -386,6 +386,9 @@ ELSEWHERE = {
     "kto_undesirable_weight": "test_trl_equality.py::test_kto_whatever_the_cut",
     "gradient_checkpointing": "test_trajectory.py::test_one_trajectory",  # saves memory, changes nothing else
     "loss_chunk": "test_decide.py::test_a_chunk_that_was_asked_for_is_used",
+    "eval_metrics": "test_assessment.py::test_training_measures_answers_and_keeps_the_best_by_them",
+    "eval_answers": "test_assessment.py::test_training_measures_answers_and_keeps_the_best_by_them",
+    "best_by": "test_assessment.py::test_training_measures_answers_and_keeps_the_best_by_them",
     "patience": "test_options.py::test_early_stopping_and_the_best_weights",
     "keep": "test_options.py::test_early_stopping_and_the_best_weights",
     "dataloader_workers": "test_trajectory.py::test_one_trajectory",  # who builds batches, not which

@@ -273,6 +273,7 @@ CODES: dict[str, Code] = {
     "INPUT_MODEL_NOT_FOUND": Code(
         "a model was named that is no run, folder, GGUF file or base model",
         "name a run, a folder, a GGUF file or a Hub id; the runs: backprop runs",
+        "name a recorded run, a folder, a GGUF file or a Hub id",
     ),
     "INPUT_PROMPTS_UNREADABLE": Code(
         "a file of prompts is not there, or holds something else",
@@ -326,8 +327,8 @@ CODES: dict[str, Code] = {
         "a file of evaluated rows is not there or holds something else",
         "evaluate again and keep the rows",
     ),
-    "INPUT_EVAL_DATA_CHANGED": Code(
-        "the rows that a run held out cannot be read again: its sources changed or are gone",
+    "INPUT_EVAL_HELDOUT_MISSING": Code(
+        "the folder of a run does not hold the rows that it held out",
         "name the rows to evaluate on: backprop eval RUN --heldout FILE",
     ),
     "INPUT_EVAL_PROFILE_UNKNOWN": Code(

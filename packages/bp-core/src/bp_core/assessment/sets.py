@@ -1,21 +1,19 @@
 """Which rows a model is evaluated on: a file, an eval pack's sets, or what its run held out.
 
-- A run's held-out rows are the recorded ids, read again from the recorded sources; a source whose contents are no longer
-  those that the run read is refused, for its ids may mean other rows.
+- A run's held-out rows stand in its folder as it read them, so that what became of the source since does not matter.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from bp_core.encoding.sources import parse_sources
+from bp_core.encoding.dataset import HELDOUT
+from bp_core.encoding.example_files import read_examples
 from bp_core.errors import BpError
 from bp_core.evaluation.packs import Pack
-from bp_core.evaluation.rows import EvalRow, read_rows
+from bp_core.evaluation.rows import EvalRow, read_rows, rows_of
 from bp_core.runs.rows import RunRecord
 from bp_core.settings.groups.evaluation import EvalSettings
 
@@ -60,7 +58,7 @@ def sets_of(settings: EvalSettings, records: Sequence[RunRecord], pack: Pack | N
         pack: the eval pack, where one was named.
 
     Raises:
-        BpError: `INPUT_DATASET_NOT_FOUND`, `INPUT_EVAL_DATA_CHANGED`, `INPUT_DATASET_EMPTY`.
+        BpError: `INPUT_DATASET_NOT_FOUND`, `INPUT_EVAL_HELDOUT_MISSING`, `INPUT_DATASET_EMPTY`.
     """
     if pack is not None:
         found = []
@@ -93,7 +91,7 @@ def sets_of(settings: EvalSettings, records: Sequence[RunRecord], pack: Pack | N
         record = next((r for r in records if r.dataset.get("heldout_ids")), None)
         scored = settings.eval_set is None
         if record is not None:
-            rows = heldout_rows(record, told)
+            rows = heldout_rows(record)
             more = {"heldout_of": record.run_id, "warnings": tuple(told)}
             sets.append(RowSet("heldout", rows, True, scored, **(named if scored else {}), **more))
     if settings.eval_set is not None:
@@ -103,61 +101,21 @@ def sets_of(settings: EvalSettings, records: Sequence[RunRecord], pack: Pack | N
     return sets
 
 
-def heldout_rows(record: RunRecord, warnings: list[str]) -> list[EvalRow]:
-    """The rows that a run held out, in the recorded order.
+def heldout_rows(record: RunRecord) -> list[EvalRow]:
+    """The rows that a run held out, as it read them.
 
     Raises:
-        BpError: `INPUT_EVAL_DATA_CHANGED` where a source is gone or has other contents, or the run read rows in memory.
+        BpError: `INPUT_EVAL_HELDOUT_MISSING` where its folder no longer holds them.
     """
-    ids = record.dataset["heldout_ids"]
-    data = record.config.get("data", {})
-    names, _ = parse_sources(data.get("data") or ()) if data.get("data") else ([], None)
-    for source in record.dataset.get("sources", ()):
-        _refuse_changed(record, source)
-    if data.get("heldout"):
-        names = [data["heldout"]]
-    mapping = data.get("map")
-    how = {
-        "format": data.get("data_format"),
-        "mapping": mapping or None,
-        "drop_keys": bool(data.get("drop_keys")),
-    }
-    how = {k: v for k, v in how.items() if v}
-    wanted = dict.fromkeys(ids)
-    found: dict[str, EvalRow] = {}
-    for name in names:
-        quiet: list[str] = []
-        found |= {row.id: row for row in read_rows(name, quiet, **how) if row.id in wanted}
-    missing = [i for i in ids if i not in found]
-    if missing:
-        raise _changed(
-            record,
-            f"{len(missing)} of {len(ids)} held-out rows are not in its sources, the first {missing[0]}",
+    file = record.path / "tokens" / HELDOUT
+    if not file.is_file():
+        raise BpError(
+            "INPUT_EVAL_HELDOUT_MISSING",
+            f"the folder of run {record.run_id} does not hold the rows that it held out",
+            f"name the rows to evaluate on: backprop eval {record.run_id} --heldout FILE",
+            details={"run_id": record.run_id},
         )
-    return [found[i] for i in ids]
-
-
-def _refuse_changed(record: RunRecord, source: dict[str, Any]) -> None:
-    name = source.get("source", "")
-    if name == "in memory":
-        raise _changed(record, "its rows were given in memory and are not kept")
-    path = Path(name)
-    if "sha256" not in source:
-        return  # a folder or a Hub dataset: its rows are found by id, or not
-    if not path.is_file():
-        raise _changed(record, f"{name} is no longer there")
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != source["sha256"]:
-            raise _changed(record, f"{name} has other contents than the run read")
-
-
-def _changed(record: RunRecord, why: str) -> BpError:
-    return BpError(
-        "INPUT_EVAL_DATA_CHANGED",
-        f"the held-out rows of run {record.run_id} cannot be read again: {why}",
-        f"name the rows to evaluate on: backprop eval {record.run_id} --heldout FILE",
-        details={"run_id": record.run_id},
-    )
+    return rows_of(read_examples(file))
 
 
 def trained_on(rows: RowSet, record: RunRecord) -> int:

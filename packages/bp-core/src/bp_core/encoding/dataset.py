@@ -25,12 +25,14 @@ from bp_data.split import split
 from bp_merge.common import BpError
 
 from bp_core.encoding.encode import Encoded, Encoder
+from bp_core.encoding.example_files import read_examples, write_examples
 from bp_core.encoding.refusals import TOLD, way_out
 from bp_core.encoding.sources import parse_sources
 from bp_core.encoding.tokens import Tokens, describe
 from bp_core.settings.knobs import Settings
 from bp_core.support.files import write_json
 
+HELDOUT = "heldout.jsonl"  # the held-out rows themselves, which a later evaluation asks
 KEPT_REJECTIONS = 1000  # rejections listed in the record; all are counted
 SHOWN_REJECTIONS = 5  # told one by one before training
 
@@ -48,6 +50,7 @@ class Prepared:
         heldout_ids: example ids held out.
         first: the first training piece, for the preview.
         stops: ids that end an assistant turn.
+        heldout_examples: the rows that `heldout` was made of.
     """
 
     train: Tokens
@@ -57,6 +60,7 @@ class Prepared:
     rejections: tuple[Rejected, ...]
     heldout_ids: tuple[str, ...]
     stops: tuple[int, ...]
+    heldout_examples: tuple[Example, ...] = ()
 
 
 EncodeUnits = Callable[[Encoder, Iterable[Example]], Iterator[tuple[Encoded, ...] | Rejected]]
@@ -188,6 +192,7 @@ def prepare(
         tuple(rejections),
         tuple(dict.fromkeys(e.id for e in held_rows)),
         tuple(sorted(encoder.stops)),
+        tuple(held_rows),
     )
 
 
@@ -269,6 +274,7 @@ def save(prepared: Prepared, folder: Path) -> None:
         file.writelines(
             json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in prepared.rejections
         )
+    write_examples(folder / HELDOUT, prepared.heldout_examples)
     account = {
         "record": prepared.record,
         "weights": prepared.weights,
@@ -302,4 +308,5 @@ def load(folder: Path) -> Prepared:
         (),
         tuple(account["heldout_ids"]),
         tuple(account["stops"]),
+        tuple(read_examples(folder / HELDOUT)) if (folder / HELDOUT).is_file() else (),
     )

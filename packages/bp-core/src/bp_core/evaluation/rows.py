@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +87,14 @@ def read_rows(path: Path | str, warnings: list[str], **how: Any) -> list[EvalRow
     """
     from bp_data import read
 
-    found: list[EvalRow] = []
+    found: list[Example] = []
     lost: list[Rejected] = []
     with as_ours():
         for item in read(str(path), check=True, **how):
             if isinstance(item, Rejected):
                 lost.append(item)
             else:
-                found.append(EvalRow.of(item))
+                found.append(item)
     if lost:
         first = lost[0]
         warnings.append(
@@ -101,7 +102,23 @@ def read_rows(path: Path | str, warnings: list[str], **how: Any) -> list[EvalRow
         )
     if not found:
         raise BpError("INPUT_DATASET_EMPTY", f"no row of {path} can be used", f"backprop validate {path}")
-    return found
+    return rows_of(found)
+
+
+def rows_of(examples: Iterable[Example]) -> list[EvalRow]:
+    """The rows of examples, each with an id of its own: of two files of one name the ids are told apart."""
+    seen: Counter[str] = Counter()
+    rows = []
+    for example in examples:
+        row = EvalRow.of(example)
+        seen[row.id] += 1
+        again = seen[row.id]
+        if again > 1:
+            row = dataclasses.replace(
+                row, id=f"{row.id}#{again}", example=dataclasses.replace(example, id=f"{example.id}#{again}")
+            )
+        rows.append(row)
+    return rows
 
 
 def drawn(rows: Sequence[EvalRow], count: int, seed: int) -> list[EvalRow]:

@@ -21,6 +21,7 @@ from bp_core.runs import trackers
 from bp_core.safety.guards import HeatGuard
 from bp_core.safety.monitor import Monitor
 from bp_core.support import environment
+from bp_core.training.answered import Answered
 from bp_core.training.batch import StepData
 from bp_core.training.callbacks import Callback
 from bp_core.training.decide import plan_of
@@ -221,6 +222,8 @@ def _evaluators(opened: Opened, trainer: StepTrainer, heldout: Tokens) -> list[E
     sample = heldout.sample(t.eval_samples, t.seed)
     if len(sample):
         found.append(HeldOut(lambda: trainer.evaluate_heldout(sample)))
+    if t.eval_metrics:
+        found.append(HeldOut(Answered(trainer.model, opened.encoder, opened.prepared.heldout_examples, t)))
 
     def answer(prompt: str) -> str:
         return answers(trainer.model, opened.encoder, [prompt], max_new_tokens=64)[0]

@@ -70,7 +70,7 @@ def contradictions(settings: Settings) -> None:
     """Refuse settings that contradict each other.
 
     Raises:
-        BpError: `CONFIG_CONFLICT`; `CONFIG_INVALID_SETTING` for temperatures that do not rise.
+        BpError: `CONFIG_CONFLICT`; `CONFIG_INVALID_SETTING` for temperatures that do not rise; `INPUT_METRIC_UNKNOWN`.
     """
     training, safety = settings.training, settings.safety
     if training.steps is not None and training.epochs is not None:
@@ -108,6 +108,16 @@ def contradictions(settings: Settings) -> None:
             )
     _contradictory_start(settings)
     _contradictory_quantization(settings)
+    for name in training.eval_metrics:
+        from bp_core.evaluation.metrics import get_metric
+
+        get_metric(name)
+    if training.best_by not in ("loss", *training.eval_metrics):
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"the best evaluation shall be found by {training.best_by}, which is not measured",
+            f"add --eval-metric {training.best_by} to the command, or leave --best-by out",
+        )
     HeatGuard(
         safety.pause_temperature, safety.resume_temperature, safety.abort_temperature
     )  # refuses a wrong order

@@ -108,13 +108,28 @@ class TrainingSettings:
     eval_samples: Annotated[int, Ge(0), Le(MANY)] = knob(
         128, "Held-out examples that an evaluation measures, always the same; 0 takes all.", group="Training"
     )
+    eval_metrics: tuple[str, ...] = knob(
+        (),
+        "Metric of answers to held-out rows, measured at every evaluation; repeat it.",
+        group="Training",
+        flags=("--eval-metric",),
+        whole=True,
+    )
+    eval_answers: Annotated[int, Ge(0), Le(MANY)] = knob(
+        32, "Held-out rows answered for --eval-metric, always the same; 0 takes all.", group="Training"
+    )
     save_steps: Annotated[int, Ge(0), Le(MANY)] | None = knob(
         None,
         "Save a checkpoint every so many steps; 0 only at the end. Default: a fifth of the run.",
         group="Training",
     )
     patience: Annotated[int, Ge(0), Le(MANY)] = knob(
-        0, "Stop after so many evaluations without a better held-out loss; 0 never.", group="Training"
+        0, "Stop after so many evaluations without a better value of --best-by; 0 never.", group="Training"
+    )
+    best_by: str = knob(
+        "loss",
+        "What --patience and --keep best go by: the held-out loss, or an --eval-metric.",
+        group="Training",
     )
     keep: str = knob("last", "Which weights become the adapter.", group="Training", choices=("last", "best"))
     keep_last: Annotated[int, Ge(1), Le(MANY)] = knob(2, "Newest checkpoints kept.", group="Training")

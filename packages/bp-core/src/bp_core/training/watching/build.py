@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from bp_core.safety.guards import DiskGuard, LossGuard
 from bp_core.safety.monitor import Monitor
 from bp_core.settings.decided import Decided
+from bp_core.settings.groups.training import TrainingSettings
 from bp_core.training.callbacks import Callback
 from bp_core.training.ranks import ALONE, Ranks
 from bp_core.training.watching.agreed import Agreed
 from bp_core.training.watching.best import Best
 from bp_core.training.watching.disk import Disk
+from bp_core.training.watching.evaluators import value_name
 from bp_core.training.watching.heat import Heat
 from bp_core.training.watching.keeper import Keeper
 from bp_core.training.watching.listeners import Listeners
@@ -23,6 +25,16 @@ from bp_core.training.watching.signals import Signals
 from bp_core.training.watching.watch import Watch
 
 FP16_OVERFLOWS = 10  # non-finite gradients in a row that fp16 loss scaling may meet while it finds its scale
+
+
+def best_of(training: TrainingSettings) -> Best:
+    """What decides which evaluation is the best: the held-out loss, or a metric of answers."""
+    if training.best_by == "loss":
+        return Best(training.patience)
+    from bp_core.evaluation.metrics import get_metric
+
+    higher = get_metric(training.best_by).better == "higher"
+    return Best(training.patience, by=f"heldout_{value_name(training.best_by)}", higher=higher)
 
 
 def watch_of(
@@ -78,7 +90,7 @@ def watch_of(
         decided.steps,
         losses=Losses(guard, recorder.say, run.run_id),
         parts=parts if ranks.alone else (Agreed(parts, ranks),),
-        best=Best(training.patience),
+        best=best_of(training),
         evaluate_every=decided.eval_steps,
         keeper=keeper,
         listeners=Listeners(callbacks, recorder.say),

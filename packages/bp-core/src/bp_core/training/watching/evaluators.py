@@ -1,6 +1,7 @@
 """What is measured at an evaluation: each evaluator turns a step into named values.
 
-- The values join the run's metrics under their names. `heldout_loss` also decides what is best and when to stop.
+- The values join the run's metrics under their names. One of them, `heldout_loss` unless another is asked for, decides what
+  is best and when to stop.
 - An evaluator may draw random numbers: the watch puts the generators back.
 """
 
@@ -36,6 +37,11 @@ class HeldOut:
     def __call__(self, step: int) -> Mapping[str, float]:
         """The values that `measure` gives now."""
         return {f"heldout_{name}": value for name, value in self.measure().items()}
+
+
+def value_name(metric: str) -> str:
+    """A metric's name among a run's values; of `path/to/mine.py:brevity` the function's."""
+    return metric.rpartition(":")[2]
 
 
 class Prompts:

@@ -172,16 +172,18 @@ class Watch:
                 self.recorder.values(step, **values)
             if LOSS in values:
                 loss = values[LOSS]
-                self._judge(step, loss)
+                self.best.losses[step] = loss
+            if self.best.by in values:
+                self._judge(step, values[self.best.by])
         if loss is not None:
             self.listeners.call("on_evaluate", step, loss)
         return loss
 
-    def _judge(self, step: int, loss: float) -> None:
-        if not self.best.observe(step, loss) or self.status != "running" or self.best.best is None:
+    def _judge(self, step: int, value: float) -> None:
+        if not self.best.observe(step, value) or self.status != "running" or self.best.best is None:
             return
         best, since = self.best.best
-        message = f"no better held-out loss since step {since}"
+        message = f"no better {self.best.by} since step {since}"
         self.recorder.say("EARLY_STOPPED", message, step=step, best=best)
         self.status, self.stop_code = "completed", "EARLY_STOPPED"
 
