@@ -273,7 +273,6 @@ CODES: dict[str, Code] = {
     "INPUT_MODEL_NOT_FOUND": Code(
         "a model was named that is no run, folder, GGUF file or base model",
         "name a run, a folder, a GGUF file or a Hub id; the runs: backprop runs",
-        "name a recorded run, a folder, a GGUF file or a Hub id",
     ),
     "INPUT_PROMPTS_UNREADABLE": Code(
         "a file of prompts is not there, or holds something else",
