@@ -1,14 +1,19 @@
-"""Tokens per second and peak memory of LoRA training on one GPU, against TRL's SFTTrainer and Unsloth.
+"""Tokens per second, peak memory and idle share of training on one GPU, against TRL's SFTTrainer and Unsloth.
 
-Goals: at least 1.3 times TRL, no slower than Unsloth, less memory than both.
+Goals: at least 1.3 times TRL and TRL with liger; no slower than Unsloth, in no more memory; with and without checkpointing.
 
     python benchmarks/gpu_training.py                                   # every shape that fits, every peer that installs
-    python benchmarks/gpu_training.py --shape qwen2.5-0.5b --way bp-core --way trl
+    python benchmarks/gpu_training.py --shape llama-3.2-1b --way bp-core --way trl
     python benchmarks/gpu_training.py --device cpu --shape toy --steps 4     # that it works, no more
 
-- The shape of a real model, random bf16 weights, LoRA rank 16 on all linear layers, the same batches in the same
-  order for all. Every way runs in a process of its own; a peer that is not installed is told.
-- The clock runs from the end of the second step to the end of the last, the card synchronised at both.
+- The shape of a real model, random bf16 weights made on the card, LoRA rank 16 on all linear layers, the same batches in
+  the same order for all. Every way runs in a process of its own with a deadline; a peer that is not installed is told.
+- Steps before the clock: at least 3, until two in a row take the same time to a tenth (kernels are compiled by then), at
+  most 15. Then 40 steps, 12 of a shape above 4 billion, without a synchronisation between them.
+- Like is paired with like: checkpointing with checkpointing (Unsloth always does), 4-bit with 4-bit, DPO with DPO.
+- MFU is the arithmetic of the model (2 operations a weight forward, 2 backward as the base is frozen, 4 where all of it is
+  trained, and attention's; what checkpointing does again is not counted) over the card's own rate in a large product.
+- The idle share and the costliest kernels are of 3 steps more, under torch's profiler.
 - Memory is torch's peak of allocated bytes on the card; on a CPU the peak of the process.
 """
 
@@ -19,7 +24,6 @@ import importlib.util
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,17 +36,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 import transformers
 from bp_core import Callback, Trainer
-from bp_core.models.adapters import add_adapter
-from bp_core.models.load import load_model
+from bp_core.models.device import choose_device
+from bp_core.settings.knobs import KEYWORDS
 from bp_core.settings.resolve import resolve
 from bp_core.support.environment import peak_memory
 from bp_core.tiny import path as tiny
-from bp_core.training.batch import collate
 from bp_core.training.decide import plan_of
 from bp_core.training.inputs import read_inputs
 from bp_data.example import Example, Turn
+from bp_export.adapter.base import resolve_base
+from peft import LoraConfig, get_peft_model
 
-WARM_UP = 2  # steps before the clock starts
+LEAST, MOST = 3, 15  # steps before the clock starts
+PROFILED = 3  # steps after it stops
 # hidden, layers, heads, key-value heads, feed-forward, vocabulary, tied embeddings
 SHAPES: dict[str, tuple[int, int, int, int, int, int, bool]] = {
     "toy": (64, 2, 2, 1, 128, 2048, True),
@@ -51,11 +57,34 @@ SHAPES: dict[str, tuple[int, int, int, int, int, int, bool]] = {
     "qwen2.5-3b": (2048, 36, 16, 2, 11008, 151936, True),
     "llama-3.1-8b": (4096, 32, 32, 8, 14336, 128256, False),
 }
-WAYS = ("bp-core", "bp-core, checkpointing", "trl", "trl, liger", "trl, checkpointing", "unsloth")
+# way → settings of bp-core that make it; what a version does not know is told, not run
+CHECKPOINTED = {"gradient_checkpointing": True}
+BASE: dict[str, dict[str, Any]] = {
+    "bp-core": {},
+    "bp-core, compiled": {"compile": True},
+    "bp-core, checkpointing": CHECKPOINTED,
+    "bp-core, 4-bit": {"load_in_4bit": True, **CHECKPOINTED},
+    "bp-core, full": {"mode": "full", **CHECKPOINTED},
+    "bp-core, dpo": {"method": "dpo", **CHECKPOINTED},
+}
+# peer → the way of bp-core that it is held against
+PEERS = {
+    "trl": "bp-core",
+    "trl, liger": "bp-core",
+    "trl, checkpointing": "bp-core, checkpointing",
+    "trl, liger, checkpointing": "bp-core, checkpointing",
+    "trl, full": "bp-core, full",
+    "trl, dpo": "bp-core, dpo",
+    "unsloth": "bp-core, checkpointing",
+    "unsloth, 4-bit": "bp-core, 4-bit",
+}
+WAYS = (*BASE, *PEERS)
+DEFAULT = ("bp-core", "bp-core, checkpointing", "trl", "trl, liger", "trl, liger, checkpointing", "unsloth")
 
 
-def make_model(shape: str, folder: Path, dtype: torch.dtype) -> float:
-    """A model of random weights with tiny's tokenizer; returns its size in billions."""
+def make_model(shape: str, folder: Path, device: str) -> float:
+    """A model of random weights with tiny's tokenizer, made on the device; returns its size in billions."""
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
     hidden, layers, heads, kv, ff, vocabulary, tied = SHAPES[shape]
     llama = shape.startswith("llama")
     config = (transformers.LlamaConfig if llama else transformers.Qwen2Config)(
@@ -72,32 +101,36 @@ def make_model(shape: str, folder: Path, dtype: torch.dtype) -> float:
         bos_token_id=None,
     )
     torch.manual_seed(0)
-    torch.set_default_dtype(dtype)
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    torch.set_default_dtype(torch.float32)
+    with torch.device(device):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(tiny()).save_pretrained(folder)
     return sum(p.numel() for p in model.parameters()) / 1e9
 
 
-def rows(count: int, tokens: int) -> list[Example]:
-    """Chats whose length varies by a third around `tokens`, most of them the answer's."""
+def rows(count: int, tokens: int, *, pairs: bool = False) -> list[Example]:
+    """Chats whose length varies by a third below `tokens`, most of them the answer's; or pairs of two answers."""
     rng = random.Random(0)
     words = "the model returns a list of names and values for each file in the given path or raises".split()  # noqa: SIM905
     text = lambda n: " ".join(rng.choice(words) for _ in range(n))  # noqa: E731
     made = []
     for i in range(count):
         length = int(rng.uniform(0.66, 1.0) * tokens * 0.6)
-        turns = (Turn("user", text(length // 8)), Turn("assistant", text(length - length // 8)))
-        made.append(Example(f"x:{i}", "x", i, "chat", turns))
+        asked, answer = (Turn("user", text(length // 8)),), length - length // 8
+        if pairs:
+            wanted, other = (Turn("assistant", text(answer)),), (Turn("assistant", text(answer)),)
+            made.append(Example(f"x:{i}", "x", i, "preference", asked, wanted, other))
+        else:
+            made.append(Example(f"x:{i}", "x", i, "chat", (*asked, Turn("assistant", text(answer)))))
     return made
 
 
-def settings_of(args: argparse.Namespace, folder: Path, checkpointing: bool) -> dict[str, Any]:
-    return {
+def settings_of(args: argparse.Namespace, folder: Path, way: str) -> dict[str, Any]:
+    known = {**BASE.get(way, {})} if way in BASE else {**BASE[PEERS[way]]}
+    given = {
         "model": str(folder),
         "output": args.folder / "out",
-        "steps": args.steps,
+        "steps": MOST + args.steps + PROFILED,
         "batch_size": args.batch,
         "gradient_accumulation": 1,
         "rank": 16,
@@ -111,78 +144,178 @@ def settings_of(args: argparse.Namespace, folder: Path, checkpointing: bool) -> 
         "preview": 0,
         "preflight": False,
         "lr": 1e-4,
-        "optim": "adamw_torch",
         "scheduler": "constant",
-        "gradient_checkpointing": checkpointing,
+        "gradient_checkpointing": False,
         "allow_cpu": True,
+        **known,
     }
+    if known.get("mode") == "full":
+        given = {k: v for k, v in given.items() if k not in ("rank", "alpha", "dropout", "target_modules")}
+    return given
 
 
 class Clock:
-    """Times of the ends of steps, the device synchronised at the two that count."""
+    """Ends of steps: warm-up until two take the same time, the measured ones, then the profiled; and the process ends.
 
-    def __init__(self, steps: int) -> None:
-        self.steps, self.at, self.done = steps, {}, 0
+    Args:
+        steps: that are measured.
+        tokens: of each step, in order.
+        arithmetic: operations of one token.
+        rate: the device's own, operations a second.
+    """
+
+    def __init__(self, steps: int, tokens: list[int], arithmetic: float, rate: float) -> None:
+        self.steps, self.tokens, self.arithmetic, self.rate = steps, tokens, arithmetic, rate
+        self.done, self.first, self.last = 0, 0, time.perf_counter()
+        self.took: list[float] = []
+        self.began = self.last
+        self.profiler: Any = None
 
     def tick(self) -> None:
         self.done += 1
-        if self.done in (WARM_UP, self.steps):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            self.at[self.done] = time.perf_counter()
+        if not self.first:
+            self._warm()
+        elif self.done == self.first + self.steps:
+            self._told()
+            self._profile()
+        elif self.profiler is not None and self.done == self.first + self.steps + PROFILED:
+            self._kernels()
+            sys.stdout.flush()
+            os._exit(0)  # figures are all that this process is for
 
-    def figures(self, tokens: list[int]) -> dict[str, float]:
-        seconds = self.at[self.steps] - self.at[WARM_UP]
+    def _now(self) -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def _warm(self) -> None:
+        now = self._now()
+        # seconds a token: steps differ in length
+        self.took.append((now - self.last) / self.tokens[self.done - 1])
+        self.last = now
+        steady = len(self.took) >= LEAST and abs(self.took[-1] / self.took[-2] - 1) < 0.1
+        if steady or self.done == MOST:
+            self.first, self.began = self.done, now
+
+    def _told(self) -> None:
+        seconds = self._now() - self.began
         cuda = torch.cuda.is_available()
-        return {
-            "tokens_per_second": sum(tokens[WARM_UP : self.steps]) / seconds,
+        rate = sum(self.tokens[self.first : self.done]) / seconds
+        figures = {
+            "device": torch.cuda.get_device_name(0) if cuda else "CPU",
+            "tokens_per_second": rate,
             "peak_bytes": peak_memory(cuda=cuda),
+            "mfu": rate * self.arithmetic / self.rate,
+            "warm_up": self.first,
+            "measured": self.steps,
         }
+        print(json.dumps(figures), flush=True)
+
+    def _profile(self) -> None:
+        kinds = [torch.profiler.ProfilerActivity.CPU]
+        if torch.cuda.is_available():
+            kinds.append(torch.profiler.ProfilerActivity.CUDA)
+        self.profiler = torch.profiler.profile(activities=kinds)
+        self.profiler.__enter__()
+
+    def _kernels(self) -> None:
+        self._now()
+        self.profiler.__exit__(None, None, None)
+        cuda = torch.cuda.is_available()
+        told: dict[str, Any] = {}
+        if cuda:
+            spans = sorted(
+                (e.time_range.start, e.time_range.end)
+                for e in self.profiler.events()
+                if e.device_type == torch.autograd.DeviceType.CUDA
+            )
+            told["idle_share"] = idle_share(spans)
+        of = "self_device_time_total" if cuda else "self_cpu_time_total"
+        table = sorted(self.profiler.key_averages(), key=lambda e: -getattr(e, of))
+        whole = sum(getattr(e, of) for e in table) or 1
+        told["kernels"] = [[e.key[:70], round(getattr(e, of) / whole, 4), e.count] for e in table[:10]]
+        print(json.dumps(told), flush=True)
+
+
+def idle_share(spans: list[tuple[float, float]]) -> float:
+    """Share of the time from the first kernel to the last in which none runs.
+
+    >>> idle_share([(0, 4), (2, 5), (7, 8), (9, 10)])
+    0.3
+    """
+    if not spans:
+        return 1.0
+    busy, end = 0.0, spans[0][0]
+    for start, stop in spans:
+        busy += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return 1 - busy / (end - spans[0][0])
+
+
+def product_rate(device: str) -> float:
+    """Operations a second of a large matrix product, the best of a few: bf16 on a card, fp32 on a CPU."""
+    size, dtype = (8192, torch.bfloat16) if device == "cuda" else (512, torch.float32)
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(8):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(4):
+            a @ a
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, (time.perf_counter() - began) / 4)
+    return 2 * size**3 / best
+
+
+def arithmetic(folder: Path, length: float, *, full: bool) -> float:
+    """Operations of the model for one token: products with weights, and attention over half of `length`.
+
+    The embedding is looked up, not multiplied; a tied head is multiplied. Backward, the gradient of inputs costs as much
+    as forward, and that of weights once more where they are trained.
+    """
+    config = transformers.AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    weights = sum(p.numel() for p in model.get_decoder().layers.parameters() if p.ndim > 1)
+    weights += config.vocab_size * config.hidden_size
+    heads = config.num_attention_heads * (config.hidden_size // config.num_attention_heads)
+    attention = 2 * length * heads * config.num_hidden_layers  # q·k and p·v, each 2, halved: causal
+    return (6 if full else 4) * weights + 3 * attention
 
 
 def batches_of(settings: Any, data: list[Example]) -> list[Any]:
     """The micro-batches that bp-core makes of `data`, in its order."""
-    inputs = read_inputs(settings, sources=data, tell=lambda _: None)
+    base = resolve_base(settings.model.model)
+    inputs = read_inputs(settings, base, choose_device(settings), sources=data, tell=lambda _: None)
     plan = plan_of(inputs.decided, inputs.prepared)
     steps = [s for e in range(99) for s in plan.epoch(e)][: inputs.decided.steps]
-    return [collate([inputs.prepared.train.unit(int(i)) for i in step], 0) for step in steps]
+    return [[inputs.prepared.train.unit(int(i)) for i in step] for step in steps]
 
 
-def ours(
-    args: argparse.Namespace, folder: Path, data: list[Example], checkpointing: bool
-) -> dict[str, float]:
-    clock = Clock(args.steps)
-
+def ours(args: argparse.Namespace, folder: Path, way: str, data: list[Example], clock: Clock) -> None:
     class Tick(Callback):
         def on_step(self, info: Any) -> None:
             clock.tick()
 
-    given = settings_of(args, folder, checkpointing)
-    Trainer(tell=lambda _: None, callbacks=[Tick()], **given).train(data)
-    settings = resolve(given)
-    return clock.figures([b.tokens for b in batches_of(settings, data)])
+    Trainer(tell=lambda _: None, callbacks=[Tick()], **settings_of(args, folder, way)).train(data)
 
 
-def trl(
-    args: argparse.Namespace,
-    folder: Path,
-    data: list[Example],
-    *,
-    liger: bool,
-    checkpointing: bool,
-    unsloth: bool,
-) -> dict[str, float]:
+def peer(args: argparse.Namespace, folder: Path, way: str, steps: list[Any], clock: Clock) -> None:
+    """TRL's trainers on the same rows; Unsloth's model in them."""
+    words = [word.strip() for word in way.split(",")]
+    unsloth, dpo = words[0] == "unsloth", "dpo" in words
     if unsloth:
         from unsloth import FastLanguageModel  # patches transformers, and so comes first
+    import trl
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
 
-    settings = resolve(settings_of(args, folder, checkpointing))
-    batches = batches_of(settings, data)
+    settings = resolve(settings_of(args, folder, way))
     cuda = torch.cuda.is_available()
     if unsloth:
         model, _ = FastLanguageModel.from_pretrained(
-            str(folder), max_seq_length=8192, load_in_4bit=False, dtype=torch.bfloat16
+            str(folder), max_seq_length=8192, load_in_4bit="4-bit" in words, dtype=torch.bfloat16
         )
         projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         model = FastLanguageModel.get_peft_model(
@@ -194,41 +327,58 @@ def trl(
             use_gradient_checkpointing="unsloth",
         )
     else:
-        inputs = read_inputs(settings, sources=data, tell=lambda _: None)
-        model = add_adapter(load_model(folder, settings, inputs.device), inputs.decided)
-    listed = []
-    for b in batches:
-        labels = torch.full_like(b.input_ids, -100).flatten()
-        labels[b.where + 1] = b.targets
-        pairs = zip(b.input_ids, labels.view_as(b.input_ids), strict=True)
-        listed += [{"input_ids": ids.tolist(), "labels": own.tolist()} for ids, own in pairs]
-    config = SFTConfig(
-        output_dir=str(args.folder / "peer"),
-        per_device_train_batch_size=args.batch,
-        max_steps=len(batches),
-        learning_rate=1e-4,
-        lr_scheduler_type="constant",
-        optim="adamw_torch",
-        report_to="none",
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-        max_grad_norm=1.0,
-        bf16=cuda,
-        use_cpu=not cuda,
-        gradient_checkpointing=checkpointing,
-        use_liger_kernel=liger,
-        max_length=None,
-        packing=False,
-    )
-    clock = Clock(args.steps)
+        device = choose_device(settings)
+        dtype = (
+            torch.float32 if "full" in words else device.weights
+        )  # as bp-core: masters of a whole model are fp32
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device.device)
+        if "full" not in words:
+            lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+            model = get_peft_model(model, lora)
+    units = [unit for step in steps for unit in step]
+    common: dict[str, Any] = {
+        "output_dir": str(args.folder / "peer"),
+        "per_device_train_batch_size": args.batch,
+        "max_steps": len(steps),
+        "learning_rate": 1e-4,
+        "lr_scheduler_type": "constant",
+        "optim": "adamw_torch_fused",
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+        "max_grad_norm": 1.0,
+        "bf16": cuda,
+        "use_cpu": not cuda,
+        "gradient_checkpointing": bool(settings.training.gradient_checkpointing),
+        "use_liger_kernel": "liger" in words,
+        "max_length": None,
+    }
+    if dpo:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        text = [[tokenizer.decode(piece.ids) for piece in unit] for unit in units]
+        cut = [_common(a, b) for a, b in text]
+        listed = [
+            {"prompt": a[:n], "chosen": a[n:], "rejected": b[n:]} for (a, b), n in zip(text, cut, strict=True)
+        ]
+        config: Any = trl.DPOConfig(**common)
+        kind: Any = trl.DPOTrainer
+    else:
+        listed = [
+            {
+                "input_ids": piece.ids.tolist(),
+                "labels": [i if m else -100 for i, m in zip(piece.ids.tolist(), piece.mask, strict=True)],
+            }
+            for (piece,) in units
+        ]
+        config, kind = trl.SFTConfig(**common, packing=False), trl.SFTTrainer
 
     class Tick(transformers.TrainerCallback):
         def on_step_end(self, *a: Any, **k: Any) -> None:
             clock.tick()
 
     dataset = Dataset.from_list(listed)
-    trainer = SFTTrainer(
+    trainer = kind(
         model=model,
         args=config,
         train_dataset=dataset,
@@ -238,17 +388,73 @@ def trl(
     trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(dataset)
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
-    return clock.figures([b.tokens for b in batches])
+
+
+def _common(a: str, b: str) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def missing(way: str) -> str:
     """Why a way cannot run here; "" where it can."""
-    for name, package in (("liger", "liger_kernel"), ("unsloth", "unsloth"), ("trl", "trl")):
+    for name, package in (
+        ("liger", "liger_kernel"),
+        ("unsloth", "unsloth"),
+        ("4-bit", "bitsandbytes"),
+        ("trl", "trl"),
+    ):
         if name in way and importlib.util.find_spec(package) is None:
             return f"{package} is not installed"
     if ("liger" in way or "unsloth" in way) and not torch.cuda.is_available():
         return "needs a CUDA card"
+    if unknown := sorted(set(BASE.get(way, {})) - set(KEYWORDS)):
+        return f"this version has no setting {', '.join(unknown)}"
     return ""
+
+
+def job(args: argparse.Namespace, way: str, folder: Path) -> None:
+    """One way, to its figures; the process ends in `Clock.tick`."""
+    count = args.batch * (MOST + args.steps + PROFILED)
+    data = rows(count, args.tokens, pairs="dpo" in way)
+    settings = resolve(settings_of(args, folder, way))
+    steps = batches_of(settings, data)
+    tokens = [sum(len(p.ids) for unit in step for p in unit) for step in steps]
+    length = sum(tokens) / sum(len(unit) for step in steps for unit in step)
+    clock = Clock(
+        args.steps,
+        tokens,
+        arithmetic(folder, length, full="full" in way),
+        product_rate("cuda" if torch.cuda.is_available() else "cpu"),
+    )
+    if way in BASE:
+        ours(args, folder, way, data, clock)
+    else:
+        peer(args, folder, way, steps, clock)
+    raise SystemExit("the clock did not end the run")
+
+
+def run_job(args: argparse.Namespace, way: str, folder: Path, steps: int) -> dict[str, Any]:
+    """The figures of one way in a process of its own, or why there are none."""
+    command = [sys.executable, __file__, "--job", way, str(folder), "--device", args.device]
+    command += ["--steps", str(steps), "--batch", str(args.batch), "--tokens", str(args.tokens)]
+    command += ["--folder", str(folder.parent)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    late = ""
+    try:
+        out, err = process.communicate(timeout=max(1.0, min(args.deadline, args.ends - time.monotonic())))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        late = "its time was over"
+    told: dict[str, Any] = {}
+    for line in out.splitlines():
+        if line.startswith("{"):
+            told |= json.loads(line)
+    if "tokens_per_second" not in told:
+        last = [line for line in err.strip().splitlines() if line.strip()]
+        return {"not_run": late or (last[-1][:200] if last else f"ended with {process.returncode}")}
+    return told
 
 
 def main() -> None:
@@ -258,73 +464,63 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, action="append")
     parser.add_argument("--way", choices=WAYS, action="append")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, help="measured; 40, or 12 of a shape above 4 billion")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=1024, help="length of the longest rows, about")
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--deadline", type=float, default=180, help="seconds that one way may take")
+    parser.add_argument(
+        "--budget", type=float, default=1e9, help="seconds for everything; then no way is begun"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--job", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.steps <= WARM_UP:
-        raise SystemExit(f"--steps must be more than {WARM_UP}")
+    args.ends = time.monotonic() + args.budget
     if args.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif not torch.cuda.is_available():
         raise SystemExit("no CUDA card here; --device cpu --shape toy tries the script itself")
     if args.job:
-        way, folder = args.job[0], Path(args.job[1])
-        data, checkpointing = rows(args.batch * args.steps, args.tokens), "checkpointing" in way
-        if way.startswith("bp-core"):
-            told = ours(args, folder, data, checkpointing)
-        else:
-            flags = {"liger": "liger" in way, "checkpointing": checkpointing, "unsloth": way == "unsloth"}
-            told = trl(args, folder, data, **flags)
-        print(json.dumps(told))
+        job(args, args.job[0], Path(args.job[1]))
         return
-    table = []
+    table: list[dict[str, Any]] = []
     for shape in args.shape or [s for s in SHAPES if s != "toy"]:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "model"
-            size = make_model(shape, folder, torch.bfloat16 if args.device == "cuda" else torch.float32)
-            figures: dict[str, list[dict[str, float]]] = {}
-            why = {way: missing(way) for way in args.way or WAYS}
-            for _ in range(args.repeat):
-                for way in [w for w, reason in why.items() if not reason]:
-                    command = [sys.executable, __file__, "--job", way, str(folder), "--device", args.device]
-                    for name in ("steps", "batch", "tokens"):
-                        command += [f"--{name}", str(getattr(args, name))]
-                    command += ["--folder", temporary]
-                    done = subprocess.run(command, capture_output=True, text=True)
-                    if done.returncode:
-                        why[way] = (done.stderr.strip().splitlines() or ["failed"])[-1][:160]
-                        figures.pop(way, None)
-                        continue
-                    figures.setdefault(way, []).append(json.loads(done.stdout.splitlines()[-1]))
-        for way, reason in why.items():
-            row: dict[str, Any] = {"shape": shape, "billions": round(size, 2), "way": way}
-            if way not in figures:
-                table.append({**row, "not_run": reason})
-                continue
-            rate = statistics.median(f["tokens_per_second"] for f in figures[way])
-            peak = statistics.median(f["peak_bytes"] for f in figures[way])
-            row |= {"tokens_per_second": round(rate), "peak_gb": round(peak / 1e9, 2)}
-            if "bp-core" in figures:
-                pairs = zip(figures["bp-core"], figures[way], strict=False)
-                ratios = [a["tokens_per_second"] / b["tokens_per_second"] for a, b in pairs]
-                row["bp_core_over_this"] = round(statistics.median(ratios), 2)
-            table.append(row)
+            size = make_model(shape, folder, args.device)
+            if args.device == "cuda":
+                torch.cuda.empty_cache()
+            own: dict[str, float] = {}
+            for way in args.way or DEFAULT:
+                why = missing(way) or ("no time is left" if time.monotonic() > args.ends - 10 else "")
+                steps = args.steps or (12 if size > 4 else 40)
+                told = {"not_run": why} if why else run_job(args, way, folder, steps)
+                row = {"shape": shape, "billions": round(size, 2), "way": way, **told}
+                if "not_run" not in told:
+                    own[way] = told["tokens_per_second"]
+                    if PEERS.get(way) in own:
+                        row["bp_core_over_this"] = round(own[PEERS[way]] / own[way], 2)
+                table.append(row)
+                if not args.json:
+                    print(shown(row), flush=True)
     if args.json:
         print(json.dumps(table))
-        return
-    print(f"{'shape':14} {'way':24} {'tokens/s':>9} {'peak GB':>8} {'bp-core / this':>15}")
-    for row in table:
-        head = f"{row['shape']:14} {row['way']:24}"
-        if "not_run" in row:
-            print(f"{head} {row['not_run']}")
-        else:
-            ratio = row.get("bp_core_over_this", "")
-            print(f"{head} {row['tokens_per_second']:>9,} {row['peak_gb']:>8} {ratio:>15}")
+
+
+def shown(row: dict[str, Any]) -> str:
+    """A row as people read it."""
+    head = f"{row['shape']:14} {row['way']:26}"
+    if "not_run" in row:
+        return f"{head} {row['not_run']}"
+    text = f"{head} {row['tokens_per_second']:>9,.0f} tokens/s {row['peak_bytes'] / 1e9:7.2f} GB  MFU {row['mfu']:6.1%}"
+    if "idle_share" in row:
+        text += f"  idle {row['idle_share']:5.1%}"
+    if "bp_core_over_this" in row:
+        text += f"  bp-core / this {row['bp_core_over_this']:.2f}"
+    text += f"  ({row['measured']} steps after {row['warm_up']}, {row['device']})"
+    for name, share, count in row.get("kernels", []):
+        text += f"\n{'':14}   {share:6.1%} {count:>6} × {name}"
+    return text
 
 
 if __name__ == "__main__":

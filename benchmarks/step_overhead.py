@@ -30,6 +30,7 @@ import torch.nn.functional as F
 import transformers
 from bp_core import Trainer
 from bp_core.models.adapters import add_adapter
+from bp_core.models.device import choose_device
 from bp_core.models.load import load_model
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import resolve
@@ -39,6 +40,7 @@ from bp_core.training.cross_entropy import full_cross_entropy
 from bp_core.training.decide import plan_of
 from bp_core.training.inputs import read_inputs
 from bp_data.example import Example, Turn
+from bp_export.adapter.base import resolve_base
 
 
 def make_model(folder: Path) -> int:
@@ -171,7 +173,8 @@ def hand_loop(settings: Settings, rows: list[Example], same_loss: bool) -> float
 
 
 def _model_and_batches(settings: Settings, rows: list[Example]):
-    inputs = read_inputs(settings, sources=rows, tell=lambda _: None)
+    base = resolve_base(settings.model.model)
+    inputs = read_inputs(settings, base, choose_device(settings), sources=rows, tell=lambda _: None)
     decided, prepared = inputs.decided, inputs.prepared
     plan = plan_of(decided, prepared)
     steps = [s for e in range(99) for s in plan.epoch(e)][: decided.steps]

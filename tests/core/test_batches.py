@@ -9,7 +9,7 @@ import pytest
 from bp_core.encoding.encode import Encoded
 from bp_core.encoding.steps import StepPlan
 from bp_core.encoding.tokens import Piece, Tokens, label_count
-from bp_core.training.batch import StepData, collate, micro_batches
+from bp_core.training.batch import StepData, bucket, collate, micro_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -146,3 +146,23 @@ def test_step_data_crosses_a_process_boundary():
     copy = pickle.loads(pickle.dumps(data))
     for step in (0, 11, 5):
         assert [u[0].ids.tolist() for u in copy[step]] == [u[0].ids.tolist() for u in data[step]]
+
+
+def test_a_few_lengths():
+    """Every length has one of few above it, by at most a quarter of itself; what fills a row up teaches nothing."""
+    lengths = {bucket(n) for n in range(1, 4097)}
+    assert len(lengths) == 1 + 4 * 6
+    assert all(n <= bucket(n) <= max(64, n * 1.25) for n in range(1, 4097))
+    assert all(bucket(n) == n for n in lengths)
+    pieces = [[(1, 1)] * n for n in (5, 70, 33)]
+    units = list(tokens_of(pieces))
+    for packed, width in ((False, 80), (True, 112)):
+        plain = collate(units, 0, packed=packed)
+        filled = collate(units, 0, packed=packed, buckets=True)
+        assert filled.input_ids.shape[1] == width
+        assert filled.tokens == plain.tokens == 108
+        assert filled.targets.tolist() == plain.targets.tolist()
+        assert filled.piece.tolist() == plain.piece.tolist()
+    assert filled.bounds.tolist() == [0, 5, 75, 108, 112]
+    assert filled.position_ids[0, 105:].tolist() == [30, 31, 32, 0, 1, 2, 3]
+    assert filled.longest == 70

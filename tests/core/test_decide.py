@@ -58,6 +58,8 @@ def test_the_mark_of_an_open_setting_is_no_value():
         "target_modules": (),
         "optim": "auto",
         "quantization": "auto",
+        "recompute": "auto",
+        "attn_implementation": "auto",
     }
 
 

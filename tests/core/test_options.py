@@ -100,6 +100,7 @@ CHANGES = {  # option → (value, where the change shows)
     "heldout_ratio": (0.4, "metrics"),
     "preflight": (False, "events"),
     "log_prompts": (("Hello?",), "events"),
+    "fast_lora": (False, "events"),
     "keep_best": (0, "checkpoints"),
     "max_checkpoint_gb": (1e-6, "checkpoints"),
 }
@@ -385,6 +386,10 @@ ELSEWHERE = {
     "kto_desirable_weight": "test_trl_equality.py::test_kto_whatever_the_cut",
     "kto_undesirable_weight": "test_trl_equality.py::test_kto_whatever_the_cut",
     "gradient_checkpointing": "test_trajectory.py::test_one_trajectory",  # saves memory, changes nothing else
+    "length_buckets": "test_batches.py::test_a_few_lengths",
+    "compile": "test_compile.py::test_compiled_layers_learn_the_same",
+    "fused_layers": "test_kernels.py::test_what_is_not_there_is_refused",
+    "recompute": "test_recompute.py::test_what_is_kept_for_the_backward_pass",
     "loss_chunk": "test_decide.py::test_a_chunk_that_was_asked_for_is_used",
     "eval_metrics": "test_assessment.py::test_training_measures_answers_and_keeps_the_best_by_them",
     "eval_answers": "test_assessment.py::test_training_measures_answers_and_keeps_the_best_by_them",

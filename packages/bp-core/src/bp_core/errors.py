@@ -130,6 +130,10 @@ CODES: dict[str, Code] = {
         "packing was asked for where attention would mix the packed examples",
         "leave --packing out: examples of similar length are batched together anyway",
     ),
+    "CONFIG_KERNEL_REFUSED": Code(
+        "a faster way to compute was asked for that is not there, or does not give the model's own loss and gradients",
+        "leave its flag out: what is there and agrees is used anyway",
+    ),
     "CONFIG_TARGET_MODULES": Code(
         "the model has no module of the names given as target modules",
         "take one of the names that the message lists: backprop train --target-modules all-linear",
@@ -394,6 +398,8 @@ EVENTS: dict[str, str] = {
     "CONTROL_TAKEN": "a request of another process (pause, resume, stop, stop-and-save) was obeyed",
     "PREFLIGHT_PASSED": "the longest batch ran once, with its peak memory",
     "LOSS_BY_MODEL": "the loss is computed by the model itself, as chunking does not give the same there",
+    "KERNEL_OFF": "a faster way to compute was left out, as it does not agree with the model",
+    "KERNELS_ON": "faster ways to compute that give the model's own loss and gradients",
     "PACKING_OFF": "packing was left out, as attention would mix the examples",
     "OOM_RECOVERED": "memory ran out; the micro-batch was halved and the step done again",
     "HEAT_PAUSED": "the card reached the pause temperature",

@@ -30,6 +30,9 @@ class Decided:
         quantization: format of the frozen linear weights; never `auto`.
         optim: optimizer, as the knob names it; never `auto`.
         gradient_checkpointing: whether activations are computed again instead of kept.
+        recompute: what of a layer that is: `layers` or `attention`.
+        attn_implementation: kernel of attention, as the knob names it; never `auto`.
+        length_buckets: whether rows are filled up to one of a few lengths.
         loss_chunk: positions whose logits exist at a time; 0 forms all at once.
         eval_steps: steps between two evaluations; 0 only at the start and the end.
         save_steps: steps between two checkpoints; 0 only at the end.
@@ -48,6 +51,9 @@ class Decided:
     quantization: str
     optim: str
     gradient_checkpointing: bool
+    recompute: str
+    attn_implementation: str
+    length_buckets: bool
     loss_chunk: int
     eval_steps: int
     save_steps: int

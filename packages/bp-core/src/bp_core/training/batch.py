@@ -42,6 +42,8 @@ class MicroBatch:
     Args:
         input_ids: int64 (B, T), right-padded.
         position_ids: int64 (B, T) of packed rows, else None.
+        bounds: int32 (pieces + 1,) of packed rows: where each begins, and the end; else None.
+        longest: of them, in tokens.
         where: flat positions (b·T + t) whose next token is a label, int64 (labels,).
         targets: those next tokens, int64 (labels,).
         piece: the piece of each label, int64 (labels,) in [0, P).
@@ -52,6 +54,8 @@ class MicroBatch:
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor | None
+    bounds: torch.Tensor | None
+    longest: int
     where: torch.Tensor
     targets: torch.Tensor
     piece: torch.Tensor
@@ -71,6 +75,7 @@ class MicroBatch:
             self,
             input_ids=moved(self.input_ids),
             position_ids=None if self.position_ids is None else moved(self.position_ids),
+            bounds=None if self.bounds is None else moved(self.bounds),
             where=moved(self.where),
             targets=moved(self.targets),
             piece=moved(self.piece),
@@ -111,19 +116,46 @@ def micro_batches(units: Sequence[Unit], size: int, *, packed: int = 0) -> list[
     return rows
 
 
-def collate(units: Sequence[Unit], pad_id: int, *, packed: bool = False) -> MicroBatch:
-    """Tensors of one forward pass over `units`: a padded batch of their pieces, or one packed row."""
+def bucket(length: int) -> int:
+    """The next of a few lengths: 64, then four to each power of two.
+
+    >>> [bucket(n) for n in (3, 64, 65, 100, 128, 129, 1000, 1025)]
+    [64, 64, 80, 112, 128, 160, 1024, 1280]
+    """
+    if length <= 64:
+        return 64
+    part = 1 << ((length - 1).bit_length() - 3)
+    return -(-length // part) * part
+
+
+def collate(units: Sequence[Unit], pad_id: int, *, packed: bool = False, buckets: bool = False) -> MicroBatch:
+    """Tensors of one forward pass over `units`: a padded batch of their pieces, or one packed row.
+
+    Args:
+        units: of one or more pieces.
+        pad_id: filler.
+        packed: one row, in which the filler is a piece of its own.
+        buckets: rows are filled up to one of a few lengths (`bucket`).
+    """
     pieces = [piece for unit in units for piece in unit]
     count = sum(len(p.ids) for p in pieces)
-    position_ids = None
+    position_ids = bounds = None
+    longest = 0
     if packed:
-        ids = np.concatenate([p.ids for p in pieces]).astype(np.int64)[None]
-        mask = np.concatenate([np.concatenate([[0], p.mask[1:]]) for p in pieces]).astype(bool)[None]
-        position_ids = torch.from_numpy(
-            np.concatenate([np.arange(len(p.ids), dtype=np.int64) for p in pieces])[None]
-        )
+        lengths = [len(p.ids) for p in pieces]
+        filler = bucket(count) - count if buckets else 0
+        empty = np.zeros(filler, np.int64)
+        ids = np.concatenate([*(p.ids for p in pieces), empty + pad_id]).astype(np.int64)[None]
+        masks = [np.concatenate([[0], p.mask[1:]]) for p in pieces]
+        mask = np.concatenate([*masks, empty]).astype(bool)[None]
+        lengths += [filler] if filler else []
+        positions = [np.arange(n, dtype=np.int64) for n in lengths]
+        position_ids = torch.from_numpy(np.concatenate(positions)[None])
+        bounds = torch.from_numpy(np.cumsum([0, *lengths]).astype(np.int32))
+        longest = max(lengths)
     else:
         width = max(len(p.ids) for p in pieces)
+        width = bucket(width) if buckets else width
         ids = np.full((len(pieces), width), pad_id, np.int64)
         mask = np.zeros((len(pieces), width), bool)
         for row, p in enumerate(pieces):
@@ -135,6 +167,8 @@ def collate(units: Sequence[Unit], pad_id: int, *, packed: bool = False) -> Micr
     return MicroBatch(
         torch.from_numpy(ids),
         position_ids,
+        bounds,
+        longest,
         torch.from_numpy(where),
         torch.from_numpy(ids.ravel()[where + 1]),
         torch.from_numpy(np.repeat(np.arange(len(pieces)), labels)),

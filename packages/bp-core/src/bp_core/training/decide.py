@@ -33,9 +33,17 @@ from bp_core.settings.tables import (
 )
 from bp_core.training.objectives.kto import balanced_weights, label_counts
 
+ISOLATING = ("flash_attention_2", "flash_attention_3", "flex_attention")  # packed rows cost them no mask
+
 
 def decide(
-    settings: Settings, recommended: dict[str, Any], device: Device, prepared: Prepared, *, vocabulary: int
+    settings: Settings,
+    recommended: dict[str, Any],
+    device: Device,
+    prepared: Prepared,
+    *,
+    vocabulary: int,
+    attention: str = "sdpa",
 ) -> Decided:
     """Fill whatever is open; what is decided already stays, so that a record decides to itself.
 
@@ -45,6 +53,7 @@ def decide(
         device: in use.
         prepared: the data.
         vocabulary: of the model.
+        attention: the fastest kernel that it and the device have.
     """
     made = with_recommended(settings, recommended)
 
@@ -85,14 +94,16 @@ def decide(
     wanted = made.model.wanted_quantization
     choose("quantization", "load-in-4bit or load-in-8bit", lambda: "none" if wanted == "auto" else wanted)
     cuda, part = device.device.type == "cuda", max(1, round(steps / PARTS))
-    flash = made.model.attn_implementation == "flash_attention_2"
     choose("warmup_steps", device.name, lambda: round(t.warmup_ratio * steps))
     choose("gradient_checkpointing", device.name, lambda: cuda)
+    choose("recompute", device.name, lambda: "layers")
     choose("optim", device.name, lambda: _optimizer(device))
+    kernel = choose("attn_implementation", device.name, lambda: attention)
+    choose("length_buckets", device.name, lambda: cuda or t.compile)
     choose("loss_chunk", device.name, lambda: loss_chunk(vocabulary))
     choose("eval_steps", device.name, lambda: part)
     choose("save_steps", device.name, lambda: part)
-    choose("packing", device.name, lambda: cuda and flash)
+    choose("packing", device.name, lambda: cuda and kernel in ISOLATING)
     return Decided.of(made)
 
 

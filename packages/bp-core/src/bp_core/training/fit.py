@@ -17,6 +17,7 @@ from bp_core.encoding.tokens import Tokens, Unit
 from bp_core.errors import BpError
 from bp_core.generation.answers import answers
 from bp_core.models.card import card_of
+from bp_core.models.recompute import recompute
 from bp_core.runs import trackers
 from bp_core.safety.guards import HeatGuard
 from bp_core.safety.monitor import Monitor
@@ -26,6 +27,7 @@ from bp_core.training.batch import StepData
 from bp_core.training.callbacks import Callback
 from bp_core.training.decide import plan_of
 from bp_core.training.forward import LanguageLoss
+from bp_core.training.kernels import kernels, packing_mixes
 from bp_core.training.objectives.choose import objective_of
 from bp_core.training.open import Opened
 from bp_core.training.reference import with_reference, without_reference
@@ -81,6 +83,7 @@ def fit(opened: Opened, model: Any = None, *, callbacks: Iterable[Callback] = ()
     ranks = opened.ranks
     model, weights = trainable(opened, model)
     ranks.same([p for p in model.parameters() if p.requires_grad])
+    recompute(model, decided.recompute if decided.gradient_checkpointing else "none")
     pad = encoder.tokenizer.pad_token_id or 0
     loss = LanguageLoss(model, chunk=decided.loss_chunk, device=device.device, autocast=device.autocast)
     objective = objective_of(settings)
@@ -104,7 +107,12 @@ def fit(opened: Opened, model: Any = None, *, callbacks: Iterable[Callback] = ()
         )
     recorder = Recorder(run, tracked, tell)
     signals = Signals(recorder.say)
-    with Monitor(sensor, guard, on_event=recorder.say) as monitor:
+    middle = prepared.train.unit(order[len(order) // 2])
+    with (
+        _closing(tracked),
+        kernels(opened, loss, middle, pad),
+        Monitor(sensor, guard, on_event=recorder.say) as monitor,
+    ):
         watch = watch_of(
             recorder,
             decided,
@@ -126,6 +134,7 @@ def fit(opened: Opened, model: Any = None, *, callbacks: Iterable[Callback] = ()
             pad_id=pad,
             micro=decided.batch_size,
             packed=packed,
+            buckets=decided.length_buckets,
             oom_recovery=safety.oom_recovery,
             ranks=ranks,
             watch=watch,
@@ -148,7 +157,7 @@ def fit(opened: Opened, model: Any = None, *, callbacks: Iterable[Callback] = ()
         trainer.add_callback(_Begin(begin))
         if device.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        with signals, _closing(tracked):
+        with signals:
             if found is None or found.step < decided.steps:
                 trainer.train(resume_from_checkpoint=str(found.path) if found else None)
             else:
@@ -181,8 +190,6 @@ def _arguments(opened: Opened) -> transformers.TrainingArguments:
         fp16=opened.device.fp16,
         use_cpu=opened.device.device.type == "cpu",
         ddp_backend=None if opened.ranks.alone or opened.device.device.type == "cuda" else "gloo",
-        activation_checkpointing=d.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
         dataloader_num_workers=t.dataloader_workers,
         report_to="none",
         logging_strategy="no",
@@ -237,10 +244,10 @@ def _packing(opened: Opened, loss: LanguageLoss, pieces: list[Unit], pad: int) -
     """Tokens of a packed row, 0 where examples are not packed."""
     if not opened.decided.packing:
         return 0
-    isolated, difference = loss.isolates(pieces, pad) if len(pieces) > 1 else (True, 0.0)
-    if isolated:
+    why = packing_mixes(loss, pieces, pad) if len(pieces) > 1 else ""
+    if not why:
         return opened.settings.model.max_seq_length
-    what = f"attention does not keep packed examples apart here (loss differs by {difference:.1%})"
+    what = f"attention does not keep packed examples apart here: {why}"
     if opened.settings.given("packing"):
         raise BpError(
             "CONFIG_PACKING_UNSAFE",

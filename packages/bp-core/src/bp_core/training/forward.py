@@ -2,8 +2,8 @@
 
 - The decoder gives hidden states; only positions with a label reach the output head (`bp_core.training.cross_entropy`).
 - Compute dtype: the base's own on a card (autocast, adapter weights stay fp32), fp32 on the CPU.
-- Nothing is assumed of an architecture: `probe` holds the short cut against the model's own logits, and `isolates`
-  holds a packed row against its pieces; what does not agree is not used.
+- Nothing is assumed of an architecture: `probe` holds the short cut against the model's own logits; what does not agree
+  is not used.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bp_core.encoding.tokens import Piece, Unit
+from bp_core.models.attention import VARLEN
 from bp_core.training.batch import MicroBatch, collate
 from bp_core.training.cross_entropy import (
     chunked_cross_entropy,
@@ -56,6 +57,7 @@ class LanguageLoss:
         self.decoder = base.get_decoder()
         self.head = base.get_output_embeddings()
         text_config = base.config.get_text_config()
+        self.attention = getattr(text_config, "_attn_implementation", None)
         self.softcap = getattr(text_config, "final_logit_softcapping", None)
         plain_head = isinstance(self.head, nn.Linear) and type(self.head) is nn.Linear
         if not plain_head or self.decoder is None or self.decoder is base:
@@ -119,15 +121,23 @@ class LanguageLoss:
 
     def _hidden(self, batch: MicroBatch) -> torch.Tensor:
         """Last hidden states before each label, (labels, d)."""
-        out = self.decoder(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
+        out = self.decoder(**self._given(batch))
         hidden = out.last_hidden_state  # (B, T, d)
         return hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.where)
 
+    def _given(self, batch: MicroBatch) -> dict[str, Any]:
+        """What the model takes of a batch. Flash attention gets the bounds of packed pieces: else every layer would look
+        for them in the positions, and wait for the card to do so.
+        """
+        given: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
+        if batch.bounds is not None and self.attention in VARLEN:
+            given |= {"cu_seq_lens_q": batch.bounds, "cu_seq_lens_k": batch.bounds}
+            given |= {"max_length_q": batch.longest, "max_length_k": batch.longest}
+        return {**given, "use_cache": False}
+
     def _model_logits(self, batch: MicroBatch) -> torch.Tensor:
         """fp32 logits (labels, V) of the model's own forward."""
-        logits = self.model(
-            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
-        ).logits
+        logits = self.model(**self._given(batch)).logits
         return logits.reshape(-1, logits.shape[-1]).index_select(0, batch.where).float()
 
     def _by_model(self, batch: MicroBatch) -> torch.Tensor:
@@ -142,7 +152,7 @@ class LanguageLoss:
         """
         if self.how == "model":
             return "the output head is no plain linear layer: the model's own logits are used"
-        batch = collate([_shortened(u) for u in units[:2]], pad_id).to(self.device)
+        batch = collate([shortened(u) for u in units[:2]], pad_id).to(self.device)
         if not len(batch.where):
             return ""
         was_training = self.model.training
@@ -157,23 +167,7 @@ class LanguageLoss:
         self.how = "model"
         return f"the chunked loss gives {mine:.5f} where the model's own logits give {own:.5f}: the latter are used"
 
-    @torch.no_grad()
-    def isolates(self, units: Sequence[Unit], pad_id: int) -> tuple[bool, float]:
-        """Whether attention keeps packed pieces apart: the loss of a packed row against the padded batch.
 
-        Returns:
-            (isolated, relative difference of the loss).
-        """
-        short = [_shortened(u) for u in units[:4]]
-        was_training = self.model.training
-        self.model.eval()
-        apart = float(self(collate(short, pad_id).to(self.device)))
-        packed = float(self(collate(short, pad_id, packed=True).to(self.device)))
-        self.model.train(was_training)
-        difference = abs(packed - apart) / max(abs(apart), 1e-9)
-        return difference <= TOLERANCE.get(self.autocast_dtype or self.head.weight.dtype, 1e-4), difference
-
-
-def _shortened(unit: Unit, limit: int = 256) -> Unit:
-    """The last tokens of each piece, where labels are."""
+def shortened(unit: Unit, limit: int = 256) -> Unit:
+    """A unit cut to the last tokens of each piece, where labels are."""
     return tuple(Piece(p.ids[-limit:], p.mask[-limit:], p.values) for p in unit)

@@ -23,6 +23,7 @@ from bp_core.encoding.encode import Encoded, Encoder, preview
 from bp_core.encoding.templates import choose_template
 from bp_core.errors import as_ours
 from bp_core.generation.answers import end_ids
+from bp_core.models.attention import best_attention, refuse_attention
 from bp_core.models.device import Device
 from bp_core.models.load import load_tokenizer, parameter_count, recommended, vocabulary_size
 from bp_core.models.whole import refuse_whole
@@ -120,7 +121,15 @@ def read_inputs(
     tell(
         f"memory: {room.sentence() if room else 'not estimated for this architecture; the preflight measures it'}"
     )
-    decided = decide(settings, {}, device, prepared, vocabulary=vocabulary_size(folder))
+    refuse_attention(settings.model.attn_implementation, folder, device)
+    decided = decide(
+        settings,
+        {},
+        device,
+        prepared,
+        vocabulary=vocabulary_size(folder),
+        attention=best_attention(folder, device),
+    )
     if settings.method.method == "kto":
         m = decided.settings.method
         tell(

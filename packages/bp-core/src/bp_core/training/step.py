@@ -78,6 +78,7 @@ class StepTrainer(transformers.Trainer):
         pad_id: filler of padded batches.
         micro: units per forward pass; halved when memory runs out.
         packed: tokens of a packed row, 0 for padded batches.
+        buckets: whether rows are filled up to one of a few lengths.
         oom_recovery: whether to halve and go on.
         ranks: the processes that share each step.
         watch: told of every step; evaluates, saves, stops.
@@ -95,6 +96,7 @@ class StepTrainer(transformers.Trainer):
         pad_id: int,
         micro: int,
         packed: int,
+        buckets: bool,
         oom_recovery: bool,
         ranks: Ranks,
         watch: Watching,
@@ -102,7 +104,7 @@ class StepTrainer(transformers.Trainer):
         super().__init__(model=model, args=args, train_dataset=data)
         self.remove_callback(transformers.PrinterCallback)
         self.objective, self.forward, self.weights = objective, forward, weights
-        self.pad_id, self.micro, self.packed = pad_id, micro, packed
+        self.pad_id, self.micro, self.packed, self.buckets = pad_id, micro, packed, buckets
         self.oom_recovery, self.ranks, self.watch = oom_recovery, ranks, watch
         if not ranks.alone:  # no wrapper that averages gradients: the step sums them itself
             unwrapped: Any = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
@@ -116,6 +118,26 @@ class StepTrainer(transformers.Trainer):
         self.step_tokens = 0
 
     # --------------------------------------------------------------------------------------------- step
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Transformers' loop.
+
+        Raises:
+            BpError: `RUNTIME_GPU_OOM` also where memory ran out outside a pass: in the optimizer's step or an evaluation.
+        """
+        try:
+            return super().train(*args, **kwargs)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            cause = str(error)
+        # weights may be half updated: the last checkpoint is what there is
+        raise BpError(
+            "RUNTIME_GPU_OOM",
+            f"out of memory after step {self.state.global_step}, outside of a forward or backward pass",
+            "train fewer or smaller weights: add --rank 8 to the command, or --optim paged_adamw_8bit",
+            details={"step": self.state.global_step, "micro_batch": self.micro, "cause": cause},
+        )
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The steps in order, one item each."""
@@ -207,7 +229,8 @@ class StepTrainer(transformers.Trainer):
             units if len(pieces) == self.objective.width else [tuple(u[k] for k in pieces) for u in units]
         )
         for part in micro_batches(chosen, self.micro, packed=self.packed):
-            yield collate(part, self.pad_id, packed=bool(self.packed)).to(self.args.device)
+            batch = collate(part, self.pad_id, packed=bool(self.packed), buckets=self.buckets)
+            yield batch.to(self.args.device)
 
     def _shrink(self, model: nn.Module, cause: BaseException) -> None:
         model.zero_grad(set_to_none=True)
@@ -284,7 +307,8 @@ class StepTrainer(transformers.Trainer):
                 chosen = order[start : start + self.micro]
                 try:
                     picked = [tuple(tokens.unit(i)[k] for k in pieces) for i in chosen]
-                    measured = measure(collate(picked, self.pad_id).to(self.args.device))
+                    batch = collate(picked, self.pad_id, buckets=self.buckets)
+                    measured = measure(batch.to(self.args.device))
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error) or self.micro == 1 or not self.oom_recovery:
                         raise

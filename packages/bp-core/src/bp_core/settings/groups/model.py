@@ -68,9 +68,9 @@ class ModelSettings:
     )
     attn_implementation: str = knob(
         "auto",
-        "Attention kernel; auto is sdpa.",
+        "Attention kernel; auto is flash attention where it is installed and the card and the model have it, else sdpa.",
         group="Model",
-        choices=("auto", "sdpa", "eager", "flash_attention_2"),
+        choices=("auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"),
     )
     max_seq_length: Annotated[int, Gt(0), Le(2**24)] = knob(
         2048,

@@ -87,6 +87,35 @@ class TrainingSettings:
         "Recompute activations to save memory. Default: where less than four examples a pass fit without.",
         group="Training",
     )
+    recompute: str = knob(
+        "auto",
+        "What gradient checkpointing computes again: whole decoder layers, or their attention alone; "
+        "auto is layers.",
+        group="Training",
+        choices=("auto", "layers", "attention"),
+    )
+    fast_lora: bool | None = knob(
+        None,
+        "Compute a LoRA layer as one function that keeps its input alone. Default: where it gives PEFT's loss and gradients.",
+        group="Training",
+    )
+    fused_layers: bool | None = knob(
+        None,
+        "Norms, rotary positions and gated layers by liger-kernel. "
+        "Default: with a card, where it is installed and gives the model's loss and gradients.",
+        group="Training",
+    )
+    compile: bool = knob(
+        False,
+        "Compile the decoder layers (torch.compile): a minute or two at the start, faster steps after it.",
+        group="Training",
+    )
+    length_buckets: bool | None = knob(
+        None,
+        "Fill rows up to a few lengths, four to each power of two, so that kernels and memory are planned once. "
+        "Default: with a card, and with --compile.",
+        group="Training",
+    )
     loss_chunk: Annotated[int, Ge(0), Le(MANY)] | None = knob(
         None,
         "Positions whose logits exist at a time; 0 forms all logits at once. "
