@@ -14,11 +14,13 @@ from bp_core.encoding.steps import StepPlan
 from bp_core.encoding.tokens import Tokens
 from bp_core.memory.workload import Workload
 from bp_core.models.adapters import add_adapter
+from bp_core.models.recompute import recompute
 from bp_core.models.weights import AdapterWeights
 from bp_core.settings.resolve import resolve
 from bp_core.training.batch import StepData
 from bp_core.training.forward import LanguageLoss
 from bp_core.training.objectives.choose import objective_of
+from bp_core.training.ranks import Ranks
 from bp_core.training.step import StepTrainer
 from settled import settled
 from torch.profiler import ProfilerActivity, profile
@@ -55,6 +57,7 @@ def trainer(config: dict[str, Any], load: Workload, folder: Path, device: str = 
     )
     model = random_model(config, load, device)
     model = model.requires_grad_(True) if load.mode == "full" else add_adapter(model, decided)
+    recompute(model, "layers" if load.checkpointing else "none")
     half = torch.bfloat16 if load.half else None
     loss = LanguageLoss(model, chunk=load.loss_chunk, device=torch.device(device), autocast=half)
     objective, units = objective_of(settings), load.batch * load.accumulation
@@ -72,14 +75,13 @@ def trainer(config: dict[str, Any], load: Workload, folder: Path, device: str = 
         tokens = tokens.with_column("reference", np.full(tokens.pieces, -500.0, np.float32))
     arguments = transformers.TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=1, max_steps=2, optim=load.optim, use_cpu=device == "cpu",
-        activation_checkpointing=load.checkpointing, activation_checkpointing_kwargs={"use_reentrant": False},
         report_to="none", logging_strategy="no", save_strategy="no", eval_strategy="no", disable_tqdm=True,
         remove_unused_columns=False, log_level="error",
     )  # fmt: skip
     data = StepData(tokens, StepPlan(tokens.lengths, units, 0, True, tokens.source, None), 2)
     return StepTrainer(
         model, arguments, data, objective=objective, forward=loss, weights=AdapterWeights(), pad_id=0,
-        micro=load.batch, packed=0, oom_recovery=False, watch=Unwatched(),
+        micro=load.batch, packed=0, oom_recovery=False, buckets=False, ranks=Ranks(), watch=Unwatched(),
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from bp_core.encoding.dataset import Prepared, load
 from bp_core.encoding.tokens import Tokens
 from bp_core.models.device import Device
 from bp_core.settings.groups.session import SessionSettings
+from bp_core.settings.resolve import resolve
 from bp_core.training.forward import LanguageLoss
 from bp_data.example import Example, Turn
 from bp_merge import Adapter, merge, slao
@@ -484,3 +485,20 @@ def test_a_weight_says_nothing_of_a_task(tmp_path):
     with pytest.raises(BpError) as error:
         trainer(tmp_path / "out").multi_run([f"{tmp_path}/a.jsonl=0.5", f"{tmp_path}/b.jsonl=0.5"])
     assert error.value.code == "CONFIG_CONFLICT"
+
+
+def test_a_session_that_merged_nothing_or_whose_record_is_damaged_is_told(tmp_path):
+    store = RunStore(tmp_path)
+    config = resolve({"model": "tiny"}).to_dict()
+    store.create("multi-run", run_id="s", config={**config, "session": {}}).finish("stopped", {})
+    with pytest.raises(BpError) as caught:
+        remerge(tmp_path, "s", "linear")
+    assert caught.value.code == "STATE_SESSION_EMPTY"
+    (tmp_path / "s" / "session.json").write_text('{"rounds": [')
+    with pytest.raises(BpError) as caught:
+        remerge(tmp_path, "s", "linear")
+    assert caught.value.code == "STATE_SESSION_INVALID"
+    store.create("train", run_id="t", config=config).finish("completed", {})
+    with pytest.raises(BpError) as caught:
+        remerge(tmp_path, "t", "linear")
+    assert caught.value.code == "INPUT_RUN_KIND"

@@ -14,6 +14,7 @@ from bp_core.runs.replay import parse_overrides, replay
 from bp_core.runs.store import RunStore
 from bp_core.runs.trackers import LocalFile
 from bp_core.settings.decided import DECIDABLE
+from bp_core.settings.knobs import group_of, knob_of
 from bp_core.settings.resolve import resolve
 from bp_core.support import environment
 
@@ -107,10 +108,9 @@ def test_a_replay_keeps_what_was_given_and_decides_the_rest_again(tmp_path, data
     plan = replay(run.run_id[:-1], output=tmp_path / "out")
     wanted = store.get(run.run_id).config
     wanted["tracking"]["output"] = (tmp_path / "out").as_posix()
-    wanted["lora"] |= {"alpha": None, "target_modules": []}
-    wanted["training"] |= dict.fromkeys(set(plan.decided_again) - {"alpha", "target_modules"}) | {
-        "optim": "auto"
-    }
+    for name in plan.decided_again:
+        default = knob_of(name).default
+        wanted[group_of(name)][name] = list(default) if isinstance(default, tuple) else default
     assert plan.settings.to_dict() == wanted
     assert set(plan.decided_again) == set(DECIDABLE) - {"rank", "batch_size", "packing"}
     assert (plan.parent, plan.overrides, plan.differences) == (run.run_id, {}, ())

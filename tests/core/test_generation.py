@@ -258,7 +258,7 @@ def test_prompts_of_a_file(tmp_path):
         ("none.jsonl", None, "is not there"),
         ("bytes.txt", b"\xff\xfe\xff", "no UTF-8"),
         ("empty.txt", b"\n \n", "holds no prompt"),
-        ("bad.jsonl", b'{"prompt": 3}\n', "line 1"),
+        ("bad.jsonl", b'{"prompt": ""}\n', "line 1"),
     ],
 )
 def test_a_file_that_holds_no_prompts_is_refused(tmp_path, name, data, why):

@@ -49,5 +49,6 @@ class Text:
 
     def _open(self, text: str) -> int:
         """Characters at the end that may yet become something else."""
-        longest = max((n for s in self.stop for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
-        return max(longest, len(text) - len(text.rstrip(_HALF)))
+        whole = text.rstrip(_HALF)
+        begun = (len(text) - len(t) + n for t in {text, whole} for s in self.stop for n in range(1, len(s)) if t.endswith(s[:n]))  # fmt: skip
+        return max(len(text) - len(whole), *begun, 0)
