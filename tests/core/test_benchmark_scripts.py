@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TOY = ["--device", "cpu", "--shape", "toy", "--steps", "2", "--batch", "2", "--tokens", "32"]
 
 
+@pytest.mark.slow
 def test_gpu_training_runs_on_a_cpu():
     ways = ["bp-core", "trl", "unsloth"]
     command = [sys.executable, str(BENCHMARKS / "gpu_training.py"), *TOY, "--json"]

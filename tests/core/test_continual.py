@@ -429,6 +429,7 @@ def test_the_drift_gate_asks_for_its_cosine():
     assert by_drift(SessionSettings(drift_threshold=0.2), -1.0).accepted
 
 
+@pytest.mark.slow
 def test_a_run_that_contradicts_is_left_out_whether_the_session_stops_or_goes_on(tmp_path):
     tasks = {"a": rule("stone", "red"), "b": rule("stone", "green")}
     told = []

@@ -57,6 +57,7 @@ def launched(tmp_path_factory):
     return told, folder / "runs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_follow_the_trajectory_of_one(tmp_path, launched, method):
     alone, result = trajectory(method, tmp_path, steps=STEPS)
@@ -72,6 +73,7 @@ def test_two_processes_follow_the_trajectory_of_one(tmp_path, launched, method):
         assert float((one[name] - weight).norm()) <= 3e-3 * float(weight.norm()) + 1e-7, name
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_in_one_process_halves_all(tmp_path, launched):
     halved = launched[0]["halved"]
     assert halved["micro"] == 4
@@ -79,6 +81,7 @@ def test_memory_that_runs_out_in_one_process_halves_all(tmp_path, launched):
     assert_one_trajectory("sft halved", halved["curves"], launched[0]["sft"]["curves"])
 
 
+@pytest.mark.slow
 def test_two_processes_resume_bit_for_bit(launched):
     resumed = launched[0]["resumed"]
     assert resumed["cut"] == 2
@@ -86,11 +89,13 @@ def test_two_processes_resume_bit_for_bit(launched):
     assert all(torch.equal(whole[k], again[k]) for k in whole)
 
 
+@pytest.mark.slow
 def test_a_process_without_a_unit_adds_nothing(tmp_path, launched):
     alone, _ = trajectory("orpo", tmp_path, steps=2, batch_size=1, heldout_ratio=0.1)
     assert_one_trajectory("orpo one unit a step", launched[0]["narrow"]["curves"], alone)
 
 
+@pytest.mark.slow
 def test_one_process_records(launched):
     _, folder = launched
     store = RunStore(folder)
@@ -107,6 +112,7 @@ def test_one_process_records(launched):
         assert codes.count("CHECKPOINT_SAVED") <= STEPS
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_with_what_two_left_and_says_so(launched):
     told, (together, folder) = [], launched
     resumed = Trainer("tiny", output=folder, tell=told.append).resume(together["left"])

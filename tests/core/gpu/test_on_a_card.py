@@ -18,6 +18,7 @@ from bp_core.tiny import path as tiny
 from bp_merge.common import BpError
 from safetensors.torch import load_file
 from stones import quiet, stones
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 CARD = pytest.param(
     "cuda",
@@ -135,7 +136,7 @@ def fails(where: str, device: str, left: list[int]):
             output.register_hook(spend)
 
     if where == "optimizer":
-        return torch.optim.optimizer.register_optimizer_step_pre_hook(spend)
+        return register_optimizer_step_pre_hook(spend)
     register = torch.nn.modules.module
     if where == "backward":
         return register.register_module_forward_hook(backward)

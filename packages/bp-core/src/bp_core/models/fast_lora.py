@@ -1,7 +1,8 @@
 """A LoRA linear layer as one function: y = x Wᵀ + b + s·(x Aᵀ) Bᵀ, with the input alone kept for the backward pass.
 
 - PEFT's layer casts its input to the factors' fp32 and keeps that copy, once for each of the layers that read it. Here
-  both products are taken in the compute dtype; the fp32 factors are cast once a step, all of them in one call.
+  both products are taken in the compute dtype; the fp32 factors are cast once a forward pass of the model,
+  all of them in one call: a fused optimizer leaves no mark on what it changed, so that nothing less is sure.
 - x Aᵀ is r numbers a token: it is computed again in the backward pass, not kept.
 - The layer stays PEFT's own, under another class: names, parameters, saving, merging, unloading are unchanged, and
   whatever is not the plain case at the moment of the call (adapter off, merged, another dtype) is PEFT's forward.
@@ -112,7 +113,7 @@ class FastLora:
         self.layers = list(_plain_layers(model))
         self._masters: list[torch.Tensor] = []
         self._casts: list[torch.Tensor] = []
-        self._seen: list[tuple[int, int]] = []
+        self._seen: list[int] = []
         base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
         self._decoder: nn.Module = base.get_decoder() or base
         self._hook: Any = None
@@ -124,7 +125,6 @@ class FastLora:
             layer.__class__ = _CLASSES.setdefault(kind, type(f"Fast{kind.__name__}", (_Fast, kind), {}))
             layer.quantised = _quantised(layer.base_layer)
         self._hook = self._decoder.register_forward_pre_hook(lambda *_: self.refresh())
-        self._point()
         self.refresh()
 
     def off(self) -> None:
@@ -144,15 +144,13 @@ class FastLora:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Cast the factors where one of them changed since: after an optimizer step, or a load."""
-        seen = [(w._version, w.data_ptr()) for layer in self.layers for w in _factors(layer)]
-        if seen == self._seen:
-            return
-        if [at for _, at in seen] != [at for _, at in self._seen]:
+        """Cast the factors as they are now."""
+        seen = [w.data_ptr() for layer in self.layers for w in _factors(layer)]
+        if seen != self._seen:
             self._point()
+            self._seen = seen
         if self._casts:
             torch._foreach_copy_(self._casts, self._masters)
-        self._seen = seen
 
     def _point(self) -> None:
         self._masters, self._casts = [], []

@@ -19,6 +19,7 @@ from torch import nn
 
 from bp_core.encoding.tokens import Unit
 from bp_core.models.compiled import CompiledLayers
+from bp_core.models.device import is_out_of_memory
 from bp_core.models.fast_lora import FastLora
 from bp_core.models.fused import FusedLayers
 from bp_core.models.generators import generators_kept
@@ -97,9 +98,14 @@ def kernels(opened: Opened, loss: LanguageLoss, unit: Unit, pad_id: int) -> Iter
                         continue
             if not why and not len(batch.where):
                 why = UNLABELLED
-            if not why:
-                if plain is None:
+            if not why and plain is None:
+                try:
                     plain = gradients(loss, batch)
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    why = "there is no memory to compare it with the model"
+            if plain is not None and not why:
                 began = time.perf_counter()
                 why = disagreement(plain, lambda kernel=kernel: _with(kernel, loss, batch), AGREEMENT[dtype])
                 if not why:
