@@ -64,7 +64,7 @@ def _text(data: dict[str, Any]) -> str:
     elif data["verdict"] == "too large":
         parts.append("no setting makes it fit: choose a smaller model")
     if data["recommended"]:
-        rows = [
+        rows: list[tuple[Any, ...]] = [
             (
                 f"{row['vram_gb']:g} GB",
                 *(

@@ -79,7 +79,7 @@ def _figures(told: dict[str, Any], samples: dict[str, Any]) -> dict[str, Any]:
         name, _, filtered = key.partition(",")
         if name.endswith("_stderr") or not isinstance(value, int | float) or not filtered:
             continue
-        error = told.get(f"{name}_stderr,{filtered}")
+        error: Any = told.get(f"{name}_stderr,{filtered}")
         known = isinstance(error, int | float) and math.isfinite(error)
         metrics[name if filtered == "none" else f"{name} ({filtered})"] = {
             "value": float(value),

@@ -162,7 +162,8 @@ class _Batch:
         return self
 
     def _layers(self) -> list[Any]:
-        return [layer for layer in self.cache.layers if layer.is_initialized]
+        layers: list[Any] = list(self.cache.layers)
+        return [layer for layer in layers if layer.is_initialized]
 
     @staticmethod
     def _kept(layer: Any, width: int) -> int:

@@ -90,7 +90,7 @@ class Endpoint:
         """
         asked = [(p, n) for p in prompts for n in range(settings.num)]
         with concurrent.futures.ThreadPoolExecutor(max_workers=self.parallel) as pool:
-            found = list(pool.map(lambda one: self._ask(*one, settings), asked))
+            found = list(pool.map(lambda one: self._ask(one[0], one[1], settings), asked))
         return [found[i : i + settings.num] for i in range(0, len(found), settings.num)]
 
     def _ask(self, prompt: Prompt, number: int, settings: GenerationSettings) -> Answer:

@@ -37,7 +37,8 @@ class _LoraLinear(torch.autograd.Function):
         quantised: nn.Module | None,
         scale: float,
     ) -> torch.Tensor:
-        y = F.linear(x, weight, bias) if quantised is None else quantised(x).contiguous()  # (…, out)
+        base: Any = quantised or (lambda x: F.linear(x, weight, bias))  # type: ignore[arg-type]
+        y = base(x).contiguous()  # (…, out)
         flat = y.view(-1, y.shape[-1])
         flat.addmm_(x.reshape(-1, x.shape[-1]) @ cast_a.T, cast_b.T, alpha=scale)
         ctx.save_for_backward(x, cast_a, cast_b, weight)

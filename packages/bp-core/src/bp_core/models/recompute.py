@@ -74,4 +74,5 @@ def _switch(base: Any, *, on: bool) -> None:
 def _again(forward: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     if not module.training:
         return forward(*args, **kwargs)
-    return checkpoint(forward, *args, **kwargs, **KEEP_INPUT)
+    how: dict[str, Any] = {**kwargs, **KEEP_INPUT}
+    return checkpoint(forward, *args, **how)

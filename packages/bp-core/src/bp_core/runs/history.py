@@ -106,7 +106,8 @@ def _translated(record: Any) -> tuple[str, dict[str, Any], dict[str, Any], list[
             float(duration) if isinstance(duration, int | float) and math.isfinite(duration) else 0.0
         )
     given = dict(record.get("hyperparameters") or {})
-    steps = record.get("steps") if isinstance(record.get("steps"), int) else 0
+    told = record.get("steps")
+    steps = told if isinstance(told, int) else 0
     if isinstance(record.get("model_name"), str):
         given["model"] = record["model_name"]
     if isinstance(record.get("dataset_info"), str):

@@ -290,7 +290,7 @@ class StepTrainer(transformers.Trainer):
         units: np.ndarray,
         pieces: tuple[int, ...],
         measure: Callable[[MicroBatch], _T],
-    ) -> Iterator[tuple[list[int], _T]]:
+    ) -> Iterator[tuple[Sequence[int], _T]]:
         """`measure` of forward passes over pieces of this process's share of the named units, longest first.
 
         Without dropout or gradient.
