@@ -74,3 +74,18 @@ def test_the_tiers_name_every_verb(capsys):
     told = json.loads(out)["subcommands"]
     assert set(told) == set(COMMANDS) | set(ALIASES)
     assert told["list-runs"] == {"tier": "alias", "help": COMMANDS["runs"][1], "stands_for": "runs"}
+
+
+def test_a_short_name_is_the_model_of_the_shortlist_and_a_misspelt_one_is_corrected(
+    capsys, monkeypatch, here
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(here))
+    (here / "a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    code, _, err = run(capsys, "train", "-d", "a.jsonl", "-m", "Phi 4 mini 3.8b", "--dry-run")
+    assert code == 1
+    assert err.startswith("Phi 4 mini 3.8b is microsoft/Phi-4-mini-instruct\n[DEP_MODEL_LOAD_FAILED]")
+    assert "did you mean" not in err
+    _, _, err = run(capsys, "train", "-d", "a.jsonl", "-m", "Qwen/Qwen2.5-7B-Instuct", "--dry-run")
+    assert "did you mean Qwen/Qwen2.5-7B-Instruct?" in err

@@ -119,9 +119,9 @@ def info(
 
 
 def _model(ref: str) -> dict[str, Any]:
-    from bp_export.adapter.base import resolve_base
+    from bp_core.memory.source import find_base
 
-    base = resolve_base(ref, weights=False)
+    base = find_base(ref)
     weights = sorted(base.path.glob("*.safetensors"))
     return {
         "model": ref,

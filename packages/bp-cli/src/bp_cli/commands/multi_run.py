@@ -90,7 +90,7 @@ def multi_run(
         return
     from bp_core.continual.refusals import refuse
 
-    refuse(settings, session, None, sink.note)  # before torch is loaded
+    settings, _ = refuse(settings, session, None, sink.note)  # before torch is loaded
     if run_id is not None:
         store.check_new(run_id)
     from bp_core.continual.start import run_session

@@ -20,6 +20,8 @@ from bp_export.adapter.base import ENTRY_POINTS, resolve_base
 from bp_export.adapter.directory import AdapterInfo
 
 from bp_core.errors import BpError
+from bp_core.memory.shortlist import full_id
+from bp_core.memory.source import find_base
 from bp_core.runs.adapters import find_adapter
 from bp_core.runs.rows import RunRecord
 from bp_core.runs.store import RunStore
@@ -86,7 +88,7 @@ def find_source(
         resolve_base(ref, revision=None if settings.base else info.base_revision, weights=False)
         return dataclasses.replace(found, base=ref)
     if found.kind == "model":
-        resolve_base(found.where, weights=False)
+        find_base(found.where)
     return found
 
 
@@ -100,8 +102,9 @@ def _find(name: str, output: Path, tell: Callable[[str], None]) -> Source:
         return Source("gguf", str(path), name)
     if path.is_dir():
         return _folder(path, name, output, tell)
-    if importlib.metadata.entry_points(group=ENTRY_POINTS, name=name) or _is_hub_id(name):
-        return Source("model", name, name)
+    known = full_id(name)
+    if importlib.metadata.entry_points(group=ENTRY_POINTS, name=name) or _is_hub_id(known):
+        return Source("model", known, name)
     if path.name != name or path.suffix:
         raise BpError("INPUT_MODEL_NOT_FOUND", f"there is no folder or file {name}", f"ls {path.parent}")
     store = RunStore(output)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 
-from bp_export.adapter.base import ResolvedBase, resolve_base
+from bp_export.adapter.base import ResolvedBase
 from bp_export.adapter.directory import AdapterInfo
 
 from bp_core.encoding.sources import named, parse_sources
 from bp_core.encoding.templates import refuse_template
 from bp_core.errors import BpError, as_ours
+from bp_core.memory.shortlist import full_id
+from bp_core.memory.source import find_base
 from bp_core.models.backend import refuse_backend
 from bp_core.models.stored_quantization import refuse_missing, refuse_stored
 from bp_core.runs import trackers
@@ -51,9 +53,19 @@ def refuse_early(
         _refuse_reading(settings)
     if settings.model.init_adapter is not None:
         AdapterInfo.read(settings.model.init_adapter)
-    base = resolve_base(settings.model.model, revision=settings.model.revision, weights=False)
+    settings = named_model(settings, tell)
+    base = find_base(settings.model.model, settings.model.revision)
     refuse_stored(settings, base.path)
     return settings, base
+
+
+def named_model(settings: Settings, tell: Callable[[str], None]) -> Settings:
+    """Settings with the Hub id for a short name of the shortlist, which is told."""
+    model = full_id(settings.model.model)
+    if model == settings.model.model:
+        return settings
+    tell(f"{settings.model.model} is {model}")
+    return settings.replace(settings.sources.get("model.model", "given"), model=model)
 
 
 def _refuse_reading(settings: Settings) -> None:
