@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -125,3 +126,39 @@ def init(sink: Sink, file: Path) -> None:
         raise BpError("INPUT_OUTPUT_EXISTS", f"{file} is there already", "backprop config show --origin")
     write_atomic(file, template())
     sink.result({"file": file.as_posix()}, f"written: {file}", quiet=str(file))
+
+
+@config.command(
+    "import",
+    epilog="\b\nExamples:\n  backprop config import math-reasoning.json --dry-run\n"
+    "  backprop config import math-reasoning.json --file math.toml\n",
+)
+@click.argument("source", metavar="FILE.json", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--dry-run", is_flag=True, help="Only tell what would be written.")
+@file_option
+@output_options
+def import_(sink: Sink, source: Path, dry_run: bool, file: Path) -> None:
+    """Take a configuration of LoRA Craft into the file; what has no place here is told by name."""
+    from bp_core.settings.config_file import preview_values, set_values
+    from bp_core.settings.lora_craft import translate
+
+    try:
+        config = json.loads(source.read_bytes())
+    except FileNotFoundError:
+        raise BpError("CONFIG_FILE_UNREADABLE", f"there is no file {source}", f"ls {source.parent}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BpError(
+            "CONFIG_FILE_UNREADABLE", f"{source} is no JSON: {error}", f"correct {source}"
+        ) from None
+    if not isinstance(config, dict):
+        raise BpError("CONFIG_FILE_UNREADABLE", f"{source} holds no JSON object", f"correct {source}")
+    taken = translate(config)
+    told = (preview_values if dry_run else set_values)(file, taken.settings)
+    for key, why in taken.left.items():
+        sink.note(f"not carried: {key}: {why}")
+    lines = [f"{name} = {value}" for name, value in told.items()]
+    sink.result(
+        {"file": file.as_posix(), "set": told, "left_out": taken.left, "dry_run": dry_run},
+        "\n".join([*lines, f"{'would be written' if dry_run else 'written'} to {file}"]),
+        quiet=str(file),
+    )

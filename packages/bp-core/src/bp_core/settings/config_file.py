@@ -57,6 +57,21 @@ def set_values(file: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         BpError: `CONFIG_INVALID_SETTING` for a key or value; `CONFIG_FILE_UNREADABLE` for a broken file. Nothing is
             written then.
     """
+    document, told = _with_values(file, values)
+    _write(file, document)
+    return told
+
+
+def preview_values(file: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What `set_values` would set; nothing is written.
+
+    Raises:
+        BpError: as `set_values`.
+    """
+    return _with_values(file, values)[1]
+
+
+def _with_values(file: Path, values: Mapping[str, Any]) -> tuple[tomlkit.TOMLDocument, dict[str, Any]]:
     document = _open(file)
     told = {}
     named = {full_name(key): value for key, value in values.items()}
@@ -70,8 +85,7 @@ def set_values(file: Path, values: Mapping[str, Any]) -> dict[str, Any]:
                 table.pop(spelt, None)
         table[name] = _toml(read)
         told[f"{group}.{name}"] = _toml(read)
-    _write(file, document)
-    return told
+    return document, told
 
 
 def unset_values(file: Path, keys: Iterable[str]) -> list[str]:

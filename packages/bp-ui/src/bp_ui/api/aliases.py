@@ -15,34 +15,6 @@ from bp_ui.service.services import services
 router = APIRouter(prefix="/api", tags=["LoRA Craft"])
 Payload = Annotated[dict[str, Any], Body()]
 
-# LoRA Craft's name of a value → ours; what stands in no row keeps its name.
-NAMES = {
-    "model": {"name": "model", "lora_rank": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout"},
-    "dataset": {"source": "data", "max_samples": "samples"},
-    "training": {
-        "num_epochs": "epochs", "batch_size": "batch_size", "gradient_accumulation_steps": "gradient_accumulation",
-        "learning_rate": "learning_rate", "lr_scheduler_type": "scheduler", "warmup_steps": "warmup_steps",
-        "weight_decay": "weight_decay", "max_sequence_length": "max_seq_length", "seed": "seed", "max_steps": "steps",
-    },
-}  # fmt: skip
-
-
-def settings_of(config: dict[str, Any]) -> dict[str, Any]:
-    """Our settings of a LoRA Craft configuration; a flat one is taken as ours.
-
-    >>> settings_of({"model": {"name": "tiny", "lora_rank": 8}, "dataset": {"source": "a.jsonl", "instruction_field": "q", "response_field": "a"}})
-    {'model': 'tiny', 'rank': 8, 'data': 'a.jsonl', 'map': 'q=prompt,a=completion'}
-    """
-    found = {k: v for k, v in config.items() if not isinstance(v, dict)}
-    for group, names in NAMES.items():
-        values = config.get(group)
-        if isinstance(values, dict):
-            found.update({ours: values[theirs] for theirs, ours in names.items() if theirs in values})
-    data = config.get("dataset")
-    if isinstance(data, dict) and {"instruction_field", "response_field"} <= set(data):
-        found["map"] = f"{data['instruction_field']}=prompt,{data['response_field']}=completion"
-    return found
-
 
 def _text(payload: dict[str, Any], *names: str) -> str:
     for name in names:
@@ -53,13 +25,16 @@ def _text(payload: dict[str, Any], *names: str) -> str:
 
 @router.post("/training/start")
 def training_start(payload: Payload) -> dict[str, Any]:
-    """{session_id, config}: start a training under that id."""
+    """{session_id, config}: start a training under that id; `left_out` names what of the config has no place here."""
+    from bp_core.settings.lora_craft import translate
+
     config = payload.get("config")
     if not isinstance(config, dict):
         raise BpError("INPUT_UI_REQUEST", "the body lacks config", "see /api/docs")
-    flags = train_flags(settings_of(config), services().places)
+    taken = translate(config)
+    flags = train_flags(taken.settings, services().places)
     run_id = services().jobs.train(flags, run_id=payload.get("session_id"))
-    return {"status": "started", "session_id": run_id}
+    return {"status": "started", "session_id": run_id, "left_out": taken.left}
 
 
 @router.post("/training/stop")
