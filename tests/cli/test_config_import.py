@@ -136,6 +136,7 @@ LEAF = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | 
 KEYS = st.sampled_from([*(f.name for f in facts("config")), *list(KEYWORDS)[:40], "odd"])
 
 
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(st.sampled_from([*CONFIG, "odd"]), LEAF | st.dictionaries(KEYS, LEAF | st.lists(LEAF)))
 )
