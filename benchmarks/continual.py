@@ -146,16 +146,10 @@ def told(found: dict[str, list[dict[str, Any]]]) -> int:
 def figures(tasks: Any, settings: dict[str, Any], tell: Any = lambda _: None) -> dict[str, Any]:
     """The figures of one session."""
     from bp_core import Trainer
-    from bp_core.settings.groups.session import SessionSettings
-    from bp_merge.common import knobs
 
-    own = {k.name for k in knobs(SessionSettings)}
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        run = {k: v for k, v in settings.items() if k not in own}
-        trainer = Trainer(output=folder, tell=tell, preview=0, **run)
-        session = {k: v for k, v in settings.items() if k in own}
-        result = trainer.multi_run(tasks, resume_from="off", **session)
+        result = Trainer(output=folder, tell=tell, preview=0, **settings).multi_run(tasks, resume_from="off")
         found = result.forgetting
         return {
             "exact": found["exact_match"]["average"],

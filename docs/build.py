@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import inspect
 import os
 import re
 import runpy
@@ -70,7 +71,6 @@ SETTINGS = (
     ("backprop generate, batch-test, chat, serve", "bp_core.settings.groups.generation:GenerationSettings"),
     ("backprop generate, batch-test, chat, serve, eval", "bp_core.settings.groups.generation:SourceSettings"),
     ("backprop eval", "bp_core.settings.groups.evaluation:EvalSettings"),
-    ("backprop multi-run", "bp_core.settings.groups.session:SessionSettings"),
     ("backprop estimate-vram", "bp_core.memory.settings:EstimateSettings"),
     ("every command of bp-data", "bp_data.sources.base:Limits"),
     ("bp-data validate", "bp_data.validation:ValidateSettings"),
@@ -105,14 +105,14 @@ def settings() -> str:
         "commas or as a JSON list (paths and prompts, which hold commas themselves, as a JSON list alone).\n",
     ]
     for group, cls in GROUPS.items():
-        parts += [f"## {group}\n\n{(cls.__doc__ or '').strip()}\n", *_knob_table(cls, group), ""]
+        parts += [f"## {group}\n\n{inspect.getdoc(cls) or ''}\n", *_knob_table(cls, group), ""]
     parts.append(
         "# Settings of the other commands\n\nFlags of the command, keywords of the Python call of the same name.\n"
     )
     for command, where in SETTINGS:
         module, _, name = where.partition(":")
         cls = getattr(importlib.import_module(module), name)
-        parts += [f"## {command}: {name}\n\n{(cls.__doc__ or '').strip()}\n", *_knob_table(cls), ""]
+        parts += [f"## {command}: {name}\n\n{inspect.getdoc(cls) or ''}\n", *_knob_table(cls), ""]
     parts.append(
         "## Parameters of merge methods\n\n`--param NAME=VALUE`, or a keyword of `bp_merge.merge`.\n\n"
         "| method | parameter | default | values |\n|---|---|---|---|"

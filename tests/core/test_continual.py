@@ -14,7 +14,7 @@ from bp_core.continual import forgetting
 from bp_core.continual.gates import by_drift, by_evaluation
 from bp_core.continual.ledger import Ledger
 from bp_core.continual.measure import Measured, measure, wanted
-from bp_core.continual.merging import drift
+from bp_core.continual.merging import Merging, drift
 from bp_core.continual.remerge import remerge
 from bp_core.continual.tasks import Part, Task, composed, parts_of, shares
 from bp_core.encoding.dataset import Prepared, load
@@ -379,6 +379,60 @@ def test_a_session_cut_off_goes_on_in_its_run_bit_for_bit(tmp_path):
             other, resume_from="off", **QUICK
         )
     assert len(store.list(kind="multi-run")) == 3
+
+
+# ------------------------------------------------------------------------------------------------ knobs
+
+MERGED = {  # knob → (value, what else the session needs for it to show)
+    "merge_mode": ("simple", {}),
+    "merge_strategy": ("slao_delta", {}),
+    "ties_trim": (0.7, {"merge_strategy": "ties"}),
+    "dare_drop_rate": (0.9, {"merge_strategy": "dare"}),
+    "dare_seed": (7, {"merge_strategy": "dare"}),
+    "merge_rank": (2, {"merge_strategy": "linear"}),
+}
+
+
+@pytest.mark.parametrize("name", MERGED)
+def test_a_knob_changes_the_merge(done, tmp_path, name):
+    folder, _, result = done
+    value, more = MERGED[name]
+
+    def merged(session):
+        *before, last = (folder / r["run_id"] / "adapter" for r in result.runs)
+        merging = Merging(session, 0)
+        for adapter in before:
+            merging.accept(merging.candidate(adapter))
+        merging.candidate(last).write(tmp_path)
+        return bits(tmp_path)
+
+    usual = merged(SessionSettings(**more))
+    assert merged(SessionSettings(**more)) == usual
+    assert merged(SessionSettings(**more, **{name: value})) != usual
+
+
+def test_knobs_change_how_the_runs_of_a_session_go(tmp_path):
+    gate = tmp_path / "gate.jsonl"
+    gate.write_text(
+        "".join(json.dumps({"prompt": f"Why {i}?", "completion": "So."}) + "\n" for i in range(4))
+    )
+    (tmp_path / "backprop.toml").write_text(
+        "[session]\nlr_decay = 0.5\nstart = 'cold'\nsession_patience = 1\ncompare_methods = false\n"
+    )
+    given = {**GIVEN, "steps": 1, "learning_rate": 1e-9, "save_steps": 0}
+    t = Trainer("tiny", output=tmp_path / "out", tell=quiet, config_file=tmp_path / "backprop.toml", **given)
+    result = t.multi_run(TASKS, eval_heldout=gate, eval_gate=True)
+    # at this rate no run makes anything better, so that the second is the last
+    assert (result.status, result.reason, len(result.runs)) == ("completed", "EARLY_STOPPED", 2)
+    assert result.compared == {}
+    store = RunStore(tmp_path / "out")
+    configs = [store.get(r["run_id"]).config for r in result.runs]
+    rates = [c["training"]["learning_rate"] for c in configs]
+    assert rates == [1e-9, 5e-10]
+    assert [c["model"]["init_adapter"] for c in configs] == [None, None]  # cold
+    rows = Ledger.load(result.path).measured["gate"]
+    assert len(rows["ids"]) == 4
+    assert store.get(result.run_id).config["session"]["lr_decay"] == 0.5
 
 
 # ------------------------------------------------------------------------------------------------ gates

@@ -405,6 +405,27 @@ ELSEWHERE = {
     "log_level": "test_options.py::test_logs_are_as_the_settings_say",
     "log_json": "test_options.py::test_logs_are_as_the_settings_say",
     "log_file": "test_options.py::test_logs_are_as_the_settings_say",
+    "runs": "test_continual.py::test_what_cannot_be_is_refused_and_nothing_is_written",
+    **dict.fromkeys(
+        ("merge_mode", "merge_strategy", "ties_trim", "dare_drop_rate", "dare_seed", "merge_rank"),
+        "test_continual.py::test_a_knob_changes_the_merge",
+    ),
+    **dict.fromkeys(
+        ("start", "lr_decay", "session_patience", "eval_heldout", "compare_methods"),
+        "test_continual.py::test_knobs_change_how_the_runs_of_a_session_go",
+    ),
+    **dict.fromkeys(
+        ("replay_fraction", "replay_strategy"), "test_continual.py::test_shares_of_the_replay_strategies"
+    ),
+    **dict.fromkeys(
+        ("drift_gate", "drift_threshold"), "test_continual.py::test_the_drift_gate_asks_for_its_cosine"
+    ),
+    **dict.fromkeys(
+        ("eval_gate", "eval_max_regression"),
+        "test_continual.py::test_the_evaluation_gate_trips_beyond_noise_alone",
+    ),
+    "on_reject": "test_continual.py::test_a_run_that_contradicts_is_left_out_whether_the_session_stops_or_goes_on",
+    "moments": "test_continual.py::test_merging_anew_needs_no_training_and_gives_what_bp_merge_gives",
 }
 
 

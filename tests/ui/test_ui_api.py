@@ -112,12 +112,12 @@ def test_a_refusal_that_comes_later_is_told_under_the_id(client, server):
 
 
 def test_every_setting_of_a_training_is_in_the_form(client):
-    from bp_core.settings.knobs import GROUPS
+    from bp_core.settings.knobs import RUN_GROUPS
     from bp_merge.common import knobs
     from bp_ui.service.forms import NOT_HERE
 
     fields = good(client.get("/api/v1/forms/train"))["fields"]
-    wanted = {k.name for cls in GROUPS.values() for k in knobs(cls) if not k.hidden} - NOT_HERE
+    wanted = {k.name for cls in RUN_GROUPS.values() for k in knobs(cls) if not k.hidden} - NOT_HERE
     assert {f["name"] for f in fields} == wanted
     assert all(f["help"] and "--" not in f["help"] for f in fields)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-from bp_core.settings.groups.session import SessionSettings
 from bp_core.settings.knobs import GROUPS
 from bp_merge.common import knobs
 
@@ -17,7 +16,7 @@ class Grouped(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One section a group, then what is left."""
-        heading = {k.name: k.group for cls in (*GROUPS.values(), SessionSettings) for k in knobs(cls)}
+        heading = {k.name: k.group for cls in GROUPS.values() for k in knobs(cls)}
         found: dict[str, list[tuple[str, str]]] = {h: [] for h in [*heading.values(), "Command"]}
         for param in self.get_params(ctx):
             if (record := param.get_help_record(ctx)) is not None:

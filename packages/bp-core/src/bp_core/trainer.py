@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from bp_data.example import Example, Turn
-from bp_merge.common import BpError, build, knobs
+from bp_merge.common import BpError
 
 from bp_core.memory.machine import machine
 from bp_core.memory.report import answer, asked_by
 from bp_core.memory.source import known
 from bp_core.runs.results import RunResult, SessionResult
 from bp_core.runs.store import RunStore
-from bp_core.settings.groups.session import SessionSettings
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import by_field, resolve
 from bp_core.training.callbacks import Callback
@@ -154,17 +153,10 @@ class Trainer:
         from bp_core.continual.refusals import tasks_of
         from bp_core.continual.start import run_session
 
-        own = {alias for k in knobs(SessionSettings) for alias in (k.name, *k.keywords)}
         for alias, name in (("steps_per_run", "steps"), ("samples_per_run", "samples")):
             if alias in settings:
                 settings[name] = settings.pop(alias)
-        session = build(
-            SessionSettings,
-            {k: v for k, v in settings.items() if k in own},
-            code="CONFIG_INVALID_SETTING",
-            command="backprop multi-run",
-        )
-        given = self._given | by_field({k: v for k, v in settings.items() if k not in own})
+        given = self._given | by_field(settings)
         tasks = tasks_of(data)
         if tasks is not None and all(isinstance(s, str | Path) for s in tasks.values()):
             given["data"] = tuple(map(str, tasks.values()))
@@ -172,7 +164,6 @@ class Trainer:
         self.settings = resolve(given, config_file=self._config_file)
         self._last = run_session(
             self.settings,
-            session,
             given=tasks,
             callbacks=self.callbacks,
             tell=self.tell,

@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 from bp_core.runs.store import RunStore
-from bp_core.settings.groups.session import SessionSettings
 from bp_core.settings.knobs import GROUPS
-from bp_merge.common import Exit, Sink, build, knobs, options, output_options
+from bp_merge.common import Exit, Sink, options, output_options
 
 from bp_cli.grouped import Grouped, queue_option
 
@@ -25,7 +24,7 @@ Examples:
 
 
 @click.command("multi-run", cls=Grouped, epilog=EPILOG)
-@options(*GROUPS.values(), SessionSettings)
+@options(*GROUPS.values())
 @click.option(
     "--config",
     "config_file",
@@ -70,14 +69,7 @@ def multi_run(
 
     from bp_cli.shared import set_up_logs
 
-    own = {k.name for k in knobs(SessionSettings)}
-    session = build(
-        SessionSettings,
-        {k: v for k, v in given.items() if k in own},
-        code="CONFIG_INVALID_SETTING",
-        command="backprop multi-run",
-    )
-    settings = resolve({k: v for k, v in given.items() if k not in own}, config_file=config_file)
+    settings = resolve(given, config_file=config_file)
     set_up_logs(ctx.obj or {}, settings)
     if fresh and resumed:
         raise click.UsageError("--fresh starts anew, --resume goes on: give one of them", ctx)
@@ -90,7 +82,7 @@ def multi_run(
         return
     from bp_core.continual.refusals import refuse
 
-    settings, _ = refuse(settings, session, None, sink.note)  # before torch is loaded
+    settings, _ = refuse(settings, None, sink.note)  # before torch is loaded
     if run_id is not None:
         store.check_new(run_id)
     from bp_core.continual.start import run_session
@@ -99,7 +91,6 @@ def multi_run(
 
     trained = run_session(
         settings,
-        session,
         callbacks=[Progress(sink)],
         tell=sink.note,
         run_id=run_id,

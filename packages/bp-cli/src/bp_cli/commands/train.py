@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 from bp_core.runs.jobs import record_training
 from bp_core.runs.store import RunStore
-from bp_core.settings.knobs import GROUPS
+from bp_core.settings.knobs import RUN_GROUPS
 from bp_core.support.launch import launch
 from bp_merge.common import BpError, Exit, Sink, options, output_options
 
@@ -40,7 +40,7 @@ def retired(*names: str, told: str) -> Callable[[F], F]:
 
 
 @click.command(cls=Grouped, epilog=EPILOG)
-@options(*GROUPS.values())
+@options(*RUN_GROUPS.values())
 @click.option(
     "--config",
     "config_file",
@@ -202,21 +202,20 @@ def replay(
         sink.note(f"{name}: {old} → {new}")
     for line in plan.differences:
         sink.note(f"differs from the recorded run: {line}")
-    if plan.session is not None:
+    if plan.kind == "multi-run":
         from bp_core.continual.refusals import refuse
         from bp_core.continual.start import run_session
 
         from bp_cli.commands.multi_run import show
         from bp_cli.progress import Progress
 
-        refuse(plan.settings, plan.session, None, sink.note)
+        refuse(plan.settings, None, sink.note)
         callbacks = [Progress(sink)]
         show(
             ctx,
             sink,
             run_session(
                 plan.settings,
-                plan.session,
                 callbacks=callbacks,
                 tell=sink.note,
                 queue=queue,

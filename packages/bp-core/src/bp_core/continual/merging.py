@@ -34,7 +34,7 @@ STARTS = ("default", "gaussian", "orthogonal")  # initialisations that leave the
 PAIRS = ("slerp",)  # methods of two adapters
 
 
-def check(session: SessionSettings, settings: Settings) -> None:
+def check(settings: Settings) -> None:
     """Refuse a merge that cannot be.
 
     Raises:
@@ -52,6 +52,7 @@ def check(session: SessionSettings, settings: Settings) -> None:
             f"{settings.lora.init_lora_weights} starts from a base, or ranks, of its own in every run, which do not add up",
             f"use --init-lora-weights {STARTS[0]}",
         )
+    session = settings.session
     if session.merge_mode == "simple":
         return
     name = ALIASES.get(session.merge_strategy, session.merge_strategy)

@@ -12,7 +12,6 @@ from bp_core.encoding.encode import Encoder
 from bp_core.encoding.tokens import Tokens
 from bp_core.models.device import Device
 from bp_core.runs.writer import Run
-from bp_core.settings.groups.session import SessionSettings
 from bp_core.settings.knobs import Settings
 
 
@@ -22,8 +21,7 @@ class OpenedSession:
 
     Args:
         run: its record.
-        settings: of its runs, as resolved.
-        session: its own.
+        settings: of the session and its runs, as resolved.
         tasks: what is learnt.
         gate: rows of `eval_heldout`, or None.
         device: in use.
@@ -34,7 +32,6 @@ class OpenedSession:
 
     run: Run
     settings: Settings
-    session: SessionSettings
     tasks: list[Task]
     gate: Tokens | None
     device: Device

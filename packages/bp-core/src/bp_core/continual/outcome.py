@@ -50,7 +50,7 @@ def current(opened: OpenedSession, ledger: Ledger) -> Path:
     """The merged adapter as it stands; made again where it is gone."""
     path = opened.run.path / f"merged-{ledger.accepted[-1].number}"
     if not path.exists():
-        whole(opened, ledger, opened.session).write(path)
+        whole(opened, ledger, opened.settings.session).write(path)
     return path
 
 
@@ -72,7 +72,7 @@ class Outcome:
         self.opened, self.ledger, self.held, self.count = opened, ledger, held, count
         self.status, self.reason = status, reason
         self.run, self.path = opened.run, opened.run.path
-        self.settings, self.session, self.tasks = opened.settings, opened.session, opened.tasks
+        self.settings, self.session, self.tasks = opened.settings, opened.settings.session, opened.tasks
         self.store: RunStore = opened.run.store  # type: ignore[assignment]
 
     def deliver(self) -> Trained:

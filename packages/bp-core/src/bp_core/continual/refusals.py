@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from bp_data.example import Example
-from bp_merge.common import build
 
 from bp_core.encoding.sources import parse_sources
 from bp_core.errors import BpError
@@ -28,7 +27,7 @@ Given = Mapping[str, Any]  # task → a source, or examples in memory
 
 
 def refuse(
-    settings: Settings, session: SessionSettings, given: Given | None, tell: Callable[[str], None]
+    settings: Settings, given: Given | None, tell: Callable[[str], None]
 ) -> tuple[Settings, dict[str, Any]]:
     """What can be refused before torch is needed; the settings, and task → source.
 
@@ -45,7 +44,7 @@ def refuse(
         )
     from bp_core.continual import merging  # numpy, after what can be refused without
 
-    merging.check(session, settings)
+    merging.check(settings)
     if given is None:
         names, weights = parse_sources(settings.data.data)
         if weights:
@@ -55,7 +54,7 @@ def refuse(
                 "leave the weights out, or mix them in one run: backprop train",
             )
         given = _named(names)
-    count_runs(session, len(given))
+    count_runs(settings.session, len(given))
     if settings.data.heldout and len(given) > 1:
         raise BpError(
             "CONFIG_CONFLICT",
@@ -109,22 +108,10 @@ def count_runs(session: SessionSettings, datasets: int) -> int:
     return datasets
 
 
-def config_of(settings: Settings, session: SessionSettings) -> dict[str, Any]:
-    """What a session's record keeps of its settings."""
-    return {**settings.to_dict(), "session": plain(session)}
-
-
-def of_record(record: RunRecord) -> tuple[Settings, SessionSettings]:
+def of_record(record: RunRecord) -> Settings:
     """The settings of a recorded session."""
-    session = build(
-        SessionSettings,
-        record.config["session"],
-        "the run record",
-        code="CONFIG_INVALID_SETTING",
-        command="backprop multi-run",
-    )
     settings = from_record(record.config)
-    return dataclasses.replace(settings, sources={**settings.sources, **record.sources}), session
+    return dataclasses.replace(settings, sources={**settings.sources, **record.sources})
 
 
 def identity_of(source: Any) -> dict[str, Any]:
@@ -141,11 +128,9 @@ def identity_of(source: Any) -> dict[str, Any]:
     return {"source": "in memory", "rows": len(source), "sha256": digest.hexdigest()}
 
 
-def unfinished(
-    store: RunStore, settings: Settings, session: SessionSettings, sources: Given
-) -> RunRecord | None:
+def unfinished(store: RunStore, settings: Settings, sources: Given) -> RunRecord | None:
     """The newest session of the folder with these settings and data that is not finished and not at work."""
-    wanted = plain(config_of(settings, session))
+    wanted = plain(settings.to_dict())
     identity = plain([identity_of(s) for s in sources.values()])
     for record in store.list(kind=KIND):
         if record.status == "completed" or record.status in LIVE or record.started_at is None:

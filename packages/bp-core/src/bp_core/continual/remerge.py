@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ def remerge(
     record = store.get(run_id)
     if record.kind != KIND:
         raise wrong_kind(store, record)
-    settings, session = of_record(record)
-    session = merging.by_name(session, strategy)
-    merging.check(session, settings)
+    settings = of_record(record)
+    session = merging.by_name(settings.session, strategy)
+    merging.check(dataclasses.replace(settings, session=session))
     ledger = Ledger.load(record.path)
     adapters = [adapter_of(store, r.run_id) for r in ledger.accepted]
     if not adapters:

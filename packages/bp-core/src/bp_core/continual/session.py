@@ -64,7 +64,7 @@ class SessionRunner:
         self.opened, self.callbacks = opened, tuple(callbacks)
         self.run, self.path, self.tell = opened.run, opened.run.path, opened.tell
         self.store: RunStore = opened.run.store  # type: ignore[assignment]
-        self.settings, self.session, self.tasks = opened.settings, opened.session, opened.tasks
+        self.settings, self.session, self.tasks = opened.settings, opened.settings.session, opened.tasks
         seed = self.settings.training.seed
         self.count = count_runs(self.session, len(self.tasks))
         samples = self.settings.data.samples or SAMPLES

@@ -19,7 +19,7 @@ from bp_export.adapter.base import resolve_base
 
 from bp_core.continual.member import base_facts
 from bp_core.continual.opened import OpenedSession
-from bp_core.continual.refusals import KIND, Given, config_of, identity_of, of_record, refuse, unfinished
+from bp_core.continual.refusals import KIND, Given, identity_of, of_record, refuse, unfinished
 from bp_core.continual.session import SessionRunner
 from bp_core.continual.tasks import Task
 from bp_core.encoding.dataset import load, save
@@ -30,7 +30,6 @@ from bp_core.runs.cards import cards_of
 from bp_core.runs.jobs import ended, on_cards, record_job
 from bp_core.runs.store import RunStore
 from bp_core.runs.writer import Run
-from bp_core.settings.groups.session import SessionSettings
 from bp_core.settings.knobs import Settings
 from bp_core.support import environment
 from bp_core.training.callbacks import Callback
@@ -40,7 +39,6 @@ from bp_core.training.inputs import make_encoder, read_inputs, to_stderr
 
 def run_session(
     settings: Settings,
-    session: SessionSettings,
     *,
     given: Given | None = None,
     callbacks: Iterable[Callback] = (),
@@ -54,8 +52,7 @@ def run_session(
     """Work a session, new or unfinished, to its end.
 
     Args:
-        settings: of its runs, as resolved; each dataset of `data` is a task.
-        session: its own.
+        settings: of the session and its runs, as resolved; each dataset of `data` is a task.
         given: task → source or examples, instead of `settings.data.data`.
         callbacks: told of every run.
         tell: shown to the user.
@@ -72,9 +69,9 @@ def run_session(
     store = RunStore(settings.tracking.output)
     if resume_from not in (None, "off"):
         return resume_session(store.output, resume_from, callbacks=callbacks, tell=tell)
-    settings, sources = refuse(settings, session, given, tell)
+    settings, sources = refuse(settings, given, tell)
     looks = resume_from is None and run_id is None and parent is None
-    if looks and (found := unfinished(store, settings, session, sources)) is not None:
+    if looks and (found := unfinished(store, settings, sources)) is not None:
         tell(f"going on with session {found.run_id}, which was not finished (--fresh starts anew)")
         return resume_session(store.output, found.run_id, callbacks=callbacks, tell=tell)
     with (
@@ -85,7 +82,7 @@ def run_session(
             card=cards_of(settings.model.backend),
             tell=tell,
             queue=queue,
-            config=config_of(settings, session),
+            config=settings.to_dict(),
             sources=settings.sources,
             dataset={"sources": [identity_of(s) for s in sources.values()]},
             seed=settings.training.seed,
@@ -93,8 +90,8 @@ def run_session(
             run_id=run_id,
         ) as run,
     ):
-        _prepare(run, settings, session, sources, tell, now)
-        runner = SessionRunner(_opened(run, settings, session, tell), callbacks)
+        _prepare(run, settings, sources, tell, now)
+        runner = SessionRunner(_opened(run, settings, tell), callbacks)
         run.begin(total=runner.count * runner.decided.steps, unit="optimizer steps")
         return runner.work()
 
@@ -113,16 +110,15 @@ def resume_session(
     """
     store = RunStore(output)
     record = store.resumable(run_id, kind=KIND)
-    settings, session = of_record(record)
+    settings = of_record(record)
     run = store.open(record.run_id)
     with _quiet(), ended(run), on_cards(run, cards_of(settings.model.backend), tell=tell):
-        return SessionRunner(_opened(run, settings, session, tell), callbacks).work()
+        return SessionRunner(_opened(run, settings, tell), callbacks).work()
 
 
 def _prepare(
     run: Run,
     settings: Settings,
-    session: SessionSettings,
     sources: Given,
     tell: Callable[[str], None],
     now: dt.datetime | None,
@@ -141,9 +137,9 @@ def _prepare(
         ).prepared
         save(prepared, run.path / "tasks" / str(number))
         records.append({"task": name, **prepared.record})
-    if session.eval_heldout is not None:
+    if settings.session.eval_heldout is not None:
         s = settings.replace(
-            "session", data=(str(session.eval_heldout),), heldout_ratio=0.0, samples=None, preview=0
+            "session", data=(str(settings.session.eval_heldout),), heldout_ratio=0.0, samples=None, preview=0
         )
         gate = read_inputs(s, base, device, tell=tell, now=now).prepared.train
         gate.save(run.path / "tasks" / "gate")
@@ -161,9 +157,7 @@ def _prepare(
     )
 
 
-def _opened(
-    run: Run, settings: Settings, session: SessionSettings, tell: Callable[[str], None]
-) -> OpenedSession:
+def _opened(run: Run, settings: Settings, tell: Callable[[str], None]) -> OpenedSession:
     """The session from what its folder and record hold.
 
     Raises:
@@ -185,7 +179,7 @@ def _opened(
         )
     encoder = make_encoder(base.path, settings, dt.datetime.fromisoformat(facts["now"]))
     encoder.stops |= {s for t in tasks for s in t.prepared.stops}
-    return OpenedSession(run, settings, session, tasks, gate, device, base, encoder, tell)
+    return OpenedSession(run, settings, tasks, gate, device, base, encoder, tell)
 
 
 @contextlib.contextmanager

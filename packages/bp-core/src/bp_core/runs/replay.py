@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bp_merge.common import build, knobs, read
+from bp_merge.common import unknown
 
 from bp_core.errors import BpError
 from bp_core.runs.rows import read_manifest
 from bp_core.runs.store import RunStore
 from bp_core.settings.decided import DECIDABLE
-from bp_core.settings.groups.session import SessionSettings
-from bp_core.settings.knobs import GROUPS, KEYWORDS, Settings, group_of, knob_of
+from bp_core.settings.knobs import GROUPS, KEYWORDS, RUN_GROUPS, Settings, group_of, knob_of
 from bp_core.support import environment
 from bp_core.support.files import plain
 
@@ -44,7 +43,7 @@ class Replay:
         decided_again: names of settings that the program decides again.
         differences: what differs from the recorded run besides, one line each.
         now: the moment that dated templates see, as recorded.
-        session: of a session of many runs, its own settings.
+        kind: of the job: `train`, or `multi-run` for a session of many runs.
     """
 
     parent: str
@@ -53,7 +52,7 @@ class Replay:
     decided_again: tuple[str, ...]
     differences: tuple[str, ...]
     now: dt.datetime | None = None
-    session: SessionSettings | None = None
+    kind: str = "train"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able data."""
@@ -95,17 +94,14 @@ def replay(
         BpError: `INPUT_RUN_NOT_FOUND`, `INPUT_RUN_AMBIGUOUS`, `INPUT_MANIFEST_INVALID`, `CONFIG_INVALID_SETTING`,
             `INPUT_DATASET_NOT_FOUND` where the data was given in memory.
     """
-    from bp_core.settings.resolve import CODE, from_record
+    from bp_core.settings.resolve import CODE, HELP, from_record
 
     recorded = _read(source, Path(output))
-    given, session = dict(overrides or {}), None
-    if recorded["kind"] == "multi-run":
-        own = {alias for k in knobs(SessionSettings) for alias in (k.name, *k.keywords)}
-        recorded_session = recorded["config"]["session"]
-        as_was = SessionSettings(**read(SessionSettings, recorded_session, "the run record", code=CODE))
-        mine = {k: given.pop(k) for k in list(given) if k in own}
-        session = build(SessionSettings, mine, base=as_was, code=CODE, command="backprop multi-run")
-    changed = {KEYWORDS.get(k, k): v for k, v in given.items()}
+    changed = {KEYWORDS.get(k, k): v for k, v in (overrides or {}).items()}
+    for name in changed:
+        if recorded["kind"] == "train" and name in KEYWORDS and group_of(name) not in RUN_GROUPS:
+            known = [k for k, field in KEYWORDS.items() if group_of(field) in RUN_GROUPS]
+            raise unknown(name, known, code=CODE, command=HELP)
     # everything as recorded, validated with the overrides: also refuses names that are no knobs
     settings = from_record(recorded["config"], changed)
     settings = dataclasses.replace(settings, sources={**settings.sources, **recorded["sources"]})
@@ -124,7 +120,7 @@ def replay(
         decided_again=tuple(reopened),
         differences=tuple(_differences(recorded, settings, changed)),
         now=dt.datetime.fromisoformat(moment) if moment else None,
-        session=session,
+        kind=recorded["kind"],
     )
 
 

@@ -21,6 +21,7 @@ from bp_core.settings.groups.lora import LoraSettings
 from bp_core.settings.groups.method import MethodSettings
 from bp_core.settings.groups.model import ModelSettings
 from bp_core.settings.groups.safety import SafetySettings
+from bp_core.settings.groups.session import SessionSettings
 from bp_core.settings.groups.tracking import TrackingSettings
 from bp_core.settings.groups.training import TrainingSettings
 
@@ -32,7 +33,9 @@ GROUPS: dict[str, type] = {
     "training": TrainingSettings,
     "safety": SafetySettings,
     "tracking": TrackingSettings,
+    "session": SessionSettings,
 }
+RUN_GROUPS = {group: cls for group, cls in GROUPS.items() if group != "session"}  # of a single run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Settings:
     training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
     safety: SafetySettings = dataclasses.field(default_factory=SafetySettings)
     tracking: TrackingSettings = dataclasses.field(default_factory=TrackingSettings)
+    session: SessionSettings = dataclasses.field(default_factory=SessionSettings)
     sources: dict[str, str] = dataclasses.field(
         default_factory=dict
     )  # "group.field" → default, file, .env, …

@@ -64,8 +64,7 @@ def resolve(
 def from_record(
     config: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Rebuild the settings of a recorded run, or of a session's runs; `overrides` are keywords as in `resolve`."""
-    config = {group: values for group, values in config.items() if group != "session"}
+    """Rebuild the settings of a recorded run or session; `overrides` are keywords as in `resolve`."""
     return _merged(
         [("run record", by_group(config, "the run record")), ("given", _from_keywords(overrides or {}))]
     )

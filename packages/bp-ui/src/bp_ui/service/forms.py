@@ -27,9 +27,9 @@ REMOTE = re.compile(r"[a-z][a-z0-9+]*:(?!\\).*", re.I)
 
 def train_groups() -> dict[str, type]:
     """The groups of settings of a training."""
-    from bp_core.settings.knobs import GROUPS
+    from bp_core.settings.knobs import RUN_GROUPS
 
-    return GROUPS
+    return RUN_GROUPS
 
 
 def fields_of(cls: type, group: str = "") -> list[dict[str, Any]]:
