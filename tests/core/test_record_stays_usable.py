@@ -12,7 +12,7 @@ import pytest
 from bp_core import RunStore, Trainer
 from bp_core.models.device import choose_device
 from bp_core.runs.replay import replay
-from bp_core.settings.knobs import GROUPS
+from bp_core.settings.knobs import GROUPS, RUN_GROUPS
 from bp_core.settings.resolve import resolve
 from bp_core.support.redact import environment_secrets
 from bp_core.training.inputs import read_inputs
@@ -135,6 +135,7 @@ def test_every_number_has_bounds_from_every_source(tmp_path, monkeypatch, group,
     from bp_cli.main import main
 
     monkeypatch.chdir(tmp_path)
+    command = "train" if group in RUN_GROUPS else "multi-run"
     variable = f"BACKPROPAGATE_{group.upper()}__{knob.name.upper()}"
     for text in HOSTILE:
         value = float(text) if not text.lstrip("-").isdigit() else int(text)
@@ -158,7 +159,7 @@ def test_every_number_has_bounds_from_every_source(tmp_path, monkeypatch, group,
         assert len(set(outcomes)) == 1, (text, outcomes)
         assert outcomes[0] in ("accepted", "CONFIG_INVALID_SETTING")
         flag = f"--{knob.name.replace('_', '-')}={text}"
-        assert main(["train", flag, "--show-config"]) == (0 if outcomes[0] == "accepted" else 1)
+        assert main([command, flag, "--show-config"]) == (0 if outcomes[0] == "accepted" else 1)
 
 
 @pytest.mark.parametrize(("group", "knob"), NUMBERS, ids=[k.name for _, k in NUMBERS])

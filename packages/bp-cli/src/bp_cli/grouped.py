@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import click
-from bp_core.settings.knobs import GROUPS
-from bp_merge.common import knobs
+from bp_core.settings.knobs import GROUPS, Settings
+from bp_merge.common import Sink, knobs
 
 queue_option = click.option(
     "--queue", is_flag=True, help="Wait until the jobs that asked for the card before are done."
 )
+show_config_option = click.option(
+    "--show-config", is_flag=True, help="Print every setting with where it comes from, and stop."
+)
+
+
+def show_settings(sink: Sink, settings: Settings, groups: Collection[str]) -> None:
+    """Print every setting of the groups with its value and where that came from."""
+    from bp_core.settings.resolve import explain
+
+    from bp_cli.text import table
+
+    rows = explain(settings, groups)
+    sink.result(
+        {"settings": {n: {"value": v, "source": s} for n, v, s in rows}},
+        lambda: table(rows, ("setting", "value", "source")),
+    )
 
 
 class Grouped(click.Command):

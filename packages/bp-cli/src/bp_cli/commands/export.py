@@ -80,9 +80,9 @@ def _recorded(queue: bool, run_id: str | None, **given: Any) -> Any:
         run.begin(unit="bytes")
         made = command(**given)
         run.artifact(made.format, made.path)
-        run.finish("completed", made.to_dict())
         if parent is not None:
             RunStore(output).add_artifact(parent, made.format, made.path)
+        run.finish("completed", made.to_dict())
         return None
 
 

@@ -11,7 +11,7 @@ from bp_core.runs.store import RunStore
 from bp_core.settings.knobs import GROUPS
 from bp_merge.common import Exit, Sink, options, output_options
 
-from bp_cli.grouped import Grouped, queue_option
+from bp_cli.grouped import Grouped, queue_option, show_config_option, show_settings
 
 EPILOG = """\b
 Examples:
@@ -46,6 +46,7 @@ Examples:
     help="Merge the stored adapters of a session (--resume, else the newest) anew; train nothing.",
 )
 @queue_option
+@show_config_option
 @output_options
 @click.pass_context
 def multi_run(
@@ -57,6 +58,7 @@ def multi_run(
     fresh: bool,
     remerge: str | None,
     queue: bool,
+    show_config: bool,
     **given: Any,
 ) -> None:
     """Train many runs, one after the other, into one adapter that remembers.
@@ -71,6 +73,9 @@ def multi_run(
 
     settings = resolve(given, config_file=config_file)
     set_up_logs(ctx.obj or {}, settings)
+    if show_config:
+        show_settings(sink, settings, GROUPS)
+        return
     if fresh and resumed:
         raise click.UsageError("--fresh starts anew, --resume goes on: give one of them", ctx)
     store = RunStore(settings.tracking.output)

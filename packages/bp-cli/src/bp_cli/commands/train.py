@@ -14,7 +14,7 @@ from bp_core.settings.knobs import RUN_GROUPS
 from bp_core.support.launch import launch
 from bp_merge.common import BpError, Exit, Sink, options, output_options
 
-from bp_cli.grouped import Grouped, queue_option
+from bp_cli.grouped import Grouped, queue_option, show_config_option, show_settings
 from bp_cli.options import output_option
 
 EPILOG = """\b
@@ -57,7 +57,7 @@ def retired(*names: str, told: str) -> Callable[[F], F]:
 @click.option("--run-id", metavar="NAME", help="Name of the run. Default: the time, and six random digits.")
 @queue_option
 @click.option("--dry-run", is_flag=True, help="Read the data and show what would be done; train nothing.")
-@click.option("--show-config", is_flag=True, help="Print every setting with where it comes from, and stop.")
+@show_config_option
 @output_options
 @click.pass_context
 def train(
@@ -75,21 +75,16 @@ def train(
 
     Settings come from backprop.toml, .env, BACKPROPAGATE_… variables and these flags, the later the stronger.
     """
-    from bp_core.settings.resolve import explain, resolve
+    from bp_core.settings.resolve import resolve
 
     settings = resolve(given, config_file=config_file)
     from bp_cli.shared import set_up_logs
-    from bp_cli.text import table
 
     set_up_logs(ctx.obj or {}, settings)
     if not launch().first:
         return None if dry_run or show_config else _follow(ctx)
     if show_config:
-        rows = explain(settings)
-        sink.result(
-            {"settings": {n: {"value": v, "source": s} for n, v, s in rows}},
-            lambda: table(rows, ("setting", "value", "source")),
-        )
+        show_settings(sink, settings, RUN_GROUPS)
         return
     if resumed is not None:
         if run_id is not None or dry_run or queue or config_file is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +177,8 @@ def by_field(given: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def explain(settings: Settings) -> list[tuple[str, str, str]]:
-    """Rows (setting, value, source) of every knob, for `--show-config` and the run's report."""
+def explain(settings: Settings, groups: Collection[str] = tuple(GROUPS)) -> list[tuple[str, str, str]]:
+    """Rows (setting, value, source) of every knob of the groups, for `--show-config` and the run's report."""
     values = settings.to_dict()
     return [
         (
@@ -186,7 +186,7 @@ def explain(settings: Settings) -> list[tuple[str, str, str]]:
             "" if value is None else str(value),
             settings.sources.get(f"{group}.{name}", "default"),
         )
-        for group in GROUPS
+        for group in groups
         for name, value in values[group].items()
     ]
 

@@ -6,31 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, create_model
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
-from bp_core.settings.knobs import (
-    DataSettings,
-    LoraSettings,
-    MethodSettings,
-    ModelSettings,
-    SafetySettings,
-    TrackingSettings,
-    TrainingSettings,
-)
+from bp_core.settings.knobs import GROUPS
 from bp_core.settings.variables import PREFIX
 
 
-class _Tree(BaseSettings):
+class _Prefixed(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid")
 
-    model: ModelSettings = Field(default_factory=ModelSettings)
-    data: DataSettings = Field(default_factory=DataSettings)
-    method: MethodSettings = Field(default_factory=MethodSettings)
-    lora: LoraSettings = Field(default_factory=LoraSettings)
-    training: TrainingSettings = Field(default_factory=TrainingSettings)
-    safety: SafetySettings = Field(default_factory=SafetySettings)
-    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
+
+_FIELDS: Any = {group: (cls, Field(default_factory=cls)) for group, cls in GROUPS.items()}
+_Tree = create_model("_Tree", __base__=_Prefixed, **_FIELDS)
 
 
 def of_dotenv(file: Path) -> tuple[Mapping[str, Any], dict[str, str | None]]:

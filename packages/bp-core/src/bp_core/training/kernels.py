@@ -137,7 +137,9 @@ def packing_mixes(loss: LanguageLoss, units: Sequence[Unit], pad_id: int) -> str
         return UNLABELLED
     packed = collate(short, pad_id, packed=True).to(loss.device)
     limits = AGREEMENT[loss.autocast_dtype or loss.head.weight.dtype]
-    return disagreement(gradients(loss, apart), lambda: gradients(loss, packed), limits)
+    # dropout draws for positions, which a packed row has others of
+    plain = gradients(loss, apart, dropout=False)
+    return disagreement(plain, lambda: gradients(loss, packed, dropout=False), limits)
 
 
 def _with(kernel: Kernel, loss: LanguageLoss, batch: MicroBatch) -> tuple[float, dict[str, torch.Tensor]]:
@@ -145,8 +147,10 @@ def _with(kernel: Kernel, loss: LanguageLoss, batch: MicroBatch) -> tuple[float,
     return gradients(loss, batch)
 
 
-def gradients(loss: LanguageLoss, batch: MicroBatch) -> tuple[float, dict[str, torch.Tensor]]:
-    """Loss and every gradient (of a large one a sample) of a forward and backward pass, with the same dropout each time.
+def gradients(
+    loss: LanguageLoss, batch: MicroBatch, *, dropout: bool = True
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and every gradient (of a large one a sample) of a forward and backward pass; the same dropout each time, or none.
 
     A factor that is zero, as B of a fresh adapter is, would hide the gradient of the other: for the pass it is not.
     """
@@ -155,7 +159,7 @@ def gradients(loss: LanguageLoss, batch: MicroBatch) -> tuple[float, dict[str, t
     was_training = model.training
     with generators_kept(), _not_zero([p for _, p in named]):
         torch.manual_seed(0)
-        model.train()
+        model.train(dropout)
         try:
             value = loss(batch)
             value.backward()
