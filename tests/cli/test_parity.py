@@ -72,9 +72,8 @@ def test_value(fact):
         get_metric(fact.name)
     elif name == "--merge-strategy":
         from bp_core.continual.merging import check
-        from bp_core.settings.groups.session import SessionSettings
 
-        check(SessionSettings(merge_strategy=fact.name), resolve())
+        check(resolve({"merge_strategy": fact.name}))
     elif verb in ("validate", "data report"):
         from bp_data.formats import NAMES
 
