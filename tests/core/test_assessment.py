@@ -394,6 +394,34 @@ def test_an_endpoint_answers_as_the_model_behind_it(local, server):
     endpoint.close()
 
 
+def test_an_adapter_is_also_asked_without_it(local):
+    served = Server(local, name="facts", with_base=True)
+    thread = threading.Thread(target=served.run, daemon=True)
+    thread.start()
+    try:
+        settings = GenerationSettings(max_new_tokens=8)
+        bare, tuned = Endpoint(served.address, model="facts:base"), Endpoint(served.address, model="facts")
+        listed = httpx.get(f"{served.address}/models").json()["data"]
+        assert [m["id"] for m in listed] == ["facts", "facts:base"]
+        with local.as_base() as plain:
+            wanted = plain.answer(ASKED, settings)
+        assert bare.answer(ASKED, settings) == wanted
+        assert tuned.answer(ASKED, settings) == local.answer(ASKED, settings) != wanted
+        bare.close()
+        tuned.close()
+    finally:
+        served.stop()
+        served.close()
+        thread.join(5)
+
+
+def test_a_model_without_a_base_beside_it_says_so(server):
+    served, _ = server
+    body = {"model": "facts:base", "messages": [{"role": "user", "content": "x"}]}
+    answer = httpx.post(f"{served.address}/chat/completions", json=body, timeout=60)
+    assert (answer.status_code, "no base model" in answer.json()["error"]["message"]) == (400, True)
+
+
 def test_an_endpoint_is_evaluated(made, server):
     served, _ = server
     output, result = made

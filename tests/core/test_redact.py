@@ -77,6 +77,7 @@ def test_structures():
         "password": None,
         "api_key": True,
         "nested": [{"secret": 123}, f"see {HF}"],
+        "secrets": {"aws_key": 3, "excerpt": "open sesame", "rows": [1, 2]},
     }
     assert redact(value, ()) == {
         "hub_token": "***",
@@ -86,6 +87,7 @@ def test_structures():
         "password": None,
         "api_key": True,
         "nested": [{"secret": "***"}, "see hf_***"],
+        "secrets": {"aws_key": 3, "excerpt": "***", "rows": [1, 2]},  # a report counts them
     }
 
 

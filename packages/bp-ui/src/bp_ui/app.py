@@ -9,10 +9,24 @@ from bp_ui.gate import pass_or_refuse
 pass_or_refuse()
 
 from bp_ui.components.live import ICON  # noqa: E402
-from bp_ui.pages import data, evaluate, home, library, rewards, run, runs, settings, train  # noqa: E402
+from bp_ui.pages import (  # noqa: E402
+    data,
+    evaluate,
+    home,
+    library,
+    multi_run,
+    playground,
+    rewards,
+    run,
+    runs,
+    settings,
+    train,
+)
 from bp_ui.state.data import Data  # noqa: E402
 from bp_ui.state.evaluate import Evaluate  # noqa: E402
 from bp_ui.state.library import Export, Merge, Models  # noqa: E402
+from bp_ui.state.multi_run import MultiRun  # noqa: E402
+from bp_ui.state.playground import Playground  # noqa: E402
 from bp_ui.state.rewards import Rewards  # noqa: E402
 from bp_ui.state.run import Run  # noqa: E402
 from bp_ui.state.runs import Runs  # noqa: E402
@@ -25,8 +39,10 @@ PAGES = (
     (home.home, "/", "Home", [Shell.counts]),
     (data.data, "/data", "Data", [Data.load]),
     (train.train, "/train", "Train", [Train.load]),
+    (multi_run.multi_run, "/multi-run", "Multi-run", [MultiRun.load]),
     (runs.runs, "/runs", "Runs", [Runs.follow]),
     (run.run, "/run", "Run", [Run.follow]),
+    (playground.playground, "/playground", "Playground", [Playground.load]),
     (evaluate.evaluate, "/evaluate", "Evaluate", [Evaluate.follow]),
     (rewards.rewards, "/rewards", "Rewards", [Rewards.load]),
     (library.merge, "/merge", "Merge", [Merge.follow]),

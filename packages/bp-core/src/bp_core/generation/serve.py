@@ -4,6 +4,7 @@
 - One answer at a time; requests wait for their turn. A client that goes away ends its answer between two tokens.
 - A browser on this machine is no client by accident: a request with a foreign `Host` or an `Origin` is refused without
   a key, so that no web page reads answers.
+- Of an adapter `NAME:base` names the model without it, so that both can be asked side by side from one set of weights.
 - What a request asks that cannot be done is refused with 400 and the field's name; nothing is ignored in silence.
 """
 
@@ -30,6 +31,7 @@ from bp_core.generation.prompts import Answer, Answerer, Prompt
 from bp_core.settings.groups.generation import GenerationSettings
 
 MOST = 8 * 2**20  # bytes of a request
+BASE = ":base"  # after an adapter's name: the model without it
 # of the protocol → ours; what is not here and not below is refused
 _FIELDS = {
     "max_tokens": "max_new_tokens",
@@ -92,6 +94,7 @@ class Server:
     Args:
         model: that answers.
         name: of the model, as `/v1/models` tells it.
+        with_base: also answer as `NAME:base`, without the adapter; for a model that has `as_base`.
         host: to listen on.
         port: 0 takes a free one.
         key: that requests must carry; "" for none.
@@ -107,6 +110,7 @@ class Server:
         model: Answerer,
         *,
         name: str,
+        with_base: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
         key: str = "",
@@ -115,6 +119,7 @@ class Server:
     ) -> None:
         refuse_open(host, key)
         self.model, self.name, self.key, self.log = model, name, key, log
+        self.names = (name, f"{name}{BASE}") if with_base else (name,)
         self.defaults = defaults or GenerationSettings()
         self.turn = threading.Lock()
         self.created = int(time.time())
@@ -240,13 +245,9 @@ class _Handler(BaseHTTPRequestHandler):
         with self._told():
             self._allowed()
             if self.path.rstrip("/") in ("/v1/models", "/models"):
-                one = {
-                    "id": self.owner.name,
-                    "object": "model",
-                    "created": self.owner.created,
-                    "owned_by": "backprop",
-                }
-                self._json(200, {"object": "list", "data": [one]})
+                about = {"object": "model", "created": self.owner.created, "owned_by": "backprop"}
+                named = [{"id": name, **about} for name in self.owner.names]
+                self._json(200, {"object": "list", "data": named})
             elif self.path.rstrip("/") in ("", "/health", "/v1"):
                 self._json(200, {"status": "ok", "model": self.owner.name})
             else:
@@ -269,18 +270,31 @@ class _Handler(BaseHTTPRequestHandler):
                 "created": int(time.time()),
                 "model": self.owner.name,
             }
-            with self.owner.turn:
-                finished = (
-                    self._stream(prompt, settings, head) if streamed else self._whole(prompt, settings, head)
-                )
+            with self.owner.turn, self._asked_model(body.get("model")) as model:
+                answer = self._stream if streamed else self._whole
+                finished = answer(model, prompt, settings, head)
             word = "answered" if finished else "the client went away"
             self.owner.log(f"{word} after {time.perf_counter() - began:.1f} s")
 
-    def _whole(self, prompt: Prompt, settings: GenerationSettings, head: dict[str, Any]) -> bool:
+    @contextlib.contextmanager
+    def _asked_model(self, name: Any) -> Iterator[Answerer]:
+        """The model that a request names: without its adapter for `NAME:base`."""
+        owner: Any = self.owner
+        if name != f"{owner.name}{BASE}":
+            yield owner.model
+        elif name not in owner.names:
+            raise RequestError(f"{owner.name} has no base model beside it")
+        else:
+            with owner.model.as_base() as bare:
+                yield bare
+
+    def _whole(
+        self, model: Answerer, prompt: Prompt, settings: GenerationSettings, head: dict[str, Any]
+    ) -> bool:
         found: list[Answer] = []
         for number in range(settings.num):
             one = dataclasses.replace(settings, num=1, seed=(settings.seed + number) % 2**32)
-            for part in self._until_gone(prompt, one):
+            for part in self._until_gone(model, prompt, one):
                 if isinstance(part, Answer):
                     found.append(part)
             if len(found) <= number:
@@ -304,8 +318,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(200, {**head, "object": "chat.completion", "choices": choices, "usage": usage})
         return True
 
-    def _stream(self, prompt: Prompt, settings: GenerationSettings, head: dict[str, Any]) -> bool:
-        parts = self._until_gone(prompt, settings)
+    def _stream(
+        self, model: Answerer, prompt: Prompt, settings: GenerationSettings, head: dict[str, Any]
+    ) -> bool:
+        parts = self._until_gone(model, prompt, settings)
         first = next(parts, None)  # what the prompt raises comes before the headers
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
@@ -340,11 +356,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"data: {data}\n\n".encode())
         self.wfile.flush()
 
-    def _until_gone(self, prompt: Prompt, settings: GenerationSettings) -> Any:
+    def _until_gone(self, model: Answerer, prompt: Prompt, settings: GenerationSettings) -> Any:
         """The parts of an answer; none further once the client hung up."""
 
         def parts() -> Iterator[str | Answer]:
-            going = self.owner.model.stream(prompt, settings)
+            going = model.stream(prompt, settings)
             try:
                 for part in going:
                     if self._gone():

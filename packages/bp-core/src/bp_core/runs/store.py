@@ -41,7 +41,7 @@ from bp_core.runs.rows import (
 )
 from bp_core.runs.table import RunTable
 from bp_core.support.files import dumps, plain, write_json
-from bp_core.support.redact import redact
+from bp_core.support.redact import redact, redact_text
 
 if TYPE_CHECKING:
     from bp_core.runs.writer import Run
@@ -127,6 +127,57 @@ class RunStore(RunTable):
         if status != "running":
             run.flush()  # others look at it while it waits
         return run
+
+    def rename(self, run_id: str, name: str) -> str:
+        """Give a run another name (its id stays); "" takes it back. Returns the full id.
+
+        Raises:
+            BpError: `INPUT_RUN_NOT_FOUND`, `INPUT_RUN_AMBIGUOUS`, `STATE_RUNS_UNWRITABLE`.
+        """
+        name = redact_text(" ".join(name.split()))[:120]
+        with self._open(required=run_id) as db:
+            found = self._find(db, run_id)["run_id"]
+            manifest = self.output / found / "manifest.json"
+            if manifest.is_file():
+                write_json(manifest, {**json.loads(manifest.read_text(encoding="utf-8")), "name": name})
+            db.execute("UPDATE runs SET name=? WHERE run_id=?", (name, found))
+            return found
+
+    def delete(self, run_id: str) -> str:
+        """Delete a run that has ended: its row, and its folder with all that lies in it. Returns the full id.
+
+        What lies elsewhere (an export with a path of its own, a model in Ollama) stays.
+
+        Raises:
+            BpError: `STATE_RUN_ACTIVE` where it goes on, `INPUT_RUN_NOT_FOUND`, `INPUT_RUN_AMBIGUOUS`,
+                `STATE_RUNS_UNWRITABLE`.
+        """
+        with self._open(required=run_id) as db:
+            db.execute("BEGIN IMMEDIATE")  # no process can take it up meanwhile
+            try:
+                row = self._find(db, run_id)
+                found = row["run_id"]
+                if is_live(row):
+                    raise BpError(
+                        "STATE_RUN_ACTIVE",
+                        f"run {found} is {status_of(row)}",
+                        f"backprop stop {found}{self.flag}",
+                        retryable=True,
+                        details={"run_id": found},
+                    )
+                folder, gone = self.output / found, self.output / f".deleted-{found}"
+                with contextlib.suppress(FileNotFoundError):
+                    folder.rename(gone)  # whole or not at all; then the row; then what it held
+                for table in ("metrics", "events", "artifacts", "control", "runs"):
+                    db.execute(f"DELETE FROM {table} WHERE run_id=?", (found,))
+                db.execute("COMMIT")
+            except OSError as error:
+                raise unwritable(error, self.output / run_id) from error
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+        shutil.rmtree(gone, ignore_errors=True)
+        return found
 
     def check_new(self, run_id: str) -> None:
         """Refuse a chosen id that is no safe folder name, or that is taken.

@@ -154,6 +154,17 @@ def _reference(value: Any, secrets: tuple[str, ...]) -> Any:
     return value
 
 
+def _concealed(value: Any, *, inside: bool = False) -> Any:
+    """What stands under a secret's name: hidden; in a structure counts stay, as in `secrets: {"aws_key": 3}`."""
+    if isinstance(value, Mapping):
+        return {k: _concealed(v, inside=True) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_concealed(v, inside=True) for v in value]
+    if value in (None, "", False, True) or (inside and isinstance(value, int) and abs(value) < 10**6):
+        return value
+    return HIDDEN
+
+
 def redact(value: Any, secrets: tuple[str, ...] | None = None, *, needed: bool = False) -> Any:
     """Any nested plain data with every secret in it hidden; numbers and structure stay as they are.
 
@@ -170,8 +181,8 @@ def redact(value: Any, secrets: tuple[str, ...] | None = None, *, needed: bool =
         return {
             k: _reference(v, found)
             if needed and k in _NEEDED and isinstance(v, str | list | tuple)
-            else HIDDEN
-            if v not in (None, "", False, True) and is_secret_name(str(k))
+            else _concealed(v)
+            if is_secret_name(str(k))
             else redact(v, found, needed=needed)
             for k, v in value.items()
         }

@@ -72,6 +72,17 @@ def datasets_preview(payload: Payload) -> dict[str, Any]:
     return services().datasets.preview(_text(payload, "path"), samples if isinstance(samples, int) else 5)
 
 
+@router.post("/models/test")
+async def models_test(payload: Payload) -> dict[str, Any]:
+    """{model_path, prompt, temperature, max_tokens}: one answer."""
+    model = _text(payload, "model_path", "session_id", "model").rstrip("/").rpartition("/")[2]
+    own = {k: payload.get(k) for k in ("temperature", "top_p", "max_tokens")}
+    return {
+        "success": True,
+        "response": await services().chats.answer(model, _text(payload, "prompt"), **own),
+    }
+
+
 @router.get("/models/list")
 def models_list() -> dict[str, Any]:
     """All adapters."""

@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
-from bp_ui.api import aliases, datasets, fine_tuning, library, runs, stream
+from bp_ui.api import aliases, chat, datasets, fine_tuning, library, runs, stream
 from bp_ui.api.docs import page
 from bp_ui.service.places import Places
 from bp_ui.service.services import Services, use
@@ -78,6 +78,7 @@ def make_api(places: Places) -> FastAPI:
         runs.router,
         datasets.router,
         library.router,
+        chat.router,
         stream.router,
         fine_tuning.router,
         aliases.router,

@@ -31,6 +31,15 @@ class Scoring(BaseModel):
     rows: list[dict[str, Any]] = Field(min_length=1, max_length=rewards.MOST)
 
 
+class Part(BaseModel):
+    """One reward of a set."""
+
+    use: Name
+    weight: Annotated[float, Field(ge=-1e6, le=1e6)] = 1.0
+    reference: Name | None = None
+    parameters: dict[str, str | int | float | bool] | None = None
+
+
 @router.get("/system", tags=["system"])
 def system() -> dict[str, Any]:
     """Processor, memory, disk and card; bytes, percent, °C, watts."""
@@ -74,8 +83,8 @@ def evaluate(asked: Evaluation) -> dict[str, Any]:
 
 @router.get("/rewards", tags=["rewards"])
 def list_rewards() -> dict[str, Any]:
-    """Rewards and presets."""
-    return rewards.catalogue()
+    """Rewards, presets, and sets that were saved."""
+    return {**rewards.catalogue(), "sets": services().rewards.list()}
 
 
 @router.get("/rewards/{name}", tags=["rewards"])
@@ -86,8 +95,28 @@ def get_reward(name: Name) -> dict[str, Any]:
 
 @router.post("/rewards/{name}/test", tags=["rewards"])
 def test_reward(name: Name, asked: Scoring) -> dict[str, Any]:
-    """Score completions."""
-    return rewards.score(name, asked.rows)
+    """Score completions with a reward, a preset or a saved set."""
+    return rewards.score(services().rewards.made(name), asked.rows)
+
+
+@router.post("/rewards/{name}/coverage", tags=["rewards"])
+def cover_reward(name: Name, asked: Scoring) -> dict[str, Any]:
+    """Whether it tells completions of one prompt apart: nothing else teaches."""
+    return rewards.coverage(services().rewards.made(name), asked.rows)
+
+
+@router.put("/rewards/sets/{name}", tags=["rewards"])
+def save_set(name: Name, parts: list[Part]) -> dict[str, Any]:
+    """Save a set of rewards; its file is what `backprop reward` and a training take."""
+    told = [p.model_dump(exclude_none=True) for p in parts]
+    return {"name": name, "path": str(services().rewards.save(name, told))}
+
+
+@router.delete("/rewards/sets/{name}", tags=["rewards"])
+def delete_set(name: Name) -> dict[str, Any]:
+    """Delete a set."""
+    services().rewards.delete(name)
+    return {"deleted": name}
 
 
 @router.get("/configs", tags=["configs"])

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from bp_ui.service.forms import command_line, train_flags, train_form
 from bp_ui.service.memory import will_it_fit
 from bp_ui.service.services import services
+from bp_ui.service.sessions import session, start_session
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
 Name = Annotated[str, Field(min_length=1, max_length=64)]
@@ -35,6 +36,19 @@ class Cleaning(BaseModel):
 
     run_ids: list[Name] = Field(min_length=1, max_length=500)
     part: Literal["checkpoints", "exports"]
+
+
+class Named(BaseModel):
+    """The name of a run beside its id; an empty one takes it back."""
+
+    name: Annotated[str, Field(max_length=120)]
+
+
+class Again(BaseModel):
+    """What a replay changes of the recorded settings."""
+
+    overrides: dict[str, str | int | float | bool] = {}
+    run_id: Name | None = None
 
 
 @router.get("/runs")
@@ -88,10 +102,40 @@ def diff_runs(a: Name, b: Name) -> dict[str, Any]:
     return services().runs.diff(a, b)
 
 
+@router.post("/sessions", status_code=201, tags=["sessions"])
+def start_multi_run(asked: Training) -> dict[str, Any]:
+    """Start a session of many runs: settings of `backprop multi-run`; `data` is a list, a task each."""
+    return {"run_id": start_session(services(), asked.settings, run_id=asked.run_id)}
+
+
+@router.get("/sessions/{run_id}", tags=["sessions"])
+def get_session(run_id: Name) -> dict[str, Any]:
+    """What a session has decided so far: runs merged or left out, figures of each task after each run."""
+    return session(services(), run_id)
+
+
 @router.get("/runs/{run_id}")
 def get_run(run_id: Name) -> dict[str, Any]:
     """One run whole."""
     return services().runs.get(run_id)
+
+
+@router.patch("/runs/{run_id}")
+def rename_run(run_id: Name, asked: Named) -> dict[str, Any]:
+    """Name a run."""
+    return {"run_id": services().runs.rename(run_id, asked.name), "name": asked.name}
+
+
+@router.delete("/runs/{run_id}")
+def delete_run(run_id: Name) -> dict[str, Any]:
+    """Delete an ended run with all that its folder holds."""
+    return {"deleted": services().runs.delete([run_id])}
+
+
+@router.post("/runs/{run_id}/replay", status_code=201)
+def replay_run(run_id: Name, asked: Again) -> dict[str, Any]:
+    """Train again with the settings of a run, some of them changed."""
+    return {"run_id": services().runs.replay(run_id, asked.overrides, new_id=asked.run_id)}
 
 
 @router.post("/runs/{run_id}/control")

@@ -1,4 +1,4 @@
-"""The parts with files of their own: curves and uploads in JavaScript, the icon."""
+"""The parts with files of their own: curves, uploads and the chat in JavaScript, the icon."""
 
 from __future__ import annotations
 
@@ -26,5 +26,20 @@ class FileDrop(rx.Component):
     on_uploaded: rx.EventHandler[lambda path: [path]]
 
 
+class Chat(rx.Component):
+    """A chat that streams past the state: only what is chosen beside it comes from there."""
+
+    library = rx.asset("chat.jsx", shared=True).importable_path
+    tag = "Chat"
+    model: rx.Var[str]
+    ready: rx.Var[bool]
+    settings: rx.Var[str]
+    system: rx.Var[str]
+    compare: rx.Var[bool]
+    reward: rx.Var[str]
+    expected: rx.Var[str]
+
+
 run_charts = RunCharts.create
 file_drop = FileDrop.create
+chat = Chat.create

@@ -12,8 +12,16 @@ from bp_ui.state.shell import Shell
 NAV = (
     ("", (("/", "Home"),)),
     ("Prepare", (("/data", "Data"), ("/rewards", "Rewards"), ("/models", "Models"))),
-    ("Train", (("/train", "Train"), ("/runs", "Runs"))),
-    ("Use", (("/evaluate", "Evaluate"), ("/merge", "Merge"), ("/export", "Export"))),
+    ("Train", (("/train", "Train"), ("/multi-run", "Multi-run"), ("/runs", "Runs"))),
+    (
+        "Use",
+        (
+            ("/playground", "Playground"),
+            ("/evaluate", "Evaluate"),
+            ("/merge", "Merge"),
+            ("/export", "Export"),
+        ),
+    ),
     ("", (("/settings", "Settings"),)),
 )
 
@@ -102,6 +110,11 @@ def anchor(*content: Any, href: Any, **props: Any) -> rx.Component:
     return ReactRouterLink.create(*content, to=href, **props)
 
 
+def download(label: Any, href: Any, save: Any = True) -> rx.Component:
+    """A link to what the API serves, under whatever path prefix; `save` keeps it as a file."""
+    return anchor(label, href=href, reload_document=True, **({"download": save} if save else {}))
+
+
 def to(label: Any, href: Any, kind: str = "") -> rx.Component:
     """A link that looks like a button."""
     return anchor(label, href=href, class_name=f"button {kind}")
@@ -125,7 +138,7 @@ def badge(status: Any) -> rx.Component:
 
 def field(label: Any, control: Any, help: Any = "", unit: Any = "") -> rx.Component:
     """A labelled control."""
-    return rx.el.label(rx.el.span(label, rx.el.i(unit)), control, rx.el.small(help), class_name="field")
+    return rx.el.label(rx.el.span(label, rx.el.i(unit)), control, rx.el.small(help, title=help), class_name="field")
 
 
 def select(options: Any, value: Any, on_change: Any, **props: Any) -> rx.Component:
@@ -159,11 +172,18 @@ def facts(rows: Any) -> rx.Component:
     )
 
 
-def table(heads: tuple[str, ...], rows: Any, row: Any, tall: bool = False, label: str = "") -> rx.Component:
-    """A table over a list; `row` makes the cells of one item."""
+def table(
+    heads: tuple[str, ...],
+    rows: Any,
+    row: Any,
+    tall: bool = False,
+    label: str = "",
+    right: tuple[str, ...] = (),
+) -> rx.Component:
+    """A table over a list; `row` makes the cells of one item, `right` names the columns of numbers."""
     return rx.el.div(
         rx.el.table(
-            rx.el.thead(rx.el.tr(*[rx.el.th(h, scope="col") for h in heads])),
+            rx.el.thead(rx.el.tr(*[rx.el.th(h, scope="col", class_name="number" if h in right else "") for h in heads])),
             rx.el.tbody(rx.foreach(rows, row)),
         ),
         class_name="scroll tall" if tall else "scroll",
@@ -208,3 +228,37 @@ def loading(text: Any) -> rx.Component:
 def progress(share: Any, label: str) -> rx.Component:
     """A bar from 0 to 100 %, as text like `40%`."""
     return rx.el.div(rx.el.i(style={"width": share}), class_name="bar tall", role="img", aria_label=label)
+
+
+def control(f: Any, put: Any) -> rx.Component:
+    """The control of one generated field; `put` hears its name and its new value."""
+    listed = rx.cond(f["name"] == "model", "models", rx.cond(f["name"] == "data", "datasets", ""))
+    made = rx.cond(
+        f["kind"] == "choice",
+        rx.el.select(
+            rx.el.option(f"default: {f['hint']}", value=""),
+            rx.foreach(f["choices"].split("|"), lambda c: rx.el.option(c, value=c)),
+            value=f["value"],
+            on_change=lambda v: put(f["name"], v),
+            name=f["name"],
+        ),
+        rx.el.input(
+            default_value=f["value"],
+            key=f"{f['name']}={f['value']}",
+            placeholder=f["hint"],
+            list=listed,
+            name=f["name"],
+            input_mode=rx.cond((f["kind"] == "whole") | (f["kind"] == "number"), "decimal", "text"),
+            auto_complete="off",
+            spell_check=False,
+            on_blur=lambda v: put(f["name"], v),
+        ),
+    )
+    return rx.fragment(
+        rx.cond(
+            f["head"] != "",
+            rx.el.h3(f["head"], style={"gridColumn": "1 / -1", "marginTop": ".6rem"}),
+            rx.fragment(),
+        ),
+        field(f["label"], made, f["help"], f["unit"]),
+    )

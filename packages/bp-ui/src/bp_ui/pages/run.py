@@ -9,8 +9,10 @@ from bp_ui.components.ui import (
     badge,
     button,
     card,
+    download,
     empty,
     facts,
+    field,
     frame,
     loading,
     notices,
@@ -68,7 +70,12 @@ def _actions() -> rx.Component:
             rx.fragment(),
         ),
         rx.cond(
-            Run.has_adapter & ~Run.is_live, to("Export", f"/export/?run={Run.run_id}", "first"), rx.fragment()
+            Run.has_adapter & ~Run.is_live,
+            rx.fragment(
+                to("Try it", f"/playground/?run={Run.run_id}"),
+                to("Export", f"/export/?run={Run.run_id}", "first"),
+            ),
+            rx.fragment(),
         ),
         class_name="row",
     )
@@ -141,12 +148,65 @@ def _found() -> rx.Component:
                 rx.el.pre(Run.log, class_name="log", tab_index=0),
                 rx.el.p("Nothing was printed yet.", class_name="soft"),
             ),
-            hint=rx.el.a("download", href=f"../api/v1/runs/{Run.run_id}/log", download=f"{Run.run_id}.log"),
+            hint=download("download", f"/api/v1/runs/{Run.run_id}/log", f"{Run.run_id}.log"),
+        ),
+        rx.el.div(
+            rx.cond(
+                Run.settings.length() > 0,
+                card("Settings that were given or decided", facts(Run.settings)),
+                rx.fragment(),
+            ),
+            _upkeep(),
+            class_name="split wide-left",
+        ),
+    )
+
+
+def _upkeep() -> rx.Component:
+    name = rx.el.input(
+        default_value=Run.head["name"],
+        key=Run.run_id,
+        on_blur=Run.rename,
+        placeholder="no name yet",
+        max_length=120,
+    )
+    return card(
+        "Keep, repeat, delete",
+        field("Name", name, "Beside the id, which stays."),
+        rx.cond(
+            Run.can_replay,
+            rx.el.form(
+                field(
+                    "Change",
+                    rx.el.input(
+                        name="overrides", placeholder="learning_rate=1e-4, seed=7", auto_complete="off"
+                    ),
+                    "Settings of the new run that differ; the rest is as recorded.",
+                ),
+                rx.el.div(rx.el.button("Train again", type="submit", class_name="button"), class_name="row"),
+                on_submit=Run.replay,
+                class_name="stack",
+            ),
+            rx.fragment(),
         ),
         rx.cond(
-            Run.settings.length() > 0,
-            card("Settings that were given or decided", facts(Run.settings)),
+            Run.is_live,
             rx.fragment(),
+            rx.cond(
+                Run.doomed,
+                rx.el.div(
+                    rx.el.p(
+                        "Its checkpoints, adapter and figures are gone for good then.", class_name="small"
+                    ),
+                    rx.el.div(
+                        button("Delete it", Run.delete, "bad"),
+                        button("Keep it", lambda: Run.doom(False)),
+                        class_name="row",
+                    ),
+                    class_name="note warn",
+                ),
+                rx.el.div(button("Delete this run", lambda: Run.doom(True), "bad"), class_name="row"),
+            ),
         ),
     )
 
@@ -165,7 +225,7 @@ def _file(f: rx.Var) -> rx.Component:
         rx.el.div(
             rx.cond(
                 f["href"] != "",
-                rx.el.a(f["name"], href=".." + f["href"], download=True),
+                download(f["name"], f["href"]),
                 rx.el.span(f["name"], title=f["path"]),
             ),
             rx.el.span(f["kind"], class_name="soft small"),

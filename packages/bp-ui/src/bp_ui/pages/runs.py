@@ -24,7 +24,10 @@ from bp_ui.state.runs import Runs
 STATUSES = ("live", "completed", "stopped", "failed", "crashed", "interrupted")
 KINDS = (
     "train",
+    "multi-run",
     "eval",
+    "serve",
+    "batch-test",
     "export",
     "merge",
     "data-report",
@@ -52,6 +55,7 @@ def runs() -> rx.Component:
                     Runs.rows,
                     _row,
                     label="Jobs",
+                    right=("Loss", "Held-out"),
                 ),
             ),
             rx.cond(
@@ -176,6 +180,14 @@ def _stored(r: rx.Var) -> rx.Component:
                     Runs.clean(r["run_id"], "exports"),
                     "bad",
                     disabled=r["exports"] == "0 B",
+                ),
+                rx.cond(
+                    Runs.doomed == r["run_id"],
+                    rx.fragment(
+                        button("Really delete all of it", Runs.delete(r["run_id"]), "bad"),
+                        button("Keep it", Runs.doom(""), "plain"),
+                    ),
+                    button("Delete the run", Runs.doom(r["run_id"]), "bad"),
                 ),
                 class_name="row",
             )

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import reflex as rx
 
-from bp_ui.components.ui import anchor, button, card, facts, frame, loading, notices, table
+from bp_ui.components.ui import (
+    anchor,
+    button,
+    card,
+    download,
+    facts,
+    field,
+    frame,
+    loading,
+    notices,
+    table,
+    text_input,
+)
 from bp_ui.state.settings import Settings
 
 
@@ -34,6 +46,7 @@ def settings() -> rx.Component:
                             rx.el.p("None yet: the page Train saves one under a name.", class_name="soft"),
                         ),
                     ),
+                    _prompts(),
                     card("Versions", facts(Settings.versions)),
                     class_name="grid",
                 ),
@@ -61,11 +74,69 @@ def settings() -> rx.Component:
                 ),
                 rx.el.p(
                     "For programs: ",
-                    rx.el.a("documentation of the API", href="../api/docs"),
+                    download("documentation of the API", "/api/docs", save=False),
                     class_name="soft",
                 ),
             ),
         ),
+    )
+
+
+def _prompts() -> rx.Component:
+    return card(
+        "System prompts",
+        rx.cond(
+            Settings.prompts.length() > 0,
+            rx.el.ul(rx.foreach(Settings.prompts, _prompt), class_name="list"),
+            rx.fragment(),
+        ),
+        field(
+            "Start from one that rewards expect",
+            rx.el.select(
+                rx.el.option("Choose one", value=""),
+                rx.foreach(Settings.known_prompts, lambda n: rx.el.option(n, value=n)),
+                default_value="",
+                on_change=Settings.open_prompt,
+            ),
+        ),
+        field(
+            "Text",
+            rx.el.textarea(
+                default_value=Settings.prompt,
+                key=Settings.prompt,
+                on_blur=lambda v: Settings.put_prompt("prompt", v),
+                rows=4,
+            ),
+        ),
+        rx.el.div(
+            field(
+                "Name",
+                text_input(
+                    Settings.prompt_name,
+                    lambda v: Settings.put_prompt("prompt_name", v),
+                    key=Settings.prompt_name,
+                    placeholder="brief-answers",
+                ),
+            ),
+            button("Save", Settings.save_prompt, "first"),
+            class_name="row bottom",
+        ),
+        hint="the Playground offers them",
+    )
+
+
+def _prompt(name: rx.Var) -> rx.Component:
+    return rx.el.li(
+        rx.el.div(
+            rx.el.span(name),
+            rx.el.div(
+                button("Open", Settings.open_prompt(name), "plain"),
+                button("Delete", Settings.delete_prompt(name), "bad"),
+                class_name="row",
+            ),
+            class_name="row between",
+            style={"padding": ".3rem 0"},
+        )
     )
 
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import reflex as rx
 
-from bp_ui.components.ui import button, card, choices, facts, field, frame, loading, notices, text_input
+from bp_ui.components.ui import (
+    button,
+    card,
+    choices,
+    control,
+    facts,
+    field,
+    frame,
+    loading,
+    notices,
+    text_input,
+)
 from bp_ui.state.train import LEVELS, Train
 
 
@@ -28,7 +39,7 @@ def _form() -> rx.Component:
         card(
             "Settings",
             choices(LEVELS, Train.level, Train.choose_level),
-            rx.el.div(rx.foreach(Train.fields, _field), class_name="form"),
+            rx.el.div(rx.foreach(Train.fields, lambda f: control(f, Train.put)), class_name="form"),
             rx.el.datalist(
                 rx.foreach(Train.models, lambda m: rx.el.option(m["told"], value=m["id"])), id="models"
             ),
@@ -60,39 +71,6 @@ def _form() -> rx.Component:
         class_name="stack",
         on_submit=Train.show_command,
         reset_on_submit=False,
-    )
-
-
-def _field(f: rx.Var) -> rx.Component:
-    listed = rx.cond(f["name"] == "model", "models", rx.cond(f["name"] == "data", "datasets", ""))
-    control = rx.cond(
-        f["kind"] == "choice",
-        rx.el.select(
-            rx.el.option(f"default: {f['hint']}", value=""),
-            rx.foreach(f["choices"].split("|"), lambda c: rx.el.option(c, value=c)),
-            value=f["value"],
-            on_change=lambda v: Train.put(f["name"], v),
-            name=f["name"],
-        ),
-        rx.el.input(
-            default_value=f["value"],
-            key=f"{f['name']}={f['value']}",
-            placeholder=f["hint"],
-            list=listed,
-            name=f["name"],
-            input_mode=rx.cond((f["kind"] == "whole") | (f["kind"] == "number"), "decimal", "text"),
-            auto_complete="off",
-            spell_check=False,
-            on_blur=lambda v: Train.put(f["name"], v),
-        ),
-    )
-    return rx.fragment(
-        rx.cond(
-            f["head"] != "",
-            rx.el.h3(f["head"], style={"gridColumn": "1 / -1", "marginTop": ".6rem"}),
-            rx.fragment(),
-        ),
-        field(f["label"], control, f["help"], f["unit"]),
     )
 
 

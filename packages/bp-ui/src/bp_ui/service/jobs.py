@@ -3,6 +3,7 @@
 - The id is chosen here, so that it is known before the process has written anything.
 - The process belongs to no one: it lives on when the UI ends, and stands in its own session.
 - What it prints goes to files under `jobs`; a refusal that came before its row is read from there.
+- A model that answers (`serve`) gives way to a training or an evaluation that is started after it.
 - No password of the UI goes on: variables of the UI are taken out of its environment, and none is in its arguments.
 """
 
@@ -67,8 +68,30 @@ class Jobs:
             BpError: `CONFIG_INVALID_SETTING`, `INPUT_RUN_EXISTS` for a bad or taken id.
         """
         run_id = self._checked(run_id)
+        self.free_card()
         line = ["train", *flags, "--output", str(self.places.output), "--run-id", run_id, "--json"]
         return self._start("train", run_id, [*COMMAND, *line, *(["--queue"] if queue else [])])
+
+    def multi_run(self, flags: Sequence[str], *, run_id: str | None = None) -> str:
+        """Start a session of many runs; returns its id. It waits for the card."""
+        run_id = self._checked(run_id)
+        self.free_card()
+        line = ["multi-run", *flags, "--output", str(self.places.output), "--run-id", run_id, "--fresh"]
+        return self._start("multi-run", run_id, [*COMMAND, *line, "--queue", "--json"])
+
+    def replay(self, run_id: str, overrides: Mapping[str, str], *, new_id: str | None = None) -> str:
+        """Start a training again with the settings of a run; returns the new run's id.
+
+        Args:
+            run_id: of the run that is replayed.
+            overrides: setting → value.
+            new_id: chosen by the client.
+        """
+        new_id = self._checked(new_id)
+        self.free_card()
+        changes = [f"--override={k}={v}" for k, v in overrides.items()]
+        line = ["replay", run_id, *changes, "--output", str(self.places.output), "--run-id", new_id]
+        return self._start("train", new_id, [*COMMAND, *line, "--queue", "--json"])
 
     def resume(self, run_id: str) -> str:
         """Continue a run that stopped, was stopped or crashed.
@@ -79,15 +102,18 @@ class Jobs:
         from bp_core.runs.rows import LIVE
         from bp_core.runs.store import RunStore
 
-        record = RunStore(self.places.output).resumable(run_id)
+        store = RunStore(self.places.output)
+        kind = "multi-run" if store.get(run_id).kind == "multi-run" else "train"
+        record = store.resumable(run_id, kind=kind)
         if record.status in LIVE and record.finished_at is None:
             raise BpError(
                 "STATE_RUN_ACTIVE",
                 f"run {record.run_id} is {record.status}",
                 f"backprop show-run {record.run_id}",
             )
+        self.free_card()
         line = ["resume", record.run_id, "--output", str(self.places.output), "--json"]
-        return self._start("train", record.run_id, [*COMMAND, *line])
+        return self._start(record.kind, record.run_id, [*COMMAND, *line])
 
     def export(self, arguments: Sequence[str], *, run_id: str | None = None) -> str:
         """Start an export; returns the id of its job."""
@@ -98,6 +124,7 @@ class Jobs:
     def evaluate(self, model: str, flags: Sequence[str], *, job_id: str | None = None) -> str:
         """Start an evaluation of a run's adapter; returns the id of its job."""
         job_id = self._checked(job_id)
+        self.free_card()
         line = [
             "eval",
             model,
@@ -111,15 +138,62 @@ class Jobs:
         ]
         return self._start("eval", job_id, [*COMMAND, *line])
 
-    def command(self, kind: str, arguments: Sequence[str], about: Mapping[str, Any] | None = None) -> str:
+    def serve(self, model: str, backend: str, key: Mapping[str, str]) -> str:
+        """Let a model answer at a free port of this machine; returns the id of its job.
+
+        Args:
+            model: as `backprop serve` takes it.
+            backend: auto, cuda or cpu.
+            key: the variable with the key that requests must carry.
+        """
+        run_id = self._checked(None)
+        [(name, value)] = key.items()
+        line = [
+            "serve",
+            model,
+            "--port=0",
+            f"--backend={backend}",
+            f"--serve-key-env={name}",
+            f"--run-id={run_id}",
+        ]
+        line += ["--output", str(self.places.output), "--json"]
+        return self._start("serve", run_id, [*COMMAND, *line], secret={name: value})
+
+    def secret(self, run_id: str) -> str:
+        """The key of a model that answers."""
+        return self.file(run_id, "key").read_text(encoding="utf-8")
+
+    def free_card(self) -> None:
+        """Ask every model that answers to end; it does within a second."""
+        from bp_core.runs.rows import LIVE
+        from bp_core.runs.store import RunStore
+
+        store = RunStore(self.places.output)
+        for job in self.starting():
+            if job.kind == "serve" and job.process.poll() is None:
+                job.process.terminate()
+        for record in store.list(kind="serve", limit=5):
+            if record.status in LIVE:
+                with contextlib.suppress(BpError):  # it ended by itself meanwhile
+                    store.request(record.run_id, "stop")
+
+    def command(
+        self,
+        kind: str,
+        arguments: Sequence[str],
+        about: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+    ) -> str:
         """Start any other command of `backprop`, recorded as a job of its kind; its JSON becomes the job's result.
 
         Args:
             kind: of the job.
             arguments: of `backprop`, the command first.
             about: what the record says of it beside the arguments.
+            run_id: of the job.
         """
-        run_id = self._checked(None)
+        run_id = self._checked(run_id)
         told = json.dumps(
             {"kind": kind, "run_id": run_id, "output": str(self.places.output), **(about or {})}
         )
@@ -211,9 +285,16 @@ class Jobs:
         }
         return {**kept, "BP_NO_PROGRESS": "1", "PYTHONUNBUFFERED": "1"}
 
-    def _start(self, kind: str, run_id: str, command: list[str]) -> str:
+    def _start(
+        self, kind: str, run_id: str, command: list[str], *, secret: Mapping[str, str] | None = None
+    ) -> str:
         folder = self.file(run_id, "out").parent
         folder.mkdir(exist_ok=True, mode=0o700)
+        for value in (secret or {}).values():
+            with os.fdopen(
+                os.open(self.file(run_id, "key"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w"
+            ) as file:
+                file.write(value)
         with self.file(run_id, "out").open("wb") as out, self.file(run_id, "err").open("ab") as err:
             process = subprocess.Popen(
                 command,
@@ -221,7 +302,7 @@ class Jobs:
                 stdout=out,
                 stderr=err,
                 cwd=self.places.start,
-                env=self._environment(),
+                env={**self._environment(), **(secret or {})},
                 start_new_session=True,
             )
         with self._lock:

@@ -32,14 +32,13 @@ class Models:
         ]
 
     def adapters(self) -> list[dict[str, Any]]:
-        """Adapters that runs left, newest first, with what was exported from them."""
+        """Adapters and whole models that runs and sessions left, newest first, with what was exported from them."""
         from bp_core.runs.store import RunStore
 
         store = RunStore(self.places.output)
         found = []
-        for record in store.list(kind="train"):
-            folder = record.path / "adapter"
-            if not (folder / "adapter_config.json").is_file():
+        for record in store.list():
+            if (folder := record.delivered) is None:
                 continue
             made = [
                 {

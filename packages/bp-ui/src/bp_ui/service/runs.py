@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,10 @@ class Runs:
             "artifacts": [a.to_dict() for a in store.artifacts(record.run_id)],
         }
 
+    def has_checkpoint(self, run_id: str) -> bool:
+        """Whether a run has a complete checkpoint."""
+        return any((self.places.output / run_id / "checkpoints").glob("step-*/manifest.json"))
+
     def metrics(
         self, run_id: str, after: dict[str, int] | None = None
     ) -> dict[str, list[list[float | None]]]:
@@ -141,6 +145,56 @@ class Runs:
         if action == "resume" and record.status not in LIVE:
             return self.jobs.resume(record.run_id)
         return self.store.request(run_id, action)
+
+    def replay(self, run_id: str, overrides: Mapping[str, Any], *, new_id: str | None = None) -> str:
+        """Train again with the settings of a run, some of them changed; returns the new run's id.
+
+        Raises:
+            BpError: those of `bp_core.runs.replay.replay`; `INPUT_UI_REQUEST`, `INPUT_UI_PATH_FORBIDDEN` for a setting
+                that a browser may not choose.
+        """
+        from bp_core.runs.replay import replay
+        from bp_merge.common import knobs
+
+        from bp_ui.service.forms import NOT_HERE, confined, train_groups
+
+        record = self.store.get(run_id)
+        names = {
+            a: k.name for cls in train_groups().values() for k in knobs(cls) for a in (k.name, *k.keywords)
+        }
+        checked = {}
+        for name, value in overrides.items():
+            key = names.get(name.replace("-", "_"), name)
+            if key in NOT_HERE:
+                raise BpError(
+                    "INPUT_UI_REQUEST", f"{name} is not for a browser to choose", "backprop replay --help"
+                )
+            checked[name] = confined(key, str(value), self.places)
+        replay(record.run_id, output=self.places.output, overrides=checked)  # refused before anything starts
+        return self.jobs.replay(record.run_id, checked, new_id=new_id)
+
+    def rename(self, run_id: str, name: str) -> str:
+        """Give a run a name beside its id; returns the id."""
+        return self.store.rename(run_id, name)
+
+    def delete(self, run_ids: Sequence[str]) -> list[str]:
+        """Delete ended runs with all that their folders hold; returns their ids.
+
+        Raises:
+            BpError: `STATE_RUN_ACTIVE` where one goes on: none is deleted then.
+        """
+        from bp_core.runs.rows import LIVE
+
+        store = self.store
+        records = [store.get(r) for r in run_ids]
+        for record in records:
+            if record.status in LIVE:
+                raise BpError(
+                    "STATE_RUN_ACTIVE",
+                    f"run {record.run_id} is {record.status}",
+                    f"backprop stop {record.run_id}",
+                )
+        return [store.delete(record.run_id) for record in records]
 
     def diff(self, a: str, b: str) -> dict[str, Any]:
         """What differs between two runs."""

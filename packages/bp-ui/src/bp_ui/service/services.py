@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bp_ui.service.chats import Chats
 from bp_ui.service.configs import Configs
 from bp_ui.service.datasets import Datasets
 from bp_ui.service.jobs import Jobs
 from bp_ui.service.models import Models
 from bp_ui.service.places import Places
+from bp_ui.service.rewards import Sets
 from bp_ui.service.runs import Runs
 from bp_ui.service.system import System
 
@@ -24,7 +26,10 @@ class Services:
         self.runs = Runs(places, self.jobs)
         self.datasets = Datasets(places, self.jobs)
         self.models = Models(places)
+        self.chats = Chats(places, self.jobs)
         self.configs = Configs(places)
+        self.templates = Configs(places, "system-prompts", "system prompt")
+        self.rewards = Sets(places)
         self.system = System(places.output)
 
 

@@ -33,13 +33,15 @@ class Run(Told, rx.State):
     can_resume: bool = False
     has_adapter: bool = False
     smooth: bool = True
+    can_replay: bool = False
+    doomed: bool = False
 
     @rx.event(background=True)
     async def follow(self):
         """Look at the run until it has ended or the page is closed."""
         async with self:
             self.run_id = self.router.url.query_parameters.get("id", "")
-            self.ready = self.found = False
+            self.ready = self.found = self.doomed = False
             self.notice = self.error_code = self.error_message = ""
             run_id = self.run_id
         last: Any = None
@@ -67,8 +69,14 @@ class Run(Told, rx.State):
         self.figures, self.events, self.files = told["figures"], told["events"], told["files"]
         self.settings, self.result, self.log = told["settings"], told["result"], told["log"]
         self.is_live, self.trains = told["status"] in LIVE, told["kind"] == "train"
-        self.can_resume = self.trains and told["status"] in ("stopped", "interrupted", "crashed", "failed")
+        self.can_resume = told["kind"] in ("train", "multi-run") and told["status"] in (
+            "stopped",
+            "interrupted",
+            "crashed",
+            "failed",
+        )
         self.has_adapter = told["has_adapter"]
+        self.can_replay = told["kind"] in ("train", "multi-run") and told["status"] != "starting"
 
     @rx.event
     async def ask(self, action: str):
@@ -81,6 +89,41 @@ class Run(Told, rx.State):
                 "stop": "It stops after this step, without a new checkpoint",
                 "stop-and-save": "It saves a checkpoint after this step and stops",
             }.get(action, "")
+
+    @rx.event
+    async def rename(self, name: str):
+        """Name the run beside its id."""
+        if name.strip() != self.head.get("name", ""):
+            with self.telling():
+                await work(services().runs.rename, self.run_id, name)
+                self.head = {**self.head, "name": " ".join(name.split())}
+
+    @rx.event
+    async def replay(self, form: dict[str, Any]):
+        """Train again with these settings, some of them changed."""
+        with self.telling():
+            from bp_core.runs.replay import parse_overrides
+
+            lines = [
+                line
+                for line in str(form.get("overrides", "")).replace(",", "\n").splitlines()
+                if line.strip()
+            ]
+            run_id = await work(services().runs.replay, self.run_id, parse_overrides(lines))
+            return rx.redirect(f"/run/?id={run_id}")
+
+    @rx.event
+    def doom(self, value: bool):
+        """Ask once more before the run is deleted."""
+        self.doomed = value
+
+    @rx.event
+    async def delete(self):
+        """Delete the run and what it holds."""
+        self.doomed = False
+        with self.telling():
+            await work(services().runs.delete, [self.run_id])
+            return rx.redirect("/runs/")
 
     @rx.event
     def change_smooth(self, value: bool):

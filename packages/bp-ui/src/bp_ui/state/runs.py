@@ -26,6 +26,7 @@ class Runs(Told, rx.State):
     inputs: list[str] = []
     storage: list[dict[str, str]] = []
     storage_shown: bool = False
+    doomed: str = ""
     ready: bool = False
 
     @rx.event(background=True)
@@ -104,6 +105,22 @@ class Runs(Told, rx.State):
             freed = await work(services().runs.clean, [run_id], part)
             await self._storage()
             self.notice = f"{size(freed)} are free again"
+
+    @rx.event
+    def doom(self, run_id: str):
+        """Ask once more before a run is deleted."""
+        self.doomed = run_id
+
+    @rx.event
+    async def delete(self, run_id: str):
+        """Delete a run and what it holds."""
+        self.doomed = ""
+        with self.telling():
+            await work(services().runs.delete, [run_id])
+            self.picked = [r for r in self.picked if r != run_id]
+            await self._storage()
+            await self._list()
+            self.notice = f"{run_id} is deleted"
 
 
 def _value(value: object) -> str:

@@ -14,6 +14,10 @@ class Settings(Told, rx.State):
     rows: list[dict[str, str]] = []
     changed_only: bool = False
     configs: list[dict[str, str]] = []
+    prompts: list[str] = []
+    prompt_name: str = ""
+    prompt: str = ""
+    known_prompts: list[str] = []
     versions: list[dict[str, str]] = []
     secrets: list[dict[str, str]] = []
     ready: bool = False
@@ -36,6 +40,10 @@ class Settings(Told, rx.State):
         self.ready = True
 
     async def _configs(self) -> None:
+        from bp_core.rewards.presets import PROMPTS
+
+        self.prompts = await work(services().templates.list)
+        self.known_prompts = list(PROMPTS)
         self.configs = [
             {"name": n, "href": f"/train/?config={n}"} for n in await work(services().configs.list)
         ]
@@ -49,6 +57,39 @@ class Settings(Told, rx.State):
         """Show only what is not a default."""
         self.changed_only = value
         await self._rows()
+
+    @rx.event
+    def put_prompt(self, name: str, value: str):
+        """Name or text of the system prompt to save."""
+        setattr(self, name, value.strip())
+
+    @rx.event
+    async def save_prompt(self):
+        """Save the system prompt under its name."""
+        with self.telling():
+            await work(services().templates.save, self.prompt_name, {"system": self.prompt})
+            await self._configs()
+            self.notice = f"Saved as {self.prompt_name}: the Playground offers it"
+
+    @rx.event
+    async def open_prompt(self, name: str):
+        """Look at a saved system prompt, or at one that comes with the rewards."""
+        from bp_core.rewards.presets import PROMPTS
+
+        with self.telling():
+            self.prompt_name = name
+            if name in self.prompts:
+                self.prompt = str((await work(services().templates.load, name))["system"])
+            elif name in PROMPTS:
+                self.prompt = PROMPTS[name].system
+
+    @rx.event
+    async def delete_prompt(self, name: str):
+        """Delete a saved system prompt."""
+        with self.telling():
+            await work(services().templates.delete, name)
+            await self._configs()
+            self.notice = f"{name} is deleted"
 
     @rx.event
     async def delete(self, name: str):
