@@ -88,7 +88,9 @@ def test_the_command_asks_before_it_deletes(store, capsys):
     assert main(["runs", "delete", "one", output]) == 1  # nobody to ask
     assert store.get("one")
     assert main(["runs", "rename", "one", "kept", output, "--json"]) == 0
-    assert main(["runs", "delete", "one", "tw", "nobody", output, "--yes"]) == 1  # none where one is not there
+    assert (
+        main(["runs", "delete", "one", "tw", "nobody", output, "--yes"]) == 1
+    )  # none where one is not there
     assert len(store.list()) == 2
     assert main(["runs", "delete", "one", "tw", output, "--yes", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["deleted"] == ["one", "two"]

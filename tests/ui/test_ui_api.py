@@ -135,6 +135,73 @@ def test_rewards_are_listed_and_tried(client):
     refused(client.post("/api/v1/rewards/evil.py:f/test", json={"rows": rows}), 404, "INPUT_UI_NAME")
 
 
+def test_a_session_is_asked_for_its_data_and_its_settings(client, server):
+    refused(client.post("/api/v1/sessions", json={"settings": {"model": "tiny"}}), 400, "INPUT_UI_REQUEST")
+    for settings, code, status in (
+        ({"runs": "many"}, "CONFIG_INVALID_SETTING", 400),
+        ({"eval_heldout": "/etc/passwd"}, "INPUT_UI_PATH_FORBIDDEN", 403),
+    ):
+        body = {"settings": {"model": "tiny", "data": ["data.jsonl"], **settings}}
+        refused(client.post("/api/v1/sessions", json=body), status, code)
+    refused(client.get("/api/v1/sessions/nobody"), 404, "INPUT_RUN_NOT_FOUND")
+
+
+def test_rewards_are_composed_kept_and_judged(client, server):
+    parts = [{"use": "numeric_match", "weight": 2}, {"use": "sections_in_order", "weight": 0.5}]
+    made = good(client.put("/api/v1/rewards/sets/mine", json=parts))
+    from bp_core.rewards.compose import load_set
+
+    assert [(c.use, c.weight) for c in load_set(made["path"]).components] == [
+        ("numeric_match", 2.0),
+        ("sections_in_order", 0.5),
+    ]
+    assert good(client.get("/api/v1/rewards"))["sets"] == ["mine"]
+    rows = [{"prompt": "6*7?", "completion": c, "reference": "42"} for c in ("42", "41", "42", "7")]
+    told = good(client.post("/api/v1/rewards/mine/coverage", json={"rows": rows}))
+    assert (told["verdict"], told["groups"], told["completions"]) == ("signal", 1, 4)
+    same = good(client.post("/api/v1/rewards/mine/coverage", json={"rows": [rows[0], rows[0]]}))
+    assert same["ok"] is False
+    scores = good(client.post("/api/v1/rewards/mine/test", json={"rows": rows}))["scores"]
+    assert scores[0]["total"] > scores[1]["total"]
+    refused(client.put("/api/v1/rewards/sets/x", json=[{"use": "evil.py:f"}]), 404, "INPUT_UI_NAME")
+    refused(client.put("/api/v1/rewards/sets/.hidden", json=parts), 404, "INPUT_UI_NAME")
+    refused(client.put("/api/v1/rewards/sets/x", json=[]), 400, "CONFIG_REWARD_INVALID")
+    good(client.delete("/api/v1/rewards/sets/mine"))
+    refused(client.post("/api/v1/rewards/mine/test", json={"rows": rows}), 404, "INPUT_UI_NAME")
+
+
+def test_a_run_is_named_repeated_and_deleted(client, server):
+    from bp_core.runs.store import RunStore
+
+    with RunStore(server.output).create(run_id="old", config={"training": {"steps": 3}}) as run:
+        run.finish("completed", {})
+    good(client.patch("/api/v1/runs/old", json={"name": "the first"}))
+    assert good(client.get("/api/v1/runs/old"))["name"] == "the first"
+    for changes, status, code in (
+        ({"learning_rat": 1}, 400, "CONFIG_INVALID_SETTING"),
+        ({"output": "/tmp"}, 400, "INPUT_UI_REQUEST"),
+        ({"data": "/etc/passwd"}, 403, "INPUT_UI_PATH_FORBIDDEN"),
+    ):
+        refused(client.post("/api/v1/runs/old/replay", json={"overrides": changes}), status, code)
+    good(client.delete("/api/v1/runs/old"))
+    refused(client.get("/api/v1/runs/old"), 404, "INPUT_RUN_NOT_FOUND")
+    refused(client.delete("/api/v1/runs/old"), 404, "INPUT_RUN_NOT_FOUND")
+
+
+def test_a_model_that_is_not_there_does_not_answer(client, server):
+    body = {"model": "nobody", "messages": [{"role": "user", "content": "x"}]}
+    refused(client.post("/v1/chat/completions", json=body), 404, "INPUT_RUN_NOT_FOUND")
+    refused(client.post("/v1/chat/completions", json={"messages": []}), 400, "INPUT_UI_REQUEST")
+    refused(client.post("/api/v1/serving", json={"model": "../../etc"}), 403, "INPUT_UI_PATH_FORBIDDEN")
+    refused(client.post("/api/v1/serving", json={"model": "tiny", "backend": "tpu"}), 400, "INPUT_UI_REQUEST")
+    refused(
+        client.post("/api/v1/batch-tests", json={"model": "tiny", "prompts": "/etc/passwd"}),
+        403,
+        "INPUT_UI_PATH_FORBIDDEN",
+    )
+    assert good(client.get("/api/v1/serving"))["serving"] is None
+
+
 def test_configurations_have_names(client):
     good(client.put("/api/v1/configs/mine", json={"model": "tiny", "steps": "5"}))
     assert good(client.get("/api/v1/configs/mine"))["config"] == {"model": "tiny", "steps": "5"}
@@ -170,6 +237,8 @@ def test_lora_craft_s_paths_answer(client, server):
     refused(client.post("/api/exports/create", json={"session_id": "nobody"}), 404, "INPUT_RUN_NOT_FOUND")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_training_by_the_fine_tuning_protocol_and_the_stream(client, server):
     """The one training of this file: the official client starts it, the stream follows it, an export ends it."""
     from openai import OpenAI
@@ -229,6 +298,27 @@ def test_a_training_by_the_fine_tuning_protocol_and_the_stream(client, server):
     )
     assert not (server.output / job.id / "checkpoints").exists()
     assert (server.output / job.id / "adapter").is_dir()
+    asked = [{"role": "user", "content": ROWS[0]["prompt"]}]
+    parts = [
+        part.choices[0].delta.content or ""
+        for part in protocol.chat.completions.create(model=job.id, messages=asked, max_tokens=4, stream=True)
+    ]
+    whole = protocol.chat.completions.create(model=job.id, messages=asked, max_tokens=4)
+    assert len(parts) > 2
+    assert "".join(parts) == whole.choices[0].message.content
+    bare = protocol.chat.completions.create(model=f"{job.id}:base", messages=asked, max_tokens=4)
+    assert bare.choices[0].message.content != whole.choices[0].message.content
+    old = {"model_path": f"outputs/{job.id}/", "prompt": asked[0]["content"], "max_tokens": 4}
+    assert good(client.post("/api/models/test", json=old))["response"] == whole.choices[0].message.content
+    serving = good(client.get("/api/v1/serving"))["serving"]
+    assert (serving["model"], serving["ready"], "url" in serving) == (job.id, True, False)
+    key = (server.output / "jobs" / f"{serving['run_id']}.key").read_text()
+    assert (server.output / "jobs" / f"{serving['run_id']}.key").stat().st_mode & 0o077 == 0
+    assert key not in json.dumps(good(client.get(f"/api/v1/runs/{serving['run_id']}")))
+    with pytest.raises(Exception, match="bogus is not supported"):
+        protocol.chat.completions.create(model=job.id, messages=asked, extra_body={"bogus": 1})
+    good(client.delete("/api/v1/serving"))
+    server.wait_for(serving["run_id"], "stopped")
     log = client.get(f"/api/v1/runs/{job.id}/log").text
     assert "tokens are learnt" in log
     report = client.get(f"/api/v1/runs/{job.id}/files/report.html")

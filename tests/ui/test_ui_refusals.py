@@ -178,6 +178,17 @@ def app(tmp_path, monkeypatch):
     gate.pass_or_refuse()
 
 
+def slow_model(tmp_path, monkeypatch):
+    import asyncio
+
+    from bp_ui.service import chats
+
+    found = services(tmp_path)
+    monkeypatch.setattr(chats, "PATIENCE", 0.0)
+    monkeypatch.setattr(found.jobs, "serve", lambda *_: "run-1")
+    asyncio.run(found.chats.ready("tiny"))
+
+
 PROVOKED = {
     "shape": (
         "INPUT_AUTH_INVALID_SHAPE",
@@ -195,6 +206,7 @@ PROVOKED = {
     "request": ("INPUT_UI_REQUEST", lambda t, m: services(t).datasets.start("sing", "x", {}), "none of"),
     "name": ("INPUT_UI_NAME", lambda t, m: services(t).configs.load("nobody"), "no configuration"),
     "port": ("RUNTIME_UI_PORT_IN_USE", lambda t, m: busy_port(), "cannot be listened on"),
+    "slow": ("RUNTIME_UI_MODEL_SLOW", slow_model, "does not answer"),
     "not built": ("RUNTIME_UI_NOT_BUILT", not_built, "not built"),
     "no cloudflared": ("DEP_UI_CLOUDFLARED_MISSING", lambda t, m: refused_share(t, m, ""), "not on the PATH"),
     "no address": ("RUNTIME_UI_SHARE_FAILED", lambda t, m: refused_share(t, m, "pass"), "no address"),

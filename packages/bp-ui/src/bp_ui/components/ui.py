@@ -138,7 +138,9 @@ def badge(status: Any) -> rx.Component:
 
 def field(label: Any, control: Any, help: Any = "", unit: Any = "") -> rx.Component:
     """A labelled control."""
-    return rx.el.label(rx.el.span(label, rx.el.i(unit)), control, rx.el.small(help, title=help), class_name="field")
+    return rx.el.label(
+        rx.el.span(label, rx.el.i(unit)), control, rx.el.small(help, title=help), class_name="field"
+    )
 
 
 def select(options: Any, value: Any, on_change: Any, **props: Any) -> rx.Component:
@@ -183,7 +185,11 @@ def table(
     """A table over a list; `row` makes the cells of one item, `right` names the columns of numbers."""
     return rx.el.div(
         rx.el.table(
-            rx.el.thead(rx.el.tr(*[rx.el.th(h, scope="col", class_name="number" if h in right else "") for h in heads])),
+            rx.el.thead(
+                rx.el.tr(
+                    *[rx.el.th(h, scope="col", class_name="number" if h in right else "") for h in heads]
+                )
+            ),
             rx.el.tbody(rx.foreach(rows, row)),
         ),
         class_name="scroll tall" if tall else "scroll",

@@ -14,7 +14,9 @@ from bp_ui.errors import BpError
 from bp_ui.service.places import Places, there
 
 NOT_HERE = frozenset({"output", "log_file", "log_json", "log_level", "hub_token_file", "dry_run"})
-PATHS = frozenset({"data", "heldout", "init_adapter", "chat_template", "modelfile", "against", "tokenizer"})
+PATHS = frozenset(
+    {"data", "heldout", "init_adapter", "chat_template", "modelfile", "against", "tokenizer", "eval_heldout"}
+)
 MODELS = frozenset({"model", "base_model"})
 # Shown before «all settings» are asked for.
 FIRST = (
@@ -103,8 +105,13 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def train_flags(values: Mapping[str, Any], places: Places) -> list[str]:
+def train_flags(values: Mapping[str, Any], places: Places, *, session: bool = False) -> list[str]:
     """The flags of `backprop train` that values by field name or alias become; empty values are not given.
+
+    Args:
+        values: by field name or alias.
+        places: the folders of the server.
+        session: of `backprop multi-run`, which has those of a session too.
 
     Raises:
         BpError: `CONFIG_INVALID_SETTING` for an unknown name or a bad value, `INPUT_UI_PATH_FORBIDDEN` for a path
@@ -114,8 +121,10 @@ def train_flags(values: Mapping[str, Any], places: Places) -> list[str]:
 
     given = by_field({k: v for k, v in values.items() if v not in ("", None, [], ())})
     resolve(given, folder=places.output / "uploads")  # a bad value is refused before anything starts
-    classes = train_groups().values()
-    return [flag for cls in classes for flag in flags_of(cls, given, places)]
+    from bp_core.settings.knobs import GROUPS
+
+    classes = GROUPS if session else train_groups()
+    return [flag for cls in classes.values() for flag in flags_of(cls, given, places)]
 
 
 def flags_of(cls: type, values: Mapping[str, Any], places: Places) -> list[str]:
@@ -176,7 +185,7 @@ def confined(name: str, text: str, places: Places) -> str:
             return text
     if name == "chat_template" and "/" not in path and "\\" not in path and not there(places.start / path):
         return text
-    data = name in ("data", "heldout", "against")
+    data = name in ("data", "heldout", "against", "eval_heldout")
     return f"{places.readable(path, data=data)}{equals}{weight}"
 
 

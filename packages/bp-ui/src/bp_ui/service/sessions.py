@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bp_ui.errors import BpError
-from bp_ui.service.forms import fields_of, flags_of, train_flags
+from bp_ui.service.forms import fields_of, train_flags
 from bp_ui.service.services import Services
 
 FIGURES = ("exact_match", "loss")
@@ -30,15 +30,11 @@ def start_session(services: Services, values: Mapping[str, Any], *, run_id: str 
     Raises:
         BpError: those of `train_flags`; `INPUT_UI_REQUEST` without data.
     """
-    from bp_core.settings.groups.session import SessionSettings
-
-    own = {f["name"] for f in session_form()}
     if not values.get("data"):
         raise BpError(
             "INPUT_UI_REQUEST", "a session needs a dataset: one for each task", "backprop multi-run --help"
         )
-    flags = train_flags({k: v for k, v in values.items() if k not in own}, services.places)
-    flags += flags_of(SessionSettings, {k: v for k, v in values.items() if k in own}, services.places)
+    flags = train_flags(values, services.places, session=True)
     return services.jobs.multi_run(flags, run_id=run_id)
 
 

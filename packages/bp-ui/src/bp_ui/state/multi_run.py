@@ -217,7 +217,9 @@ def _look(run_id: str) -> tuple[dict[str, Any], Any]:
 
 
 def _round(r: dict[str, Any]) -> dict[str, str]:
-    told = [f"{k.replace('_', ' ')} {number(v, 3)}" for k, v in r["facts"].items() if isinstance(v, int | float)]
+    told = [
+        f"{k.replace('_', ' ')} {number(v, 3)}" for k, v in r["facts"].items() if isinstance(v, int | float)
+    ]
     for name, gate in (r["facts"].get("gate") or {}).items():
         change = f"{name.replace('_', ' ')} {gate['delta']:+.3f} ({gate['low']:+.3f} to {gate['high']:+.3f})"
         told.append(f"gate: {change} on {gate['rows']} rows")
