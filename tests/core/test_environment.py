@@ -79,3 +79,7 @@ def test_differences_name_what_may_change_the_numbers_first():
         "Python 3.11 → 3.12",
     ]
     assert environment.differences(a, a) == []
+    one = {"processor": "x", "gpus": [{"name": "A"}], "packages": {"torch": "1", "gguf": "1"}}
+    other = {"processor": "y", "gpus": [{"name": "A"}], "packages": {"torch": "1", "gguf": "2"}}
+    assert environment.numeric_differences(one, other) == []  # the card computes
+    assert environment.numeric_differences({**one, "gpus": []}, {**other, "gpus": []}) == ["processor x → y"]

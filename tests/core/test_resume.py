@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,25 @@ def test_stopped_and_resumed_twice(tmp_path, truth):
     assert weights(third.adapter_path) == truth  # nothing is left to do, and nothing changes
     steps = [s for s, _ in RunStore(tmp_path).metrics(first.run_id, "loss")]
     assert steps == list(range(1, 13))
+
+
+def test_another_card_is_told_as_no_longer_bit_for_bit(tmp_path):
+    first = Trainer("tiny", output=tmp_path, tell=quiet, callbacks=[StopAt(tmp_path, 3)], **SETTINGS).train(
+        stones()
+    )
+    told: list[str] = []
+    rows = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    (text,) = rows.execute("select environment from runs").fetchone()
+    there = {**json.loads(text), "gpus": [{"name": "RTX 4080"}]}
+    rows.execute("update runs set environment = ?", (json.dumps(there),))
+    Trainer("tiny", output=tmp_path, tell=told.append, callbacks=[StopAt(tmp_path, 5)]).resume(first.run_id)
+    (line,) = [t for t in told if "bit for bit" in t]
+    assert "GPU RTX 4080 → none" in line
+    told.clear()
+    rows.execute("update runs set environment = ?", (text,))
+    rows.close()
+    Trainer("tiny", output=tmp_path, tell=told.append).resume(first.run_id)
+    assert not [t for t in told if "bit for bit" in t]
 
 
 def test_a_stop_without_saving_falls_back_to_the_last_checkpoint(tmp_path, truth):

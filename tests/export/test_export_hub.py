@@ -302,6 +302,61 @@ def test_base_failures_name_their_cause(hub, setup, ref, cause):
     assert error.hint
 
 
+def fault(hub, status, monkeypatch, repo="acme/it"):
+    """The Hub as it is from now on for one repository: gone, gated, private, or nobody there."""
+    if status == 0:
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    elif status == 403:
+        hub.repos[repo].gated = True
+    elif status == 401:
+        hub.faults = [Fault(repo, 401, times=99)]
+    else:
+        del hub.repos[repo]
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "says", "hint"),
+    [
+        (401, "auth", "the Hub refused the token for acme/it", "hf auth login"),
+        (
+            403,
+            "gated",
+            "acme/it is gated: its owner must grant access first",
+            "https://huggingface.co/acme/it",
+        ),
+        (404, "not_found", "no readable Hub repository named acme/it", "hf auth login"),
+        (0, "network", "acme/it could not be fetched: ", "hf download acme/it"),
+    ],
+)
+def test_each_refusal_is_told_and_a_whole_cached_copy_serves(hub, monkeypatch, status, cause, says, hint):
+    hub.add("acme/it", {"config.json": b"{}", "model.safetensors": b"w"})
+    fault(hub, status, monkeypatch)
+    error = code_of(lambda: resolve_base("acme/it"))
+    assert (error.code, error.details["cause"]) == ("DEP_MODEL_LOAD_FAILED", cause)
+    assert says in error.message
+    assert hint in error.hint
+    # and the same with a copy in the cache: the configuration alone is no whole model, all of it is
+    hub.faults = []
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    hub.add("acme/it", {"config.json": b"{}", "model.safetensors": b"w"})
+    resolve_base("acme/it", weights=False)
+    fault(hub, status, monkeypatch)
+    assert code_of(lambda: resolve_base("acme/it")).details["cause"] == cause
+    hub.faults = []
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    whole = hub.add("acme/it", {"config.json": b"{}", "model.safetensors": b"w"})
+    commit = whole.at("main")[1]
+    assert resolve_base("acme/it").note == ""
+    fault(hub, status, monkeypatch)
+    found = resolve_base("acme/it")
+    assert (found.revision, (found.path / "model.safetensors").read_bytes()) == (commit, b"w")
+    if cause == "gated":
+        assert found.note == ""  # the Hub tells the commit, and it is the one in the cache
+    else:
+        assert found.note.startswith("the Hub ")
+        assert f"acme/it is taken from the cache, {commit[:12]}" in found.note
+
+
 def test_base_without_safetensors(hub):
     hub.add("acme/old", {"config.json": b"{}", "pytorch_model.bin": b"p"})
     error = code_of(lambda: resolve_base("acme/old"))

@@ -85,10 +85,14 @@ def find_source(
                 f"{name} does not say which base model it belongs to",
                 "add --base OWNER/NAME to the command",
             )
-        resolve_base(ref, revision=None if settings.base else info.base_revision, weights=False)
+        base = resolve_base(ref, revision=None if settings.base else info.base_revision, weights=False)
+        if base.note:
+            tell(base.note)
         return dataclasses.replace(found, base=ref)
     if found.kind == "model":
-        find_base(found.where)
+        base = find_base(found.where)
+        if base.note:
+            tell(base.note)
     return found
 
 

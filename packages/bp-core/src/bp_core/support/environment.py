@@ -35,6 +35,7 @@ NUMERICS = (
     "bitsandbytes",
     "liger-kernel",
 )
+_CHANGES = " (may change the numbers)"
 _CGROUPS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (
@@ -208,6 +209,18 @@ def command() -> list[str]:
     return shown
 
 
+def numeric_differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+    """Of two environments what differs and changes the last bits of a computation: card or processor, libraries.
+
+    >>> numeric_differences({"gpus": [{"name": "A"}], "python": "3.11"}, {"gpus": [{"name": "B"}], "python": "3.12"})
+    ['GPU A → B']
+    """
+    lines = differences(recorded, present)
+    on_card = bool(recorded.get("gpus") and present.get("gpus"))
+    kept = [line for line in lines if _CHANGES in line or (line.startswith("processor") and not on_card)]
+    return [line.replace(_CHANGES, "") for line in kept]
+
+
 def differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
     """What differs between two environments, most consequential first, one readable line each.
 
@@ -219,12 +232,12 @@ def differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list
     names = sorted(set(old) | set(new), key=lambda n: (n not in NUMERICS, n))
     for name in names:
         if old.get(name) != new.get(name):
-            why = " (may change the numbers)" if name in NUMERICS else ""
+            why = _CHANGES if name in NUMERICS else ""
             lines.append(f"{name} {old.get(name, 'absent')} → {new.get(name, 'absent')}{why}")
     cards = [[g.get("name") for g in side.get("gpus") or []] for side in (recorded, present)]
     if cards[0] != cards[1]:
         shown = [", ".join(map(str, c)) or "none" for c in cards]
-        lines.insert(0, f"GPU {shown[0]} → {shown[1]} (may change the numbers)")
+        lines.insert(0, f"GPU {shown[0]} → {shown[1]}{_CHANGES}")
     for key, label in (
         ("processor", "processor"),
         ("system", "system"),

@@ -193,6 +193,12 @@ def reopen_run(output: Path, run_id: str, *, tell: Callable[[str], None] = to_st
                     f"its last steps were made by {before} process(es), the next by {now}: sums are added in another "
                     "order, and dropout draws other numbers, so that this is not bit for bit the run that went on"
                 )
+            here = environment.collect(output)
+            if found and (changed := environment.numeric_differences(record.environment, here)):
+                tell(
+                    f"not on what the run began with: {'; '.join(changed)}. It goes on from the same state, but not bit for "
+                    "bit as it would have gone on there"
+                )
             yield _met(Opened(run, inputs, base, tell, resumed=True, found=found), lead)
 
 

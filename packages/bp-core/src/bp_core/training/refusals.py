@@ -55,6 +55,8 @@ def refuse_early(
         AdapterInfo.read(settings.model.init_adapter)
     settings = named_model(settings, tell)
     base = find_base(settings.model.model, settings.model.revision)
+    if base.note:
+        tell(base.note)
     refuse_stored(settings, base.path)
     return settings, base
 

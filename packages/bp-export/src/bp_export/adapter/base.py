@@ -4,8 +4,8 @@
   offers `tiny` this way), then the Hub. What looks like a path is never asked of the Hub.
 - From the Hub come only safetensors weights, configuration, tokenizer and licence files: no pickle, no code, no
   second copy of the weights in another format.
-- Offline is honest: with HF_HUB_OFFLINE or no connection a complete copy in the cache is used, an incomplete one is
-  named as such.
+- A complete copy in the cache is used where the Hub refuses or cannot be reached, and the result says so; an incomplete
+  one is named as such.
 - What comes back is checked: config.json parses, and every shard that the index names is there.
 - Nothing is imported that costs: huggingface_hub only when the Hub is asked.
 """
@@ -42,6 +42,8 @@ HUB_FILES = (
     "USE_POLICY*",
 )
 
+_CACHE_SERVES = ("network", "offline", "auth", "gated", "forbidden", "not_found")
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
@@ -54,12 +56,14 @@ class ResolvedBase:
         ref: what the user named, without the revision.
         revision: the Hub commit, None for a folder or an entry point.
         source: where it was found.
+        note: what the user should read: why the cached copy is used instead of what the Hub has; else "".
     """
 
     path: Path
     ref: str
     revision: str | None
     source: Literal["path", "hub", "entry_point"]
+    note: str = ""
 
 
 def resolve_base(
@@ -222,10 +226,12 @@ def _load_entry_point(name: str, point: Any) -> Path:
 def _from_hub(
     repo_id: str, revision: str | None, token: str | None, *, weights: bool, files: tuple[str, ...]
 ) -> ResolvedBase:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    from bp_export.hub.errors import cause_of
+    from bp_export.hub.errors import cause_of, first_line
+
+    endpoint, note = os.environ.get("HF_ENDPOINT"), ""
 
     def fetch(*, cached: bool) -> Path:
         found = snapshot_download(
@@ -233,24 +239,31 @@ def _from_hub(
             revision=revision,
             token=token,
             allow_patterns=[p for p in files if weights or not p.startswith("model")],
-            endpoint=os.environ.get("HF_ENDPOINT"),
+            endpoint=endpoint,
             library_name="bp-export",
             local_files_only=cached,
         )
         return Path(found)
 
     try:
+        # asked by itself, as the library takes a cached copy without a word
+        HfApi(endpoint=endpoint, token=token, library_name="bp-export").repo_info(repo_id, revision=revision)
         path = fetch(cached=False)
     except Exception as error:
         cause = cause_of(error)
         if cause is None:
             raise
         path = None
-        if cause == "network":  # a complete copy serves; an incomplete one is refused by the library
+        if cause in _CACHE_SERVES:  # a complete copy serves; an incomplete one is refused by the library
             with contextlib.suppress(LocalEntryNotFoundError):
                 path = fetch(cached=True)
         if path is None:
             raise _hub_failed(repo_id, revision, token, cause, error) from error
+        if cause != "offline":  # which was asked for
+            why = {"network": "cannot be reached", "not_found": "shows no such repository"}.get(
+                cause, "refuses"
+            )
+            note = f"the Hub {why} ({first_line(error, token)}): {repo_id} is taken from the cache, {path.name[:12]}"
     try:
         folder = _complete(path, weights=weights)
     except BpError as error:
@@ -268,7 +281,7 @@ def _from_hub(
             details={**error.details, "ref": repo_id},
         ) from None
     commit = path.name if re.fullmatch(r"[0-9a-f]{40}", path.name) else revision
-    return ResolvedBase(folder, repo_id, commit, "hub")
+    return ResolvedBase(folder, repo_id, commit, "hub", note)
 
 
 def _hub_failed(

@@ -86,7 +86,10 @@ class Watch:
     def shrunk(self, step: int, before: int, after: int) -> None:
         """The micro-batch was halved."""
         phase = "before training" if self.preflight else f"at step {step}"
-        message = f"out of memory {phase}: {before} → {after} examples per pass"
+        message = (
+            f"out of memory {phase}: {before} → {after} examples per pass; the step is the same one, and not bit for bit "
+            f"what {before} give"
+        )
         self.recorder.say("OOM_RECOVERED", message, step=step, before=before, after=after)
 
     def before_update(self, step: int, loss: float, grad_norm: float) -> None:
