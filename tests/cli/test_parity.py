@@ -52,10 +52,6 @@ def test_arguments(fact):
     assert len(takes) == int(fact.name) or any(p.nargs == -1 for p in takes)
 
 
-def test_full_mode_of_a_session_is_told():
-    assert told("multi-run --mode full")  # the flag is that of train, the session refuses it
-
-
 @each("value")
 def test_value(fact):
     from bp_core.settings.knobs import KEYWORDS

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bp_export.adapter.base import ResolvedBase, resolve_base
+
 from bp_core.continual.measure import Measured, measure, wanted
 from bp_core.continual.moments import SAMPLE, gather
 from bp_core.continual.opened import OpenedSession
@@ -28,12 +30,14 @@ class HeldModel:
         decided: of its first run: how rows are measured.
 
     Attributes:
-        base: the model without an adapter.
+        base: the model without an adapter; in a session of whole models, the one that is in memory.
+        whole: whether runs train the whole model.
         sets: what is measured, by task number; and the rows of the gate.
     """
 
     def __init__(self, opened: OpenedSession, decided: Decided) -> None:
         self.opened, self.decided = opened, decided
+        self.whole = opened.settings.model.mode == "full"
         t = opened.settings.training
         sets = {
             str(k): wanted(task.prepared.heldout.sample(t.eval_samples, t.seed))
@@ -42,7 +46,11 @@ class HeldModel:
         if opened.gate is not None:
             sets[GATE] = wanted(opened.gate.sample(t.eval_samples, t.seed))
         self.sets: dict[str, Tokens] = {name: tokens for name, tokens in sets.items() if len(tokens)}
-        self.base: Any = load_model(opened.base.path, opened.settings, opened.device)
+        self.base: Any = None
+        self._holds: Path | None = (
+            None  # of a whole model: whose weights `base` has, as long as nothing trained it
+        )
+        self._load(opened.base.path)
         self._how = ""  # of LanguageLoss, once probed
         self._pad = opened.encoder.tokenizer.pad_token_id or 0
 
@@ -51,8 +59,32 @@ class HeldModel:
         """Numbers of the tasks that have held-out rows."""
         return [int(name) for name in self.sets if name != GATE]
 
+    def base_of(self, start: Path | None) -> ResolvedBase:
+        """What a run that begins from `start` trains: the session's base model, or the whole model that lies there."""
+        return self.opened.base if start is None or not self.whole else resolve_base(str(start))
+
+    def fresh(self, start: Path | None) -> Any:
+        """The model that a run trains, in its place; what the run made of it is given back by `take_off`."""
+        if self.whole:
+            self._load(start or self.opened.base.path)
+            self._holds = None
+        return self.base
+
+    def take_off(self, model: Any) -> None:
+        """The model without what `wear` or a run put on it. A whole model stays as it is."""
+        self.base = model.requires_grad_(False) if self.whole else model.unload()
+
+    def _load(self, folder: Path) -> None:
+        if self._holds == folder:
+            return
+        self.base = self._holds = None  # one model in memory
+        self.base, self._holds = load_model(folder, self.opened.settings, self.opened.device), folder
+
     def wear(self, adapter: Path) -> Any:
-        """The model with an adapter on it, until `base` is set again from its `unload`."""
+        """The model with an adapter on it, until `take_off`; of whole models the one in that folder."""
+        if self.whole:
+            self._load(adapter)
+            return self.base
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # peft warns of a model that had an adapter before
             return PeftModel.from_pretrained(self.base, str(adapter))
@@ -64,7 +96,7 @@ class HeldModel:
         try:
             yield model
         finally:
-            self.base = model.unload()
+            self.take_off(model)
 
     def measure(self, model: Any) -> dict[str, Measured]:
         """All held-out rows on the model as it stands."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_core.errors import BpError
+from bp_core.runs.rows import delivered
 from bp_core.runs.table import RunTable
 from bp_core.support.files import write_json
 
@@ -100,5 +101,6 @@ def member_id(session_id: str, number: int) -> str:
 
 
 def adapter_of(store: RunTable, run_id: str) -> Path:
-    """The raw adapter of a run."""
-    return store.output / run_id / "adapter"
+    """What a run left: its raw adapter, or its whole model."""
+    run = store.output / run_id
+    return delivered(run) or run / "adapter"

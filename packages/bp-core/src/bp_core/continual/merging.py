@@ -22,6 +22,7 @@ from bp_merge import Adapter, LowRank, SlaoState, get_method, merge, slao
 from bp_merge.common import BpError
 from bp_merge.lowrank import inner, norm, stack
 
+from bp_core.continual import whole
 from bp_core.settings.groups.session import SessionSettings
 from bp_core.settings.knobs import Settings
 
@@ -41,11 +42,8 @@ def check(settings: Settings) -> None:
         BpError: `CONFIG_INVALID_SETTING` for an unknown strategy, `CONFIG_CONFLICT` for one that does not fit.
     """
     if settings.model.mode == "full":
-        raise BpError(
-            "CONFIG_CONFLICT",
-            "a session merges adapters: whole models of many runs are not merged after each run",
-            "leave --mode full out, or train each run by itself and merge them: bp-merge models",
-        )
+        whole.check(settings)
+        return
     if settings.lora.init_lora_weights not in STARTS:
         raise BpError(
             "CONFIG_CONFLICT",
@@ -178,6 +176,11 @@ class Merging:
         """Take a candidate as what was merged so far."""
         self.folders, self.state = candidate.folders, candidate.state
 
+    @property
+    def folds(self) -> bool:
+        """Whether a warm run begins from the merge, not from the run before."""
+        return self.state is not None
+
     def start(self, folder: Path) -> Path | None:
         """The adapter that the next run begins from: a run's own, or written as `folder`; None for a fresh one."""
         if self.session.start == "cold" or not self.folders:
@@ -209,8 +212,17 @@ def drift(merged: Path, run: Path, start: Path | None) -> float:
     return dot / math.sqrt(size_new * size_old) if size_new and size_old else 0.0
 
 
-def deliver(candidate: Candidate, target: Path) -> dict[str, Any]:
-    """Write a merge as an adapter directory: the merged weights beside tokenizer and template of its last run."""
+def merging_of(settings: Settings, base: Path) -> Merging | whole.WholeMerging:
+    """How the runs of a session are merged."""
+    if settings.model.mode == "full":
+        return whole.WholeMerging(settings.session, settings.training.seed, base)
+    return Merging(settings.session, settings.training.seed)
+
+
+def deliver(candidate: Candidate | whole.WholeCandidate, target: Path) -> dict[str, Any]:
+    """Write a merge as a directory that can be used: the merged weights beside tokenizer and template of its last run."""
+    if isinstance(candidate, whole.WholeCandidate):
+        return candidate.write(target)
     staging = target.with_name(f".{target.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     facts = candidate.write(staging)

@@ -12,8 +12,9 @@ from bp_export.adapter import directory as adapter_dir
 from bp_core.continual import forgetting
 from bp_core.continual.held_model import HeldModel
 from bp_core.continual.ledger import Ledger, adapter_of
-from bp_core.continual.merging import FILES, MOMENTS, Candidate, Merging, by_name
+from bp_core.continual.merging import FILES, MOMENTS, Candidate, by_name, merging_of
 from bp_core.continual.opened import OpenedSession
+from bp_core.continual.whole import STRATEGIES, WholeCandidate
 from bp_core.errors import BpError, Exit
 from bp_core.runs import plots
 from bp_core.runs.remembered import chart
@@ -37,9 +38,9 @@ COMPARED = (
 )
 
 
-def whole(opened: OpenedSession, ledger: Ledger, session: SessionSettings) -> Candidate:
+def merged_by(opened: OpenedSession, ledger: Ledger, session: SessionSettings) -> Candidate | WholeCandidate:
     """The merge of all accepted runs by a session's strategy."""
-    merging = Merging(session, opened.settings.training.seed)
+    merging = merging_of(dataclasses.replace(opened.settings, session=session), opened.base.path)
     *before, last = (adapter_of(opened.run.store, r.run_id) for r in ledger.accepted)
     for folder in before:
         merging.accept(merging.candidate(folder))
@@ -50,7 +51,7 @@ def current(opened: OpenedSession, ledger: Ledger) -> Path:
     """The merged adapter as it stands; made again where it is gone."""
     path = opened.run.path / f"merged-{ledger.accepted[-1].number}"
     if not path.exists():
-        whole(opened, ledger, opened.settings.session).write(path)
+        merged_by(opened, ledger, opened.settings.session).write(path)
     return path
 
 
@@ -111,13 +112,17 @@ class Outcome:
 
     def _write_adapter(self) -> Path:
         """The adapter directory of the session: the merged weights in the folder of the last run that is part of them."""
-        merged, final = current(self.opened, self.ledger), self.path / "adapter"
-        staging = self.path / ".adapter.partial"
+        name = "model" if self.held.whole else "adapter"
+        merged, final = current(self.opened, self.ledger), self.path / name
+        staging = self.path / f".{name}.partial"
         last = self.ledger.accepted[-1]
         shutil.rmtree(staging, ignore_errors=True)
-        shutil.copytree(adapter_of(self.store, last.run_id), staging)
-        for name in FILES:
-            shutil.copyfile(merged / name, staging / name)
+        if self.held.whole:
+            shutil.copytree(merged, staging)
+        else:
+            shutil.copytree(adapter_of(self.store, last.run_id), staging)
+            for file in FILES:
+                shutil.copyfile(merged / file, staging / file)
         s, base = self.settings, self.opened.base
         adapter_dir.write(
             staging,
@@ -126,7 +131,11 @@ class Outcome:
             base_revision=base.revision,
             method=s.method.method,
             run_id=self.run.run_id,
-            training={**s.to_dict()["training"], **s.to_dict()["lora"], "session": plain(self.session)},
+            training={
+                **s.to_dict()["training"],
+                **({"mode": "full"} if self.held.whole else s.to_dict()["lora"]),
+                "session": plain(self.session),
+            },
             datasets=[{"name": t.name, "fingerprint": t.prepared.record["fingerprint"]} for t in self.tasks],
             evaluation=[
                 {"task": "text-generation", "dataset": self.tasks[k].name, "metric": name, "value": value}
@@ -135,7 +144,7 @@ class Outcome:
             ],
         )
         swap(staging, final)
-        self.run.artifact("adapter", final, runs=len(self.ledger.accepted))
+        self.run.artifact(name, final, runs=len(self.ledger.accepted))
         return final
 
     def _compare(self) -> dict[str, dict[str, float]]:
@@ -149,12 +158,16 @@ class Outcome:
         own = "simple" if self.session.merge_mode == "simple" else self.session.merge_strategy
         scratch = self.path / ".compared"
         for name in dict.fromkeys((*COMPARED, own)):
-            if (self.settings.lora.use_dora and name != "simple") or (name == "regmean" and not stored):
+            if name != "simple" and (
+                (self.held.whole and name not in STRATEGIES)
+                or (self.settings.lora.use_dora and not self.held.whole)
+                or (name == "regmean" and not stored)
+            ):
                 continue
             if name == own:
                 rows = self.ledger.rounds[-1].figures
             else:
-                whole(self.opened, self.ledger, by_name(self.session, name)).write(scratch)
+                merged_by(self.opened, self.ledger, by_name(self.session, name)).write(scratch)
                 with self.held.wearing(scratch) as model:
                     rows = self.held.figures(self.held.measure(model))
             found[name] = {f: sum(row[f] for row in rows) / len(rows) for f in forgetting.FIGURES}

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bp_export.adapter.base import resolve_base
+
 from bp_core.continual import merging
 from bp_core.continual.ledger import Ledger, adapter_of
 from bp_core.continual.refusals import KIND, of_record, wrong_kind
@@ -47,11 +49,15 @@ def remerge(
             f"session {record.run_id} has merged no run",
             f"backprop resume {record.run_id}{store.flag}",
         )
-    found = merging.Merging(session, settings.training.seed)
+    whole, base = settings.model.mode == "full", Path()
+    if whole:
+        base = resolve_base(settings.model.model, revision=record.base_model.get("revision")).path
+    found = merging.merging_of(dataclasses.replace(settings, session=session), base)
     for folder in adapters[:-1]:
         found.accept(found.candidate(folder))
-    target = record.path / f"adapter-{strategy}"
+    kind = "model" if whole else "adapter"
+    target = record.path / f"{kind}-{strategy}"
     facts = merging.deliver(found.candidate(adapters[-1]), target)
-    store.add_artifact(record.run_id, "adapter", target, strategy=strategy)
-    tell(f"{len(adapters)} adapters of {record.run_id} merged by {strategy}")
+    store.add_artifact(record.run_id, kind, target, strategy=strategy)
+    tell(f"{len(adapters)} {kind}s of {record.run_id} merged by {strategy}")
     return record, target, facts

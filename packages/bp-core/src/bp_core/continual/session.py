@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bp_core.continual import forgetting
+from bp_core.continual import forgetting, whole
 from bp_core.continual.gates import DRIFT, by_drift, by_evaluation
 from bp_core.continual.held_model import GATE, HeldModel
 from bp_core.continual.ledger import Ledger, Round, adapter_of, member_id
 from bp_core.continual.measure import Measured
 from bp_core.continual.member import open_member, recorded
-from bp_core.continual.merging import MOMENTS, Merging, drift
+from bp_core.continual.merging import MOMENTS, Merging, drift, merging_of
 from bp_core.continual.opened import OpenedSession
 from bp_core.continual.outcome import Outcome
 from bp_core.continual.outcome import current as merged_so_far
@@ -70,7 +70,7 @@ class SessionRunner:
         samples = self.settings.data.samples or SAMPLES
         self.parts = parts_of(self.tasks, self.count, samples, seed)
         self.ledger = Ledger.load(self.path)
-        self.merging = Merging(self.session, seed)
+        self.merging = merging_of(self.settings, opened.base.path)
         self.decided: Decided = self._inputs(1).decided  # of the first run: how rows are measured
         self.held = HeldModel(opened, self.decided)
         self.status, self.reason = "running", ""
@@ -117,7 +117,9 @@ class SessionRunner:
         o, s = self.opened, self.settings
         prepared = composed(self.tasks, self.parts[:number], self.session, s.training.seed)
         if start is not None:
-            s = s.replace("session", init_adapter=start)
+            s = s.replace(
+                "session", **({"model": str(start)} if self.held.whole else {"init_adapter": start})
+            )
         decided = decide(
             s, recommended(o.base.path), o.device, prepared, vocabulary=vocabulary_size(o.base.path)
         )
@@ -127,12 +129,12 @@ class SessionRunner:
         if number == 1:
             for line in warnings_for(decided, prepared):
                 self.tell(f"warning: {line}")
-        return Inputs(decided, o.device, o.base.path, o.encoder, prepared)
+        path = start if start is not None and self.held.whole else o.base.path
+        return Inputs(decided, o.device, path, o.encoder, prepared)
 
     def _round(self, number: int) -> bool:
         """One run from its start to its commit; False where the session ends before it is complete."""
         run_id, seconds = member_id(self.run.run_id, number), dict[str, float]()
-        folder = adapter_of(self.store, run_id)
         record = recorded(self.store, run_id)
         start = self._start_of(run_id)
         inputs = self._inputs(number, start)
@@ -145,27 +147,27 @@ class SessionRunner:
                     self.store,
                     run_id,
                     inputs,
-                    self.opened.base,
+                    self.held.base_of(start),
                     session_id=self.run.run_id,
                     name=name,
                     tell=self.tell,
                 )
                 with opening as opened:
                     self._write_start(start)
-                    fitted = fit(opened, self.held.base, callbacks=[tally, *self.callbacks])
+                    fitted = fit(opened, self.held.fresh(start), callbacks=[tally, *self.callbacks])
                     result = deliver(fitted).result
                 model = fitted.model
                 del fitted, opened
                 if result.status != "completed":
-                    self.held.base = model.unload()
+                    self.held.take_off(model)
                     self.status, self.reason = result.status, result.reason
                     return False
         if self.session.moments or self.merging.needs_moments:
             with _timed(seconds, "moments"):
-                model = model if model is not None else self.held.wear(folder)
-                self._moments(model, number, folder.parent / MOMENTS)
+                model = model if model is not None else self.held.wear(adapter_of(self.store, run_id))
+                self._moments(model, number, self.store.output / run_id / MOMENTS)
         if model is not None:
-            self.held.base = model.unload()
+            self.held.take_off(model)
         self._judge(number, run_id, start, seconds)
         return True
 
@@ -173,10 +175,21 @@ class SessionRunner:
         """Where the run begins from, before it is written."""
         if self.session.start == "cold" or not self.merging.folders:
             return self.settings.model.init_adapter
-        return self.store.output / run_id / "start" if self.merging.state else self.merging.folders[-1]
+        if not self.merging.folds:
+            return self.merging.folders[-1]
+        return (
+            merged_so_far(self.opened, self.ledger)
+            if self.held.whole
+            else self.store.output / run_id / "start"
+        )
 
     def _write_start(self, start: Path | None) -> None:
-        if start is not None and start.name == "start" and not start.exists():
+        if (
+            isinstance(self.merging, Merging)
+            and start is not None
+            and start.name == "start"
+            and not start.exists()
+        ):
             self.merging.start(start)
 
     def _judge(self, number: int, run_id: str, start: Path | None, seconds: dict[str, float]) -> None:
@@ -185,7 +198,7 @@ class SessionRunner:
         with _timed(seconds, "merge"):
             candidate = self.merging.candidate(folder)
             current = merged_so_far(self.opened, self.ledger) if self.ledger.accepted else None
-            cosine = drift(current, folder, start) if self.session.drift_gate and current else None
+            cosine = self._drift(current, folder, start) if self.session.drift_gate and current else None
             decision = by_drift(self.session, cosine)
             merged = self.path / f"merged-{number}"
             facts = candidate.write(merged) if decision.accepted else candidate.facts
@@ -218,6 +231,12 @@ class SessionRunner:
         self._record(done)
         self._tell(done)
         self._stop_where_asked(done)
+
+    def _drift(self, current: Path, folder: Path, start: Path | None) -> float:
+        if not self.held.whole:
+            return drift(current, folder, start)
+        base = self.opened.base.path
+        return whole.drift(base, current, folder, start or base)
 
     def _judged_by(self, rows: dict[str, Measured]) -> tuple[Any, Any]:
         """The scores before and after the merge that the gate compares: of its own rows, else of what was learnt before."""
