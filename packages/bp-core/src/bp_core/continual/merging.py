@@ -172,8 +172,8 @@ class Merging:
         seed = self.seed if s.dare_seed is None else s.dare_seed
         return {"method": name, "rank": s.merge_rank or RANKS * rank, "seed": seed, **more}
 
-    def accept(self, candidate: Candidate) -> None:
-        """Take a candidate as what was merged so far."""
+    def accept(self, candidate: Any) -> None:
+        """Take what `candidate` gave as what was merged so far."""
         self.folders, self.state = candidate.folders, candidate.state
 
     @property

@@ -102,8 +102,8 @@ class WholeMerging:
         seed = self.seed if s.dare_seed is None else s.dare_seed
         return WholeCandidate(folders, facts, self.base, {**arguments, "seed": seed})
 
-    def accept(self, candidate: WholeCandidate) -> None:
-        """Take a candidate as what was merged so far."""
+    def accept(self, candidate: Any) -> None:
+        """Take what `candidate` gave as what was merged so far."""
         self.folders = candidate.folders
 
     @property
