@@ -21,7 +21,7 @@ STEPS = 3
 
 
 def main(folder: Path) -> None:
-    """All methods straight, one halved, one resumed, one stopped, one with fewer units than processes in a step."""
+    """All methods straight, one halved, one resumed, one stopped, one of the whole model, one with fewer units than processes in a step."""
     told = {}
     for method in METHODS:
         result = trainer_of(method, folder).train(ROWS[method](), steps=STEPS)
@@ -45,6 +45,8 @@ def main(folder: Path) -> None:
     }
     left = trainer_of("sft", folder, StopAt(1, folder), save_steps=1).train(ROWS["sft"](), steps=STEPS)
     told["left"] = left.run_id  # for one process to go on with
+    whole = trainer_of("sft", folder, mode="full", learning_rate=5e-4).train(ROWS["sft"](), steps=STEPS)
+    told["full"] = {"model": str(whole.adapter_path), "curves": curves_of(folder, whole.run_id)}
     narrow = {"batch_size": 1, "heldout_ratio": 0.1}
     result = trainer_of("orpo", folder, **narrow).train(ROWS["orpo"](), steps=2)
     told["narrow"] = {"curves": curves_of(folder, result.run_id)}

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 import torch
 from bp_core import Callback, RunStore, Trainer
 from bp_core.generation.load import Tuned
+from bp_core.memory.estimate import estimate
+from bp_core.memory.shortlist import listed
+from bp_core.memory.workload import Workload
 from bp_core.models.device import Device
 from bp_core.models.whole import ceiling_billions, refuse_whole
 from bp_core.runs.adapters import find_adapter
 from bp_core.settings.resolve import resolve
+from bp_core.training.refusals import contradictions
 from bp_export import export
 from bp_export.adapter.base import resolve_base
 from bp_merge.common import BpError
@@ -187,6 +192,46 @@ def test_the_ceiling_is_the_cards_or_the_one_that_is_given():
     assert (error.value.code, error.value.exit_code) == ("RUNTIME_FULL_FT_MODEL_TOO_LARGE", 2)
     assert "--mode lora" in error.value.hint
     assert "--full-ft-ceiling-billions 7.6" in error.value.hint
+
+
+def test_layers_in_main_memory_are_the_same_run(tmp_path, trained):
+    """Bit for bit what the layers would learn on the device, their gradients too; saved and answered with alike."""
+    _, settings, trainer, straight = trained
+    apart = Trainer("tiny", output=tmp_path, tell=quiet, full_ft_offload=True, **settings)
+    result = apart.train(stones(), steps=8)
+    assert checkpoint_of(result).read_bytes() == checkpoint_of(straight).read_bytes()
+    assert curves(tmp_path, result) == curves(trained[0], straight)
+    question = stones(20)[3].turns[0].content
+    assert apart.generate(question, max_new_tokens=8) == trainer.generate(question, max_new_tokens=8)
+
+
+def test_layers_in_main_memory_have_main_memorys_ceiling_and_a_layer_on_the_card():
+    cpu = Device(torch.device("cpu"), torch.float32, None, "CPU")
+    with pytest.raises(BpError, match="main memory") as error:
+        refuse_whole(resolve({"mode": "full", "full_ft_offload": True}), cpu, 10**12)
+    assert "--full-ft-offload" not in error.value.hint
+    shapes = listed("qwen-2.5-7b").shapes
+    there = Workload(mode="full", optim="adamw_torch_fused", weight_bytes=4)
+    needed = estimate(shapes, dataclasses.replace(there, offload=True))
+    assert needed.total < 0.25 * estimate(shapes, there).total
+    top = shapes.embedding_parameters + shapes.hidden
+    assert needed.components["weights"] == 4 * (top + shapes.layer_parameters)
+    assert needed.components["optimizer"] == 8 * top
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"mode": "lora"}, "an adapter trains none"),
+        ({"dtype": "float16"}, "fp16"),
+        ({"optim": "paged_adamw_8bit"}, "paged_adamw_8bit"),
+        ({"compile": True}, "compiled"),
+    ],
+)
+def test_what_layers_in_main_memory_do_not_go_with_is_refused(settings, word):
+    with pytest.raises(BpError, match=word) as error:
+        contradictions(resolve({"mode": "full", "full_ft_offload": True, **settings}))
+    assert error.value.code == "CONFIG_CONFLICT"
 
 
 @pytest.mark.parametrize(

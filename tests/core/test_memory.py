@@ -213,11 +213,13 @@ def test_every_flag_of_the_command_changes_its_answer(field):
         "vram_gb": ["24"], "mode": ["full"], "method": ["dpo"], "max_seq_length": ["512"], "batch_size": ["1"],
         "gradient_accumulation": ["2"], "preset": ["quality"], "rank": ["4"], "target_modules": ["q_proj"],
         "use_dora": [], "quantization": ["int8"], "dtype": ["float32"], "optim": ["sgd"], "gradient_checkpointing": [],
-        "loss_chunk": ["0"], "packing": [], "max_completion_length": ["1024"], "keep_last": ["7"], "keep_best": ["7"],
+        "loss_chunk": ["0"], "packing": [], "full_ft_offload": [], "max_completion_length": ["1024"], "keep_last": ["7"], "keep_best": ["7"],
     }[field]  # fmt: skip
     base = ["qwen-2.5-0.5b", "--json", *([] if field == "vram_gb" else ["--vram-gb", "16"])]
     if field == "max_completion_length":
         base += ["--method", "grpo"]
+    if field == "full_ft_offload":
+        base += ["--mode", "full"]
     if field == "packing":
         base += ["--batch-size", "8"]
     before, after = (run(*base, *more) for more in ([], [flag, *value]))

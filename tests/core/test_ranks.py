@@ -74,6 +74,18 @@ def test_two_processes_follow_the_trajectory_of_one(tmp_path, launched, method):
 
 
 @pytest.mark.slow
+def test_two_processes_train_the_whole_model_as_one_does(tmp_path, launched):
+    given = {"mode": "full", "learning_rate": 5e-4, "steps": STEPS}
+    alone, result = trajectory("sft", tmp_path, **given)
+    together = launched[0]["full"]
+    assert_one_trajectory("full two processes", together["curves"], alone)
+    one, other = (load_file(f"{path}/model.safetensors") for path in (together["model"], result.adapter_path))
+    assert set(one) == set(other)
+    for name, weight in other.items():
+        assert float((one[name].float() - weight.float()).norm()) <= 3e-3 * float(weight.float().norm()), name
+
+
+@pytest.mark.slow
 def test_memory_that_runs_out_in_one_process_halves_all(tmp_path, launched):
     halved = launched[0]["halved"]
     assert halved["micro"] == 4
@@ -100,7 +112,7 @@ def test_one_process_records(launched):
     _, folder = launched
     store = RunStore(folder)
     runs = store.list()
-    assert len(runs) == len(METHODS) + 5
+    assert len(runs) == len(METHODS) + 6
     assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == sorted(run.run_id for run in runs)
     left = launched[0]["left"]
     assert {run.run_id for run in runs if run.status != "completed"} == {left}

@@ -48,6 +48,18 @@ def train(folder: Path, backend: str, *, steps: int = STEPS, callbacks=(), **set
     )
 
 
+@pytest.mark.parametrize("backend", BOTH)
+def test_layers_in_main_memory_follow_the_trajectory_of_those_on_the_device(tmp_path, backend):
+    given = {"mode": "full", "learning_rate": 5e-4, "dtype": "float32", "optim": "adamw_torch_fused"}
+    there = train(tmp_path / "there", backend, **given)
+    peaks = [torch.cuda.max_memory_allocated() if backend == "cuda" else 0]
+    apart = train(tmp_path / "apart", backend, full_ft_offload=True, **given)
+    peaks.append(torch.cuda.max_memory_allocated() if backend == "cuda" else 0)
+    one, other = figures(tmp_path / "apart", apart.run_id), figures(tmp_path / "there", there.run_id)
+    assert drift(one, other) <= (1e-4 if backend == "cuda" else 0.0)
+    assert peaks[1] <= peaks[0]
+
+
 def figures(folder: Path, run_id: str) -> dict[str, list[float]]:
     return {n: [v for _, v in RunStore(folder).metrics(run_id, n)] for n in ("loss", "grad_norm")}
 

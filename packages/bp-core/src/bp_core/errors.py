@@ -200,6 +200,10 @@ CODES: dict[str, Code] = {
         "a quantised base or an 8-bit optimizer needs bitsandbytes, which is not installed",
         "pip install 'bp-core[qlora]'",
     ),
+    "DEP_OPTIMIZER_MISSING": Code(
+        "the optimizer that was asked for is in a package that is not installed",
+        "pip install torch-optimi, or leave --optim out",
+    ),
     "INPUT_BASE_QUANTIZED": Code(
         "the weights of the base model are stored in a format on which this version does not train",
         "name the model in 16 bits: backprop train --model OWNER/NAME --load-in-4bit",

@@ -21,6 +21,7 @@ from bp_core.memory.workload import QUANTISED, Workload
 CONTEXT = 0.55e9  # bytes that CUDA itself and its libraries hold on a card
 SLACK = 0.05  # share of what comes and goes that the caching allocator wastes in between
 PROCESS = 0.7e9  # bytes of Python with torch, transformers and PEFT, where main memory is the limit
+MOMENTS = {"lion": 1, "rmsprop": 1, "adagrad": 1, "ademamix": 3}  # numbers kept of a weight; AdamW keeps two
 COMPONENTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "overhead")
 
 
@@ -94,14 +95,18 @@ def estimate(shapes: Shapes, load: Workload, overhead: Overhead | None = None) -
     overhead = overhead or Overhead.usual(load.device)
     trainable = trainable_parameters(shapes, load)
     per_weight = load.weight_bytes if load.mode == "full" else 4
-    gradients = trainable * per_weight
+    here = trainable  # on the device, with its gradients; the optimizer's part leaves out a layer that is passing by
+    if load.offload:
+        here = shapes.embedding_parameters + shapes.hidden + shapes.layer_parameters
+    settled = here - shapes.layer_parameters if load.offload else here
+    gradients = here * per_weight
     moments = (_moments_of_rl if load.method == "grpo" else _moments)(shapes, load, float(gradients))
     worst = max(moments, key=lambda m: m.total)
     found = {
-        "weights": weight_bytes(shapes, load),
+        "weights": (here + shapes.beside) * per_weight if load.offload else weight_bytes(shapes, load),
         "adapter": 0 if load.mode == "full" else 4 * trainable,
         "gradients": worst.gradients,
-        "optimizer": optimizer_bytes(shapes, load, trainable, per_weight),
+        "optimizer": optimizer_bytes(shapes, load, settled, per_weight),
         "activations": worst.activations,
         "logits": worst.logits,
         "overhead": overhead.fixed + overhead.share * worst.total,
@@ -139,7 +144,8 @@ def optimizer_bytes(shapes: Shapes, load: Workload, trainable: int, per_weight: 
         else:
             sides = shapes.layers * sum(out + into + 2 * load.rank for out, into in pairs)
         return 4 * sides
-    moments = 1 if load.optim.startswith(("lion", "paged_lion")) else 2
+    name = load.optim.removeprefix("paged_").split("_")[0]
+    moments = MOMENTS.get(name, 2)
     if "8bit" in load.optim:
         return math.ceil(moments * trainable * (1 + 4 / 256))
     return moments * trainable * per_weight
@@ -215,6 +221,8 @@ def _autocast_copies(shapes: Shapes, load: Workload) -> float:
     """16-bit copies of fp32 weights that learn; autocast keeps them until the backward pass is done with them."""
     if not load.half or (load.mode == "full" and load.weight_bytes == 2):
         return 0.0
+    if load.offload:
+        return 2.0 * shapes.linear_parameters / shapes.layers
     return 2.0 * (shapes.linear_parameters if load.mode == "full" else trainable_parameters(shapes, load))
 
 

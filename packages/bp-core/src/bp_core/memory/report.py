@@ -27,6 +27,7 @@ from bp_core.memory.verdict import (
 from bp_core.memory.workload import Workload
 from bp_core.settings.decided import value_of
 from bp_core.settings.knobs import NAMES, Settings
+from bp_core.settings.optimizers import default_optimizer
 from bp_core.settings.tables import PRESETS, STEP_EXAMPLES, loss_chunk
 
 
@@ -47,10 +48,11 @@ def shapes_of(model: Known) -> Shapes:
         ) from None
 
 
-def workload(asked: EstimateSettings, shapes: Shapes, device: str) -> tuple[Workload, Open]:
+def workload(asked: EstimateSettings, shapes: Shapes, here: Machine) -> tuple[Workload, Open]:
     """What is asked, and what of it was left open."""
     preset = PRESETS["balanced" if asked.preset == "auto" else asked.preset]
-    half = asked.dtype in ("bfloat16", "float16") or (asked.dtype == "auto" and device == "cuda")
+    half = asked.dtype in ("bfloat16", "float16") or (asked.dtype == "auto" and here.device == "cuda")
+    offload = asked.full_ft_offload and asked.mode == "full"
     weight_bytes = 2 if half and asked.mode == "lora" else 4  # what is trained is fp32
     batch = asked.batch_size or max(1, STEP_EXAMPLES // (asked.gradient_accumulation or 1))
     load = Workload(
@@ -62,8 +64,10 @@ def workload(asked: EstimateSettings, shapes: Shapes, device: str) -> tuple[Work
         quantization="none" if asked.quantization == "auto" else asked.quantization,
         weight_bytes=weight_bytes,
         half=half,
-        optim="adamw_torch_fused" if asked.optim == "auto" else asked.optim,
-        checkpointing=device == "cuda"
+        optim=asked.optim
+        if asked.optim != "auto"
+        else default_optimizer(asked.mode, here.device, here.capacity, offload=offload),
+        checkpointing=offload or here.device == "cuda"
         if asked.gradient_checkpointing is None
         else asked.gradient_checkpointing,
         batch=batch,
@@ -72,15 +76,16 @@ def workload(asked: EstimateSettings, shapes: Shapes, device: str) -> tuple[Work
         loss_chunk=loss_chunk(shapes.vocabulary) if asked.loss_chunk is None else asked.loss_chunk,
         packing=asked.packing,
         completion=asked.max_completion_length if asked.method == "grpo" else 0,
-        device=device,
+        device=here.device,
+        offload=offload,
     )
     unset = asked.rank is None and not asked.target_modules
     free = Open(
         preset=asked.preset == "auto" and unset and asked.mode == "lora",
         quantization=asked.quantization == "auto" and asked.mode == "lora",
-        checkpointing=asked.gradient_checkpointing is None,
+        checkpointing=asked.gradient_checkpointing is None and not offload,
         batch=asked.batch_size is None and asked.gradient_accumulation is None,
-        optim=asked.optim == "auto",
+        optim=asked.optim == "auto" and not offload,
     )
     return load, free
 
@@ -209,7 +214,7 @@ def answer(model: Known, asked: EstimateSettings, machine: Machine) -> Answer:
         BpError: `INPUT_SHAPES_UNKNOWN`.
     """
     shapes = shapes_of(model)
-    load, free = workload(asked, shapes, machine.device)
+    load, free = workload(asked, shapes, machine)
     choice: Choice | None = best(shapes, load, machine.capacity, free=free, overhead=machine.overhead)
     if choice is None:
         load = _smallest(load, free)
@@ -223,7 +228,7 @@ def answer(model: Known, asked: EstimateSettings, machine: Machine) -> Answer:
         choice is not None,
         choice.preset if choice else "",
         free,
-        load if choice is None else workload(asked, shapes, machine.device)[0],
+        load if choice is None else workload(asked, shapes, machine)[0],
     )
 
 

@@ -28,6 +28,7 @@ class EstimateSettings:
         unit="GB",
     )
     mode: str = knob("lora", "An adapter, or every weight.", group="Run", choices=("lora", "full"))
+    full_ft_offload: bool = like(ModelSettings, "full_ft_offload", group="Run")
     method: str = like(
         MethodSettings,
         "method",

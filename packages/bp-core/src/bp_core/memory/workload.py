@@ -34,6 +34,7 @@ class Workload:
         packing: whether a forward pass is one row of `length` tokens.
         completion: `grpo`: tokens of a completion, `length` being those of its prompt.
         device: `cuda` or `cpu`.
+        offload: `full`: whether the decoder layers, with all that belongs to them, are in main memory but for the one at work.
     """
 
     mode: str = "lora"
@@ -53,6 +54,7 @@ class Workload:
     packing: bool = False
     completion: int = 0
     device: str = "cuda"
+    offload: bool = False
 
     @property
     def pieces(self) -> int:

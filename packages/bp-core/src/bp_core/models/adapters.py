@@ -18,6 +18,7 @@ import torch
 from bp_merge.common import BpError
 from torch import nn
 
+from bp_core.models.language import beside_language
 from bp_core.models.peft_quietly import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
 from bp_core.settings.decided import Decided
 
@@ -82,6 +83,7 @@ def add_adapter(
         lora_alpha=decided.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
         target_modules=targets,
+        exclude_modules=beside_language(model),
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
         init_lora_weights=True if settled else start,

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 from bp_merge.common import BpError
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from bp_core.models.device import Device
+from bp_core.models.language import auto_class
 
 # kernel → module that brings it, lowest compute capability, what a model's class says of itself
 FLASH = {
@@ -57,5 +58,5 @@ def missing_attention(name: str, folder: Path, device: Device) -> str:
     if device.weights is torch.float32:
         return "it takes no float32"
     config = AutoConfig.from_pretrained(folder)
-    model = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    model = auto_class(config)._model_mapping.get(type(config), None)
     return "" if getattr(model, flag, False) else f"models of type {config.model_type} cannot"

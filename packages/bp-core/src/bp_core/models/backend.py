@@ -12,7 +12,7 @@ def refuse_backend(settings: Settings) -> None:
 
     Raises:
         BpError: `DEP_MLX_UNAVAILABLE` for `mlx`, `DEP_FP8_UNAVAILABLE` for `--fp8`, `CONFIG_INVALID_SETTING` for
-            float16 on the CPU.
+            what the CPU does not do.
     """
     model = settings.model
     if model.backend == "mlx":
@@ -28,14 +28,21 @@ def refuse_backend(settings: Settings) -> None:
             "leave --fp8 out: weights are bf16 then",
         )
     if model.backend == "cpu":
-        refuse_half_on_cpu(model.dtype)
+        refuse_on_cpu(settings)
 
 
-def refuse_half_on_cpu(dtype: str) -> None:
-    """Refuse float16, in which the CPU does not train.
+def refuse_on_cpu(settings: Settings) -> None:
+    """Refuse float16, in which the CPU does not train, and optimizers that have no other than a card's memory.
 
     Raises:
         BpError: `CONFIG_INVALID_SETTING`.
     """
-    if dtype == "float16":
+    optim = settings.training.optim
+    if optim.startswith("paged_ademamix"):
+        raise BpError(
+            "CONFIG_INVALID_SETTING",
+            f"{optim} keeps its state in memory that a CUDA card pages, and there is no card",
+            f"use --optim {optim.removeprefix('paged_').removesuffix('_32bit')}",
+        )
+    if settings.model.dtype == "float16":
         raise BpError("CONFIG_INVALID_SETTING", "float16 does not train on the CPU", "use --dtype float32")

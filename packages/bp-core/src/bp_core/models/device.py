@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from bp_merge.common import BpError
 
-from bp_core.models.backend import refuse_backend, refuse_half_on_cpu
+from bp_core.models.backend import refuse_backend, refuse_on_cpu
 from bp_core.settings.knobs import Settings
 from bp_core.support.launch import launch
 
@@ -33,6 +33,11 @@ class Device:
         """Whether the loss must be scaled."""
         return self.autocast is torch.float16
 
+    @property
+    def memory(self) -> int:
+        """Bytes of the card; 0 for a CPU."""
+        return torch.cuda.get_device_properties(self.device).total_memory if self.device.type == "cuda" else 0
+
 
 def choose_device(settings: Settings) -> Device:
     """The device that a run uses, by settings and what is there.
@@ -52,7 +57,7 @@ def choose_device(settings: Settings) -> Device:
             "leave --backend cuda out to train on the CPU, or install a CUDA build of torch",
         )
     if model.backend == "cpu" or not cuda:
-        refuse_half_on_cpu(model.dtype)
+        refuse_on_cpu(settings)
         dtype = torch.float32 if model.dtype == "auto" else getattr(torch, model.dtype)
         return _device(settings, torch.device("cpu"), dtype, "CPU")
     place = launch()

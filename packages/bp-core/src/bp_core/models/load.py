@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from bp_merge.common import BpError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
 
 from bp_core.models import peft_quietly  # noqa: F401  # before transformers imports bitsandbytes
 from bp_core.models.device import Device
+from bp_core.models.language import auto_class
+from bp_core.models.offload import offload
 from bp_core.models.stored_quantization import stored_quantization
 from bp_core.settings.knobs import Settings
 
@@ -50,7 +52,8 @@ def load_model(folder: Path, settings: Settings, device: Device) -> Any:
     quantized = _quantized(folder, settings, device)
     attention = None if settings.model.attn_implementation == "auto" else settings.model.attn_implementation
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.model.trust_remote_code)
+        model = auto_class(config).from_pretrained(
             folder,
             dtype=device.weights,
             attn_implementation=attention,
@@ -62,6 +65,9 @@ def load_model(folder: Path, settings: Settings, device: Device) -> Any:
         raise _failed(folder, f"the model in {folder} cannot be loaded", error) from None
     model.config.use_cache = False
     model.requires_grad_(False)
+    if settings.model.full_ft_offload:
+        offload(model, device.device)
+        return model
     if quantized:
         return model  # where it was loaded: bitsandbytes' weights do not move
     return model.to(device.device)  # type: ignore[arg-type]  # the stubs take it for an unbound method
@@ -113,4 +119,4 @@ def parameter_count(folder: Path) -> int:
     """Parameters of a model, from its configuration alone (nothing is loaded)."""
     config = AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
-        return sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+        return sum(p.numel() for p in auto_class(config).from_config(config).parameters())

@@ -22,8 +22,8 @@ def stored_quantization(folder: Path) -> str | None:
     return None
 
 
-def refuse_missing(package: str = "bitsandbytes") -> None:
-    """Refuse a quantised base where the package that holds it is not installed.
+def refuse_missing(package: str = "bitsandbytes", *, what: str = "a quantised base") -> None:
+    """Refuse what needs a package that is not installed.
 
     Raises:
         BpError: `DEP_BITSANDBYTES_MISSING`.
@@ -31,7 +31,7 @@ def refuse_missing(package: str = "bitsandbytes") -> None:
     if importlib.util.find_spec(package) is None:
         raise BpError(
             "DEP_BITSANDBYTES_MISSING",
-            f"a quantised base needs {package}, which is not installed",
+            f"{what} needs {package}, which is not installed",
             "pip install 'bp-core[qlora]'",
         )
 

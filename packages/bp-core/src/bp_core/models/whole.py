@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
 from bp_merge.common import BpError
 
 from bp_core.models.device import Device
 from bp_core.settings.knobs import Settings
+from bp_core.support import environment
+
+BYTES_HELD = (
+    16  # of a parameter in main memory, where layers stay there: weight, gradient and AdamW's two moments
+)
 
 
 def ceiling_billions(card_bytes: float) -> float:
@@ -32,11 +38,14 @@ def refuse_whole(settings: Settings, device: Device, parameters: int) -> None:
         BpError: `RUNTIME_FULL_FT_MODEL_TOO_LARGE` with both ways out.
     """
     ceiling, where = settings.model.full_ft_ceiling_billions, "--full-ft-ceiling-billions"
+    offload = settings.model.full_ft_offload
+    if ceiling is None and offload:
+        room = environment.memory_room().total or math.inf
+        ceiling, where = room / BYTES_HELD / 1e9, f"main memory of {room / 2**30:.0f} GiB"
     if ceiling is None:
         if device.device.type != "cuda":
             return
-        memory = torch.cuda.get_device_properties(device.device).total_memory
-        ceiling, where = ceiling_billions(memory), f"a card of {memory / 2**30:.0f} GiB"
+        ceiling, where = ceiling_billions(device.memory), f"a card of {device.memory / 2**30:.0f} GiB"
     if parameters <= ceiling * 1e9:
         return
     raise BpError(
@@ -44,6 +53,7 @@ def refuse_whole(settings: Settings, device: Device, parameters: int) -> None:
         f"{settings.model.model} has {parameters / 1e9:.3g} billion parameters, "
         f"{where} allows {ceiling:g} to be trained whole",
         "add --mode lora to the command, which trains an adapter, "
-        f"or insist with --full-ft-ceiling-billions {parameters / 1e9 * 1.001:.4g}",
+        + ("" if offload else "or --full-ft-offload, which keeps the layers in main memory, ")
+        + f"or insist with --full-ft-ceiling-billions {parameters / 1e9 * 1.001:.4g}",
         details={"parameters": parameters, "ceiling": ceiling * 1e9},
     )

@@ -21,6 +21,7 @@ from bp_core.settings.decided import Decided, is_open, value_of
 from bp_core.settings.groups.lora import LoraSettings
 from bp_core.settings.groups.method import MethodSettings
 from bp_core.settings.knobs import Settings
+from bp_core.settings.optimizers import default_optimizer
 from bp_core.settings.tables import (
     HIGH_RATES,
     LEARNING_RATES,
@@ -95,9 +96,9 @@ def decide(
     choose("quantization", "load-in-4bit or load-in-8bit", lambda: "none" if wanted == "auto" else wanted)
     cuda, part = device.device.type == "cuda", max(1, round(steps / PARTS))
     choose("warmup_steps", device.name, lambda: round(t.warmup_ratio * steps))
-    choose("gradient_checkpointing", device.name, lambda: cuda)
+    choose("gradient_checkpointing", device.name, lambda: cuda or made.model.full_ft_offload)
     choose("recompute", device.name, lambda: "layers")
-    choose("optim", device.name, lambda: _optimizer(device))
+    choose("optim", device.name, lambda: _optimizer(made, device))
     kernel = choose("attn_implementation", device.name, lambda: attention)
     choose("length_buckets", device.name, lambda: cuda or t.compile)
     choose("loss_chunk", device.name, lambda: loss_chunk(vocabulary))
@@ -147,14 +148,9 @@ def _plan(settings: Settings, size: int, prepared: Prepared) -> StepPlan:
     )
 
 
-def _optimizer(device: Device) -> str:
-    if device.device.type == "cuda":
-        import importlib.util
-
-        small = torch.cuda.get_device_properties(device.device).total_memory < 24e9
-        if small and importlib.util.find_spec("bitsandbytes") is not None:
-            return "paged_adamw_8bit"
-    return "adamw_torch_fused"
+def _optimizer(settings: Settings, device: Device) -> str:
+    model = settings.model
+    return default_optimizer(model.mode, device.device.type, device.memory, offload=model.full_ft_offload)
 
 
 def warnings_for(decided: Decided, prepared: Prepared) -> list[str]:
@@ -189,6 +185,8 @@ def warnings_for(decided: Decided, prepared: Prepared) -> list[str]:
         ]
     elif settings.given("full_ft_ceiling_billions"):
         told.append("--full-ft-ceiling-billions is of --mode full and does nothing with --mode lora")
+    if settings.model.full_ft_offload and settings.given("gradient_checkpointing"):
+        told.append("--full-ft-offload computes activations again, whatever --gradient-checkpointing says")
     if settings.given("alpha") and d.alpha < d.rank / 4:
         told.append(f"alpha {d.alpha:g} is small for rank {d.rank}: the adapter will learn slowly")
     epochs = d.steps / max(1, plan_of(d, prepared).steps_per_epoch)

@@ -83,7 +83,8 @@ def fit(opened: Opened, model: Any = None, *, callbacks: Iterable[Callback] = ()
     ranks = opened.ranks
     model, weights = trainable(opened, model)
     ranks.same([p for p in model.parameters() if p.requires_grad])
-    recompute(model, decided.recompute if decided.gradient_checkpointing else "none")
+    again = decided.gradient_checkpointing and not settings.model.full_ft_offload  # which does so itself
+    recompute(model, decided.recompute if again else "none")
     pad = encoder.tokenizer.pad_token_id or 0
     loss = LanguageLoss(model, chunk=decided.loss_chunk, device=device.device, autocast=device.autocast)
     objective = objective_of(settings)
@@ -173,9 +174,18 @@ def fit(opened: Opened, model: Any = None, *, callbacks: Iterable[Callback] = ()
 # ------------------------------------------------------------------------------------------------- parts
 
 
+class _Arguments(transformers.TrainingArguments):
+    """As transformers', for a model that is where it shall be."""
+
+    @property
+    def place_model_on_device(self) -> bool:
+        """Never."""
+        return False
+
+
 def _arguments(opened: Opened) -> transformers.TrainingArguments:
     d, t = opened.decided, opened.settings.training
-    return transformers.TrainingArguments(
+    return _Arguments(
         output_dir=str(opened.run.path),
         per_device_train_batch_size=1,
         max_steps=d.steps,

@@ -23,6 +23,8 @@ from bp_core.runs import trackers
 from bp_core.runs.rows import refuse_no_folder
 from bp_core.safety.guards import HeatGuard
 from bp_core.settings.knobs import Settings
+from bp_core.settings.optimizers import BITSANDBYTES, PUBLISHED_AS, TAKEN, installed
+from bp_core.support.launch import launch
 
 
 def refuse_early(
@@ -84,7 +86,8 @@ def contradictions(settings: Settings) -> None:
     """Refuse settings that contradict each other.
 
     Raises:
-        BpError: `CONFIG_CONFLICT`; `CONFIG_INVALID_SETTING` for temperatures that do not rise; `INPUT_METRIC_UNKNOWN`.
+        BpError: `CONFIG_CONFLICT`; `CONFIG_INVALID_SETTING` for temperatures that do not rise; `INPUT_METRIC_UNKNOWN`;
+            `DEP_…_MISSING` for a package that they need.
     """
     training, safety = settings.training, settings.safety
     if training.steps is not None and training.epochs is not None:
@@ -120,8 +123,10 @@ def contradictions(settings: Settings) -> None:
             raise BpError(
                 "CONFIG_CONFLICT", "--fp8 is of frozen weights, --mode full has none", "leave --fp8 out"
             )
+    _contradictory_offload(settings)
     _contradictory_start(settings)
     _contradictory_quantization(settings)
+    _refuse_missing_optimizer(training.optim)
     for name in training.eval_metrics:
         from bp_core.evaluation.metrics import get_metric
 
@@ -135,6 +140,52 @@ def contradictions(settings: Settings) -> None:
     HeatGuard(
         safety.pause_temperature, safety.resume_temperature, safety.abort_temperature
     )  # refuses a wrong order
+
+
+def _contradictory_offload(settings: Settings) -> None:
+    """Refuse what layers in main memory do not go with.
+
+    Raises:
+        BpError: `CONFIG_CONFLICT`.
+    """
+    model, training = settings.model, settings.training
+    if not model.full_ft_offload:
+        return
+    flag = "--full-ft-offload keeps layers that are trained in main memory"
+    for wrong, what, mend in (
+        (
+            model.mode != "full",
+            "an adapter trains none",
+            "add --mode full to the command, or leave --full-ft-offload out",
+        ),
+        (launch().world > 1, "several processes share cards", "start one process: backprop train"),
+        (model.dtype == "float16", "scaled fp16 losses are not for two devices", "leave --dtype out"),
+        (
+            bool(TAKEN.get(training.optim)),
+            f"{training.optim} is of a card's",
+            "add --optim adamw_torch_fused to the command",
+        ),
+        (training.compile, "compiled layers stay on the card", "leave --compile out"),
+    ):
+        if wrong:
+            raise BpError("CONFIG_CONFLICT", f"{flag}; {what}", mend)
+
+
+def _refuse_missing_optimizer(name: str) -> None:
+    """Refuse an optimizer whose package is not installed.
+
+    Raises:
+        BpError: `DEP_OPTIMIZER_MISSING`; `DEP_BITSANDBYTES_MISSING`.
+    """
+    package = TAKEN.get(name, "")
+    if package == BITSANDBYTES:
+        refuse_missing(what=f"--optim {name}")
+    elif not installed(package):
+        raise BpError(
+            "DEP_OPTIMIZER_MISSING",
+            f"--optim {name} needs {package}, which is not installed",
+            f"pip install {PUBLISHED_AS[package]}",
+        )
 
 
 def _contradictory_start(settings: Settings) -> None:

@@ -27,6 +27,7 @@ from bp_core.memory.workload import Workload
 from bp_core.models.device import Device
 from bp_core.models.stored_quantization import stored_quantization
 from bp_core.settings.knobs import Settings
+from bp_core.settings.optimizers import default_optimizer
 from bp_core.settings.tables import PRESETS, STEP_EXAMPLES, loss_chunk
 
 
@@ -97,7 +98,7 @@ def make_room(
     if stored_quantization(folder) is not None:
         return settings, None
     here = here or _machine(device)
-    load, free = _workload(settings, shapes, device, prepared, here.device)
+    load, free = _workload(settings, shapes, device, prepared, here)
     choice = best(shapes, load, here.capacity, free=free, overhead=here.overhead)
     if choice is None:
         return _refused_unless_tight(settings, shapes, load, free, here)
@@ -124,15 +125,18 @@ def _chosen(
 def _machine(device: Device) -> Machine:
     if device.device.type != "cuda":
         return machine(cpu=True)
-    total = float(torch.cuda.get_device_properties(device.device).total_memory)
     measured = read_measured(device.name)
     return Machine(
-        "cuda", device.name, total, measured or Overhead.usual("cuda"), "measured" if measured else "usual"
+        "cuda",
+        device.name,
+        float(device.memory),
+        measured or Overhead.usual("cuda"),
+        "measured" if measured else "usual",
     )
 
 
 def _workload(
-    settings: Settings, shapes: Shapes, device: Device, prepared: Prepared, kind: str
+    settings: Settings, shapes: Shapes, device: Device, prepared: Prepared, here: Machine
 ) -> tuple[Workload, Open]:
     t, lora = settings.training, settings.lora
     preset = PRESETS["balanced" if lora.preset == "auto" else lora.preset]
@@ -150,21 +154,29 @@ def _workload(
         dora=lora.use_dora,
         weight_bytes=4 if device.weights is torch.float32 else 2,
         half=device.autocast is not None,
-        optim="adamw_torch_fused" if t.optim == "auto" else t.optim,
-        checkpointing=bool(t.gradient_checkpointing),
+        optim=t.optim
+        if t.optim != "auto"
+        else default_optimizer(
+            settings.model.mode, here.device, here.capacity, offload=settings.model.full_ft_offload
+        ),
+        checkpointing=settings.model.full_ft_offload or bool(t.gradient_checkpointing),
         batch=batch,
         length=int(prepared.train.lengths.max()),
         accumulation=accumulation,
         loss_chunk=loss_chunk(shapes.vocabulary) if t.loss_chunk is None else t.loss_chunk,
-        device=kind,
+        device=here.device,
+        offload=settings.model.full_ft_offload,
     )
     free = Open(
-        preset=lora.preset == "auto" and lora.rank is None and not lora.target_modules,
+        preset=settings.model.mode == "lora"
+        and lora.preset == "auto"
+        and lora.rank is None
+        and not lora.target_modules,
         quantization=wanted == "auto"
         and settings.model.mode == "lora"
-        and kind == "cuda"
+        and here.device == "cuda"
         and importlib.util.find_spec("bitsandbytes") is not None,
-        checkpointing=t.gradient_checkpointing is None,
+        checkpointing=t.gradient_checkpointing is None and not settings.model.full_ft_offload,
         batch=t.batch_size is None and t.gradient_accumulation is None,
         optim=False,
     )

@@ -12,20 +12,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 
-def _split(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """A nested state as JSON, its tensors taken out under dotted names."""
+def _split(value: Any, name: str, tensors: dict[str, torch.Tensor], seen: dict[Any, str]) -> Any:
+    """A nested state as JSON, its tensors taken out under dotted names; the same one twice under the first (8-bit
+    optimizers share a table of levels).
+    """
     if isinstance(value, torch.Tensor):
+        same = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
+        name = seen.setdefault(same, name) if value.numel() else name
         tensors[name] = value.detach().contiguous().cpu()
         return {"__tensor__": name}
     if isinstance(value, dict):
-        return {"__dict__": [[_key(k), _split(v, f"{name}.{k}", tensors)] for k, v in value.items()]}
+        return {"__dict__": [[_key(k), _split(v, f"{name}.{k}", tensors, seen)] for k, v in value.items()]}
     if isinstance(value, list | tuple):
         return {
-            "__list__": [_split(v, f"{name}.{i}", tensors) for i, v in enumerate(value)],
+            "__list__": [_split(v, f"{name}.{i}", tensors, seen) for i, v in enumerate(value)],
             "tuple": isinstance(value, tuple),
         }
     if isinstance(value, np.ndarray):
-        return _split(torch.from_numpy(value.copy()), name, tensors) | {"numpy": True}
+        return _split(torch.from_numpy(value.copy()), name, tensors, {}) | {"numpy": True}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{name} of type {type(value).__name__} is no training state")
@@ -52,7 +56,7 @@ def _join(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 def save_state(folder: Path, name: str, state: Any) -> None:
     """Write a nested state (dicts, lists, numbers, text, tensors) as `name.safetensors` and `name.json`."""
     tensors: dict[str, torch.Tensor] = {}
-    tree = _split(state, "state", tensors)
+    tree = _split(state, "state", tensors, {})
     save_file(
         {k: v.clone() if v._is_view() else v for k, v in tensors.items()},
         folder / f"{name}.safetensors",

@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-import functools
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -106,9 +106,11 @@ class StepTrainer(transformers.Trainer):
         self.objective, self.forward, self.weights = objective, forward, weights
         self.pad_id, self.micro, self.packed, self.buckets = pad_id, micro, packed, buckets
         self.oom_recovery, self.ranks, self.watch = oom_recovery, ranks, watch
-        if not ranks.alone:  # no wrapper that averages gradients: the step sums them itself
-            unwrapped: Any = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
-            self.accelerator.prepare_model = unwrapped
+        prepare: Any = self.accelerator.prepare_model  # no move, no wrapper: the step sums gradients itself
+        unmoved: Any = lambda model, **_: prepare(  # noqa: E731
+            model, device_placement=False, evaluation_mode=not ranks.alone
+        )
+        self.accelerator.prepare_model = unmoved
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         self.step_loss = torch.zeros(
             (), device=args.device
@@ -385,19 +387,17 @@ class StepTrainer(transformers.Trainer):
         Args:
             worst: the longest units of a step; the micro-batch is halved until they fit.
             heldout: the longest held-out units.
-            update: also take an optimizer step, at learning rate 0, with the state dropped afterwards.
+            update: also take an optimizer step, at learning rate 0, with the state put back afterwards.
         """
         randomness = random_state()
         optimizer: Any = self.optimizer
         self.training_step(self.forward.model, worst)
         if update:
-            rates = [group["lr"] for group in optimizer.param_groups]
+            before = copy.deepcopy(optimizer.state_dict())  # Adagrad has a state before its first step
             for group in optimizer.param_groups:
                 group["lr"] = 0.0
             optimizer.step()
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
-            optimizer.state.clear()
+            optimizer.load_state_dict(before)
         self.forward.model.zero_grad(set_to_none=True)
         if len(heldout):
             self.evaluate_heldout(heldout)

@@ -8,6 +8,7 @@ import torch
 
 from bp_core.errors import BpError
 from bp_core.models.adapters import add_adapter, beside_experts
+from bp_core.models.language import language_parameters
 from bp_core.models.load import load_model
 from bp_core.models.peft_quietly import PeftModel
 from bp_core.models.weights import AdapterWeights, Weights, WholeModel, changes_base
@@ -33,7 +34,9 @@ def trainable(opened: Opened, model: Any = None) -> tuple[Any, Weights]:
     if model is None:
         model = load_model(opened.base.path, settings, opened.device)
     if settings.model.mode == "full":
-        return model.requires_grad_(True), WholeModel()
+        for parameter in language_parameters(model):
+            parameter.requires_grad_(True)
+        return model, WholeModel()
     if isinstance(model, PeftModel):
         config: Any = model.peft_config[model.active_adapter]  # type: ignore[index]
         if (config.r, config.lora_alpha) != (decided.rank, decided.alpha):

@@ -158,6 +158,7 @@ FAMILIES = {
 ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "llama",
+    "Mistral3ForConditionalGeneration": "llama",
     "SmolLM3ForCausalLM": "smollm3",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",

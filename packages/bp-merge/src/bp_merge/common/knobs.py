@@ -35,6 +35,7 @@ def knob(
     env: Sequence[str] = (),
     keywords: Sequence[str] = (),
     choices: Sequence[str] = (),
+    refused: Mapping[str, str] | None = None,
     whole: bool = False,
     hidden: bool = False,
 ) -> Any:
@@ -50,6 +51,7 @@ def knob(
         env: further environment names, whole.
         keywords: further Python keywords.
         choices: the allowed strings, where the type is `str`.
+        refused: strings that one may expect among the choices, with why they are not.
         whole: of a tuple, that a comma belongs to the text (paths, prompts); else text is cut at commas.
         hidden: valid everywhere but left out of `--help`.
 
@@ -63,6 +65,7 @@ def knob(
         "env": tuple(env),
         "keywords": tuple(keywords),
         "choices": tuple(choices),
+        "refused": dict(refused or {}),
         "whole": whole,
         "hidden": hidden,
     }
@@ -96,6 +99,7 @@ class Knob:
     env: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
     whole: bool = False
     hidden: bool = False
 
@@ -174,6 +178,8 @@ class Knob:
         read = reader(value)
         if self.choices and read not in self.choices:
             near = [c for c in self.choices if c.lower() == read.lower()]
+            if not near and read.lower() in self.refused:
+                raise ValueError(f"cannot be {read.lower()}: {self.refused[read.lower()]}")
             if not near:
                 raise ValueError(f"must be one of {', '.join(self.choices)}, not {value!r}")
             read = near[0]

@@ -36,6 +36,12 @@ class ModelSettings:
         group="Model",
         unit="billion parameters",
     )
+    full_ft_offload: bool = knob(
+        False,
+        "With --mode full: keep the decoder layers, their gradients and the optimizer in main memory, and bring a layer "
+        "at a time to the card. Slower; trains what the card does not hold.",
+        group="Model",
+    )
     revision: str | None = knob(None, "Commit, tag or branch of a Hub model.", group="Model")
     dtype: str = knob(
         "auto",

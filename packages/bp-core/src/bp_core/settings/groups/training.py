@@ -8,6 +8,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le, Lt
 from bp_merge.common import knob
 
+from bp_core.settings.optimizers import REFUSED, TAKEN
 from bp_core.settings.tables import MANY
 
 
@@ -67,17 +68,11 @@ class TrainingSettings:
     )
     optim: str = knob(
         "auto",
-        "Optimizer; auto is paged 8-bit AdamW on a card under 24 GB that has bitsandbytes, else fused AdamW.",
+        "Optimizer, by transformers' name; auto is paged 8-bit AdamW with --mode full on a card and on cards under 24 GB, "
+        "where bitsandbytes is installed, else fused AdamW.",
         group="Training",
-        choices=(
-            "auto",
-            "adamw_torch",
-            "adamw_torch_fused",
-            "adamw_8bit",
-            "paged_adamw_8bit",
-            "sgd",
-            "adafactor",
-        ),
+        choices=("auto", *TAKEN),
+        refused=REFUSED,
     )
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = knob(
         42, "Seed of split, order, initialisation and dropout.", group="Training"
