@@ -41,8 +41,9 @@ and preference, adapter and full, checkpointing on and off, 32-bit and 16-bit, s
 - Cards without bf16 compute in fp16: the bytes are the same.
 - A card's GB are taken as 2^30 bytes.
 - 4-bit weights take 0.516 bytes each; embeddings and output head stay in 16 bits, which is much of a small model.
-- `--method grpo` counts a group of completions (`--batch-size`, `--max-completion-length`), their cache of keys and
-  values, and all of their logits. It has not been held to a measured run.
+- `--method grpo` (gspo, rloo) counts the answers of a step that are drawn together (`--batch-size` times
+  `--gradient-accumulation`, of `--max-completion-length`) with their cache of keys and values, and a second copy of the
+  adapter, from which the KL divergence is taken. It has not been held to a measured run.
 - Mixtures of experts and other layers than Llama's kin are refused by name (`INPUT_SHAPES_UNKNOWN`); training measures
   them with its longest batch before the first step.
 

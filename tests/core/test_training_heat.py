@@ -30,7 +30,7 @@ class Heating(Callback):
 @pytest.fixture
 def hot(monkeypatch):
     nvml = FakeNvml(card(temperature=60))
-    monkeypatch.setattr("bp_core.training.fit.card_of", lambda device: NvmlSensor(0, nvml=nvml))
+    monkeypatch.setattr("bp_core.training.loop.card_of", lambda device: NvmlSensor(0, nvml=nvml))
     return nvml
 
 

@@ -360,6 +360,10 @@ CODES: dict[str, Code] = {
         "an evaluation could not be done to its end", "correct what the message names, then evaluate again"
     ),
     # rewards
+    "DEP_VLLM_MISSING": Code(
+        "vLLM shall draw the answers and cannot here",
+        'pip install "trl[vllm]", or leave it to transformers: --rollouts transformers',
+    ),
     "CONFIG_REWARD_INVALID": Code(
         "a reward, or a file of rewards, is not there or cannot be used",
         "correct the reward or its file as the message says",
@@ -417,6 +421,7 @@ EVENTS: dict[str, str] = {
     "LOSS_SPIKE": "the loss rose far above its recent level",
     "DISK_LOW": "little disk is left",
     "EARLY_STOPPED": "the held-out loss no longer fell",
+    "REWARD_STALLED": "no answer was worth more than another of its group for many steps: nothing is learnt",
     "QUANTIZED_BASE_GAP": "what an adapter that was trained on a quantised base says on the base in full precision",
     "WEIGHTS_ROUNDED": "a whole model was trained in fp32 and delivered in the number format of its base",
     "SESSION_MERGED": "a run of the session became part of its result, with the figures of the merge",

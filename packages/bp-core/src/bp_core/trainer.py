@@ -24,6 +24,7 @@ from bp_merge.common import BpError
 from bp_core.memory.machine import machine
 from bp_core.memory.report import answer, asked_by
 from bp_core.memory.source import known
+from bp_core.run import resume_training, run_training
 from bp_core.runs.results import RunResult, SessionResult
 from bp_core.runs.store import RunStore
 from bp_core.settings.knobs import Settings
@@ -31,7 +32,6 @@ from bp_core.settings.resolve import by_field, resolve
 from bp_core.training.callbacks import Callback
 from bp_core.training.deliver import Trained
 from bp_core.training.inputs import to_stderr
-from bp_core.training.run import resume_training, run_training
 
 
 class Trainer:

@@ -110,7 +110,7 @@ def train(
         sink.result({"dry_run": True, **plan}, lambda: _plan_text(plan))
         return
     with record_training(settings, tell=sink.note, queue=queue, run_id=run_id) as run:
-        from bp_core.training.run import run_training
+        from bp_core.run import run_training
 
         from bp_cli.progress import Progress
 
@@ -142,7 +142,7 @@ def _resume(ctx: click.Context, sink: Sink, store: RunStore, run_id: str) -> Non
         resume_session(ctx, sink, store.output, run_id)
         return
     store.resumable(run_id)  # refused before torch is loaded
-    from bp_core.training.run import resume_training
+    from bp_core.run import resume_training
 
     from bp_cli.progress import Progress
 
@@ -231,7 +231,7 @@ def replay(
         return
     settings, base = refuse_early(plan.settings, sink.note)  # before torch is loaded
     with record_training(settings, tell=sink.note, queue=queue, parent=plan.parent, run_id=run_id) as job:
-        from bp_core.training.run import run_training
+        from bp_core.run import run_training
 
         from bp_cli.progress import Progress
 
@@ -244,7 +244,7 @@ def replay(
 
 def _follow(ctx: click.Context) -> None:
     """What every process but the first does: train the run that the first one opens, and say nothing."""
-    from bp_core.training.run import follow_training
+    from bp_core.run import follow_training
 
     if follow_training().result.status == "interrupted":
         ctx.exit(Exit.INTERRUPTED)

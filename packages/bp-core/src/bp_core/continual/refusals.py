@@ -17,6 +17,7 @@ from bp_core.runs.store import RunStore
 from bp_core.settings.groups.session import SessionSettings
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import from_record
+from bp_core.settings.tables import RL_METHODS
 from bp_core.support.files import plain
 from bp_core.support.launch import launch
 from bp_core.training.refusals import refuse_early
@@ -41,6 +42,12 @@ def refuse(
             "CONFIG_CONFLICT",
             f"a session trains in one process, not in {launch().world}",
             "start it without a launcher: backprop multi-run",
+        )
+    if settings.method.method in RL_METHODS:
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"a session merges runs that learn from answers of the data, {settings.method.method} draws its own",
+            "train one run: backprop train",
         )
     from bp_core.continual import merging  # numpy, after what can be refused without
 

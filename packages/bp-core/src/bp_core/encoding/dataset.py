@@ -33,6 +33,7 @@ from bp_core.settings.knobs import Settings
 from bp_core.support.files import write_json
 
 HELDOUT = "heldout.jsonl"  # the held-out rows themselves, which a later evaluation asks
+PROMPTS = "prompts.jsonl"  # the rows to train on, where their answers are judged
 KEPT_REJECTIONS = 1000  # rejections listed in the record; all are counted
 SHOWN_REJECTIONS = 5  # told one by one before training
 
@@ -51,6 +52,7 @@ class Prepared:
         first: the first training piece, for the preview.
         stops: ids that end an assistant turn.
         heldout_examples: the rows that `heldout` was made of.
+        train_examples: those of `train`, one a unit, where units are prompts; empty otherwise.
     """
 
     train: Tokens
@@ -61,6 +63,7 @@ class Prepared:
     heldout_ids: tuple[str, ...]
     stops: tuple[int, ...]
     heldout_examples: tuple[Example, ...] = ()
+    train_examples: tuple[Example, ...] = ()
 
 
 EncodeUnits = Callable[[Encoder, Iterable[Example]], Iterator[tuple[Encoded, ...] | Rejected]]
@@ -72,6 +75,7 @@ def prepare(
     encode: EncodeUnits,
     *,
     width: int = 1,
+    prompts: bool = False,
     sources: Sequence[Any] | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
@@ -82,6 +86,7 @@ def prepare(
         encoder: of the model.
         encode: the method's way from examples to units.
         width: pieces of a unit.
+        prompts: whether a unit is a prompt without labels, whose row is kept.
         sources: instead of `settings.data.data`: paths, or an iterable of `Example`.
         tell: shown to the user line by line.
 
@@ -138,7 +143,8 @@ def prepare(
             details={"rejections": dict(counts)},
         )
     train_rows, held_rows = _hold_out(settings, examples, account)
-    train_units = _encode(encode(encoder, train_rows), account)
+    encoded = list(encode(encoder, train_rows))
+    train_units = _encode(encoded, account)
     held_units = _encode(encode(encoder, held_rows), account)
     if not train_units:
         reason, number = counts.most_common(1)[0]
@@ -152,7 +158,7 @@ def prepare(
     train = Tokens.of(train_units, [origin.get(u[0].example_id, 0) for u in train_units], width=width)
     heldout = Tokens.of(held_units, width=width)
     share = float(train.mask.sum()) / len(train.ids)
-    if share < data.min_trainable:
+    if share < data.min_trainable and not prompts:
         raise BpError(
             "INPUT_TOO_FEW_TRAINABLE",
             f"only {share:.2%} of the tokens carry a label (at least {data.min_trainable:.2%} is asked for)",
@@ -193,6 +199,9 @@ def prepare(
         tuple(dict.fromkeys(e.id for e in held_rows)),
         tuple(sorted(encoder.stops)),
         tuple(held_rows),
+        tuple(row for row, unit in zip(train_rows, encoded, strict=True) if not isinstance(unit, Rejected))
+        if prompts
+        else (),
     )
 
 
@@ -275,6 +284,8 @@ def save(prepared: Prepared, folder: Path) -> None:
             json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in prepared.rejections
         )
     write_examples(folder / HELDOUT, prepared.heldout_examples)
+    if prepared.train_examples:
+        write_examples(folder / PROMPTS, prepared.train_examples)
     account = {
         "record": prepared.record,
         "weights": prepared.weights,
@@ -308,5 +319,5 @@ def load(folder: Path) -> Prepared:
         (),
         tuple(account["heldout_ids"]),
         tuple(account["stops"]),
-        tuple(read_examples(folder / HELDOUT)) if (folder / HELDOUT).is_file() else (),
+        *(tuple(read_examples(folder / n)) if (folder / n).is_file() else () for n in (HELDOUT, PROMPTS)),
     )

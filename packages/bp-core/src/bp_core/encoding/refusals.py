@@ -31,6 +31,7 @@ WAYS: dict[str, str] = {
     "pair_split": "backprop train --model {model} --data {data} --chat-template chatml",
     "pair_same": "backprop validate {data}",
     "too_long": "backprop train --model {model} --data {data} --truncate",
+    "prompt_too_long": "backprop train --model {model} --data {data} --method grpo --max-seq-length 8192",
 }
 
 TOLD: dict[str, str] = {

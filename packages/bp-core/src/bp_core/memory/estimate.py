@@ -17,11 +17,13 @@ from collections.abc import Mapping
 
 from bp_core.memory.shapes import Shapes
 from bp_core.memory.workload import QUANTISED, Workload
+from bp_core.settings.tables import RL_METHODS
 
 CONTEXT = 0.55e9  # bytes that CUDA itself and its libraries hold on a card
 SLACK = 0.05  # share of what comes and goes that the caching allocator wastes in between
 PROCESS = 0.7e9  # bytes of Python with torch, transformers and PEFT, where main memory is the limit
 MOMENTS = {"lion": 1, "rmsprop": 1, "adagrad": 1, "ademamix": 3}  # numbers kept of a weight; AdamW keeps two
+TRL_CHUNK = 32_768  # positions whose logits exist at a time in TRL's trainers
 COMPONENTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "overhead")
 
 
@@ -100,11 +102,11 @@ def estimate(shapes: Shapes, load: Workload, overhead: Overhead | None = None) -
         here = shapes.embedding_parameters + shapes.hidden + shapes.layer_parameters
     settled = here - shapes.layer_parameters if load.offload else here
     gradients = here * per_weight
-    moments = (_moments_of_rl if load.method == "grpo" else _moments)(shapes, load, float(gradients))
+    moments = (_moments_of_rl if load.method in RL_METHODS else _moments)(shapes, load, float(gradients))
     worst = max(moments, key=lambda m: m.total)
     found = {
         "weights": (here + shapes.beside) * per_weight if load.offload else weight_bytes(shapes, load),
-        "adapter": 0 if load.mode == "full" else 4 * trainable,
+        "adapter": 0 if load.mode == "full" else 4 * trainable * (2 if load.method in RL_METHODS else 1),
         "gradients": worst.gradients,
         "optimizer": optimizer_bytes(shapes, load, settled, per_weight),
         "activations": worst.activations,
@@ -279,12 +281,10 @@ def _loss_bytes(shapes: Shapes, load: Workload) -> tuple[float, float]:
 
 
 def _moments_of_rl(shapes: Shapes, load: Workload, gradients: float) -> list[_Moment]:
-    """GRPO by TRL: a group is generated with a cache of keys and values, then learnt with all logits of completions."""
+    """GRPO and its kin by TRL: all answers of a step are drawn together, with a cache; then they are learnt by passes."""
     a, v = load.activation_bytes, shapes.vocabulary
-    cache = 2.0 * a * shapes.keys * shapes.layers * load.tokens
-    answers = load.pieces * load.completion
-    moments = _moments(shapes, dataclasses.replace(load, loss_chunk=1), gradients)
-    # logits, their gradient, and the fp32 softmax of a row at a time
-    logits = 2.0 * a * answers * v + 4.0 * load.completion * v
-    learning = [dataclasses.replace(m, logits=m.logits + logits) if m.name == "loss" else m for m in moments]
-    return [*learning, _Moment("generation", 0.0, cache, float(a * load.pieces * v))]
+    drawn = load.pieces * load.accumulation
+    cache = 2.0 * a * shapes.keys * shapes.layers * drawn * (load.length + load.completion)
+    learning = _moments(shapes, dataclasses.replace(load, loss_chunk=TRL_CHUNK), gradients)
+    # the next token's logits in fp32, their softmax, and both sorted for top-p
+    return [*learning, _Moment("generation", 0.0, cache, 4.0 * 3 * drawn * v)]

@@ -28,7 +28,7 @@ from bp_core.memory.workload import Workload
 from bp_core.settings.decided import value_of
 from bp_core.settings.knobs import NAMES, Settings
 from bp_core.settings.optimizers import default_optimizer
-from bp_core.settings.tables import PRESETS, STEP_EXAMPLES, loss_chunk
+from bp_core.settings.tables import PRESETS, RL_METHODS, STEP_EXAMPLES, loss_chunk
 
 
 def shapes_of(model: Known) -> Shapes:
@@ -75,7 +75,7 @@ def workload(asked: EstimateSettings, shapes: Shapes, here: Machine) -> tuple[Wo
         accumulation=asked.gradient_accumulation or max(1, STEP_EXAMPLES // batch),
         loss_chunk=loss_chunk(shapes.vocabulary) if asked.loss_chunk is None else asked.loss_chunk,
         packing=asked.packing,
-        completion=asked.max_completion_length if asked.method == "grpo" else 0,
+        completion=asked.max_completion_length if asked.method in RL_METHODS else 0,
         device=here.device,
         offload=offload,
     )

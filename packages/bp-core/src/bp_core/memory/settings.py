@@ -11,8 +11,9 @@ from bp_merge.common import knob, like
 from bp_core.settings.groups.lora import LoraSettings
 from bp_core.settings.groups.method import MethodSettings
 from bp_core.settings.groups.model import ModelSettings
+from bp_core.settings.groups.rl import RlSettings
 from bp_core.settings.groups.training import TrainingSettings
-from bp_core.settings.tables import MANY, METHODS
+from bp_core.settings.tables import MANY
 
 FORMATS = ("auto", "none", "nf4", "int8")
 
@@ -32,9 +33,8 @@ class EstimateSettings:
     method: str = like(
         MethodSettings,
         "method",
-        help="Training method; grpo generates and learns a group of completions.",
+        help="Training method; grpo, gspo and rloo draw groups of answers and learn from them.",
         group="Run",
-        choices=(*METHODS, "grpo"),
         env=(),
     )
     max_seq_length: Annotated[int, Gt(0), Le(2**24)] = like(
@@ -71,11 +71,8 @@ class EstimateSettings:
         TrainingSettings, "loss_chunk", help="Positions whose logits exist at a time; 0 all.", group="Run"
     )
     packing: bool = knob(False, "One row of max-seq-length tokens a pass.", group="Run")
-    max_completion_length: Annotated[int, Gt(0), Le(2**24)] = knob(
-        256,
-        "With --method grpo: tokens of a completion; max-seq-length is that of its prompt.",
-        group="Run",
-        unit="tokens",
+    max_completion_length: Annotated[int, Gt(0), Le(2**24)] = like(
+        RlSettings, "max_completion_length", group="Run"
     )
     keep_last: Annotated[int, Ge(1), Le(MANY)] = like(TrainingSettings, "keep_last", group="Run")
     keep_best: Annotated[int, Ge(0), Le(MANY)] = like(TrainingSettings, "keep_best", group="Run")

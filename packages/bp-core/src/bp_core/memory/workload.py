@@ -18,7 +18,7 @@ class Workload:
 
     Args:
         mode: `lora` or `full`.
-        method: training method, or `grpo`.
+        method: training method.
         rank: of the adapter.
         targets: modules with an adapter, or `("all-linear",)`.
         dora: whether magnitudes are learnt apart.
@@ -32,7 +32,7 @@ class Workload:
         accumulation: forward passes per optimizer step.
         loss_chunk: positions whose logits exist at a time; 0 all.
         packing: whether a forward pass is one row of `length` tokens.
-        completion: `grpo`: tokens of a completion, `length` being those of its prompt.
+        completion: of a method that draws its answers: tokens of one, `length` being those of its prompt.
         device: `cuda` or `cpu`.
         offload: `full`: whether the decoder layers, with all that belongs to them, are in main memory but for the one at work.
     """

@@ -96,7 +96,10 @@ class AdapterWeights:
                 f"{folder}: {str(error).splitlines()[0]}",
                 "train with the settings that the adapter was trained with",
             ) from None
-        missing = [k for k in outcome.missing_keys if "lora_" in k or "modules_to_save" in k]
+        active = f".{model.active_adapter}"  # another adapter of the model is not asked for
+        missing = [
+            k for k in outcome.missing_keys if active in k and ("lora_" in k or "modules_to_save" in k)
+        ]
         if outcome.unexpected_keys or missing:
             raise BpError(
                 "STATE_ADAPTER_MISMATCH",

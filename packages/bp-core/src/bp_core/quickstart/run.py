@@ -20,10 +20,10 @@ from bp_core.encoding.encode import Encoder
 from bp_core.errors import as_ours
 from bp_core.generation.answers import answers, logits_of
 from bp_core.quickstart import facts
+from bp_core.run import run_training
 from bp_core.settings.resolve import resolve
 from bp_core.training.callbacks import Callback
 from bp_core.training.inputs import to_stderr
-from bp_core.training.run import run_training
 
 QUESTION = "Which river flows through Kestrel Bay?"
 Pairs = list[tuple[str, str]]

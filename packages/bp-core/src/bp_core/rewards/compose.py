@@ -136,6 +136,27 @@ class RewardSet:
         """`reward_funcs` and `reward_weights` for TRL: one function `f(prompts, completions, **columns)` per component."""
         return [trl_function(c) for c in self.components], [c.weight for c in self.components]
 
+    def table(self, folder: Path) -> dict[str, Any]:
+        """The set as `load_set` takes it, from whichever folder; JSON-able.
+
+        Args:
+            folder: what the relative paths of its functions start from.
+        """
+        return {
+            "name": self.name,
+            **({"prompt": dataclasses.asdict(self.prompt)} if self.prompt else {}),
+            "reward": [
+                {
+                    "use": str(folder.absolute() / c.use) if ":" in c.use else c.use,
+                    "name": c.name,
+                    "weight": c.weight,
+                    "reference": c.reference,
+                    "parameters": dict(c.parameters),
+                }
+                for c in self.components
+            ],
+        }
+
     def describe(self) -> dict[str, Any]:
         """JSON-able."""
         return {
@@ -172,6 +193,15 @@ def trl_function(component: Component) -> Callable[..., list[float | None]]:
 
     function.__name__ = component.name
     return function
+
+
+def template_of(spec: str | Path, name: str | None = None) -> Prompt | None:
+    """The prompt that rewards are trained with: the one of that name, else that of the set, else none.
+
+    Raises:
+        BpError: `CONFIG_REWARD_INVALID`.
+    """
+    return load_set(spec).prompt if name is None else prompt_from(name)
 
 
 def load_set(

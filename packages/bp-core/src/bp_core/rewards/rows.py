@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bp_data.example import Example
 from bp_merge.common import BpError
 
 from bp_core.rewards.sample import Sample, reference_of, text_of
@@ -37,20 +38,25 @@ def references(source: str, limit: int = 1000, *, mapping: str | None = None) ->
         for item in read(source, mapping=mapping, max_samples=limit, note=lambda _: None):
             if isinstance(item, Rejected):
                 continue
-            turns = item.messages()
-            said = (
-                turns[-1]["content"]
-                if turns and turns[-1]["role"] == "assistant"
-                else text_of([t.to_message() for t in item.chosen])
-            )
-            asked = text_of(turns, last_user=True) or item.text
-            wanted = said or None if item.reference is None else item.reference
-            row = {**item.meta, "kind": item.kind, "task": item.task}
-            if item.tools:
-                row["tools"] = [dict(t) for t in item.tools]
-            if turns and turns[-1].get("tool_calls"):
-                wanted = turns[-1]["tool_calls"]
-            yield Sample(said, wanted, asked or None, row)
+            yield sample_of(item)
+
+
+def sample_of(example: Example) -> Sample:
+    """A row as a `Sample` whose completion is the answer that the row holds ("" for none)."""
+    turns = example.messages()
+    said = (
+        turns[-1]["content"]
+        if turns and turns[-1]["role"] == "assistant"
+        else text_of([t.to_message() for t in example.chosen])
+    )
+    asked = text_of(turns, last_user=True) or example.text
+    wanted = said or None if example.reference is None else example.reference
+    row = {**example.meta, "kind": example.kind, "task": example.task}
+    if example.tools:
+        row["tools"] = [dict(t) for t in example.tools]
+    if turns and turns[-1].get("tool_calls"):
+        wanted = turns[-1]["tool_calls"]
+    return Sample(said, wanted, asked or None, row)
 
 
 def completions(path: str | Path) -> list[list[Sample]]:

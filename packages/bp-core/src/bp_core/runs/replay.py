@@ -83,7 +83,7 @@ def parse_overrides(items: Iterable[str]) -> dict[str, str]:
 def replay(
     source: str | Path, *, output: str | Path = "output", overrides: Mapping[str, Any] | None = None
 ) -> Replay:
-    """Plan a replay; `bp_core.training.run.run_training(plan.settings, parent=plan.parent, now=plan.now)` runs it.
+    """Plan a replay; `bp_core.run.run_training(plan.settings, parent=plan.parent, now=plan.now)` runs it.
 
     Args:
         source: a run id or prefix of `output`, a `manifest.json`, or a run's directory.

@@ -88,6 +88,8 @@ class LossGuard:
         ceiling: a loss above it is a spike also during warm-up; several times the ln(vocabulary) of pure chance.
         grad_patience: non-finite gradient norms in a row that stop. 1 is right for fp32 and bf16; with fp16 loss
             scaling an overflow is how the scaler finds its scale, and its step is skipped: give 10.
+        zero_is_odd: whether a gradient of exactly zero counts like a spike; where answers of a group are all worth the
+            same there is none.
     """
 
     factor: float = 10.0
@@ -96,6 +98,7 @@ class LossGuard:
     decay: float = 0.98
     grad_patience: int = 1
     ceiling: float = math.inf
+    zero_is_odd: bool = True
 
     def observe(
         self, state: LossState, step: int, loss: float, grad_norm: float | None = None
@@ -120,7 +123,7 @@ class LossGuard:
             return state, Verdict(
                 "watch", "GRADIENT_NOT_FINITE", text, {"step": step, "in_a_row": state.overflows}
             )
-        if grad_norm == 0.0:
+        if grad_norm == 0.0 and self.zero_is_odd:
             state = dataclasses.replace(state, spikes=state.spikes + 1, overflows=0)
             text = f"no gradient reaches the weights at step {step}: what they feed is saturated"
             if state.spikes >= self.patience:

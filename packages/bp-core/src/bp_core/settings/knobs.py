@@ -20,6 +20,7 @@ from bp_core.settings.groups.data import DataSettings
 from bp_core.settings.groups.lora import LoraSettings
 from bp_core.settings.groups.method import MethodSettings
 from bp_core.settings.groups.model import ModelSettings
+from bp_core.settings.groups.rl import RlSettings
 from bp_core.settings.groups.safety import SafetySettings
 from bp_core.settings.groups.session import SessionSettings
 from bp_core.settings.groups.tracking import TrackingSettings
@@ -29,6 +30,7 @@ GROUPS: dict[str, type] = {
     "model": ModelSettings,
     "data": DataSettings,
     "method": MethodSettings,
+    "rl": RlSettings,
     "lora": LoraSettings,
     "training": TrainingSettings,
     "safety": SafetySettings,
@@ -45,6 +47,7 @@ class Settings:
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     method: MethodSettings = dataclasses.field(default_factory=MethodSettings)
+    rl: RlSettings = dataclasses.field(default_factory=RlSettings)
     lora: LoraSettings = dataclasses.field(default_factory=LoraSettings)
     training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
     safety: SafetySettings = dataclasses.field(default_factory=SafetySettings)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from bp_merge.common import knobs
+from bp_merge.common import BpError, knobs
 
 from bp_core.encoding.dataset import Prepared
 from bp_core.encoding.steps import StepPlan
@@ -20,6 +20,7 @@ from bp_core.models.device import Device
 from bp_core.settings.decided import Decided, is_open, value_of
 from bp_core.settings.groups.lora import LoraSettings
 from bp_core.settings.groups.method import MethodSettings
+from bp_core.settings.groups.rl import RlSettings
 from bp_core.settings.knobs import Settings
 from bp_core.settings.optimizers import default_optimizer
 from bp_core.settings.tables import (
@@ -28,10 +29,12 @@ from bp_core.settings.tables import (
     METHODS,
     PARTS,
     PRESETS,
+    RL_METHODS,
     STEP_EXAMPLES,
     STEPS,
     loss_chunk,
 )
+from bp_core.training.answers_a_step import answers_of, steps_per_epoch
 from bp_core.training.objectives.kto import balanced_weights, label_counts
 
 ISOLATING = ("flash_attention_2", "flash_attention_3", "flex_attention")  # packed rows cost them no mask
@@ -78,13 +81,22 @@ def decide(
         made = _balanced(made, prepared)
 
     asked, pieces, by = t.batch_size, len(prepared.train), f"{STEP_EXAMPLES} examples a step"
-    accumulation = choose(
-        "gradient_accumulation", by, lambda: 1 if asked is None else max(1, STEP_EXAMPLES // asked)
-    )
-    size = choose("batch_size", by, lambda: min(max(1, STEP_EXAMPLES // accumulation), pieces))
+    if method in RL_METHODS:
+        drawn = answers_of(made.rl.group_size, pieces, asked, t.gradient_accumulation)
+        by = f"groups of {made.rl.group_size} answers"
+        size, accumulation = (
+            choose("batch_size", by, lambda: drawn[0]),
+            choose("gradient_accumulation", by, lambda: drawn[1]),
+        )
+        made = _by_rewards(made, size * accumulation, pieces)
+    else:
+        accumulation = choose(
+            "gradient_accumulation", by, lambda: 1 if asked is None else max(1, STEP_EXAMPLES // asked)
+        )
+        size = choose("batch_size", by, lambda: min(max(1, STEP_EXAMPLES // accumulation), pieces))
 
     def passes(epochs: float) -> int:
-        return max(1, math.ceil(epochs * _plan(made, size * accumulation, prepared).steps_per_epoch))
+        return max(1, math.ceil(epochs * _epoch(made, size * accumulation, prepared)))
 
     if t.epochs is None:
         steps = choose("steps", "", lambda: STEPS)
@@ -131,6 +143,54 @@ def _balanced(settings: Settings, prepared: Prepared) -> Settings:
     return settings
 
 
+def _by_rewards(settings: Settings, answers: int, prompts: int) -> Settings:
+    """What learning from rewards leaves to its method.
+
+    Raises:
+        BpError: `CONFIG_CONFLICT` where a step holds no whole groups, or more prompts than there are.
+    """
+    rl, group = settings.rl, settings.rl.group_size
+    if answers % group or answers > group * prompts:
+        what = (
+            f"needs {answers // group} prompts, the data has {prompts}"
+            if not answers % group
+            else f"holds no whole groups of {group}"
+        )
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"a step of {answers} answers {what}",
+            f"add --batch-size {group} --gradient-accumulation 1 to the command",
+        )
+    gspo = settings.method.method == "gspo"
+    usual = {
+        "importance_level": "sequence" if gspo else "token",
+        "grpo_loss": "grpo" if gspo else "dapo",
+        "clip_high": rl.clip_low,
+    }
+    left = {name: value for name, value in usual.items() if getattr(rl, name) is None}
+    return settings.replace(f"default (method {settings.method.method})", **left) if left else settings
+
+
+def epoch_of(decided: Decided, prepared: Prepared) -> int:
+    """Optimizer steps of a pass over the data."""
+    return _epoch(decided.settings, decided.batch_size * decided.gradient_accumulation, prepared)
+
+
+def _epoch(settings: Settings, size: int, prepared: Prepared) -> int:
+    if settings.method.method not in RL_METHODS:
+        return _plan(settings, size, prepared).steps_per_epoch
+    rl = settings.rl
+    return steps_per_epoch(rl.group_size, len(prepared.train), size, rl.num_iterations)
+
+
+def tokens_of(decided: Decided, prepared: Prepared) -> float:
+    """Tokens that all steps together learn from, as far as is known before: answers count as long as they may be."""
+    mean, size = float(prepared.train.lengths.mean()), decided.batch_size * decided.gradient_accumulation
+    if decided.settings.method.method in RL_METHODS:
+        return (mean + decided.settings.rl.max_completion_length) * size * decided.steps
+    return mean * min(size, len(prepared.train)) * decided.steps
+
+
 def plan_of(decided: Decided, prepared: Prepared) -> StepPlan:
     """The plan of optimizer steps of a run."""
     return _plan(decided.settings, decided.batch_size * decided.gradient_accumulation, prepared)
@@ -163,6 +223,7 @@ def warnings_for(decided: Decided, prepared: Prepared) -> list[str]:
         for name in (k.name for k in knobs(MethodSettings))
         if settings.given(name) and name.split("_")[0] in METHODS and name.split("_")[0] != method.method
     ]
+    told += _idle(settings)
     if settings.given("label_smoothing") and method.method != "dpo":
         told.append(f"--label-smoothing is of dpo and does nothing with {method.method}")
     if method.method == "simpo" and method.simpo_gamma > method.simpo_beta:
@@ -189,13 +250,46 @@ def warnings_for(decided: Decided, prepared: Prepared) -> list[str]:
         told.append("--full-ft-offload computes activations again, whatever --gradient-checkpointing says")
     if settings.given("alpha") and d.alpha < d.rank / 4:
         told.append(f"alpha {d.alpha:g} is small for rank {d.rank}: the adapter will learn slowly")
-    epochs = d.steps / max(1, plan_of(d, prepared).steps_per_epoch)
+    epochs = d.steps / epoch_of(d, prepared)
     if settings.given("steps") and epochs > 20 and not tiny:
         told.append(
             f"{d.steps} steps pass over the data {epochs:.0f} times; past a few times it is learnt by heart"
         )
-    if settings.given("batch_size") and d.batch_size > len(prepared.train):
+    if (
+        settings.given("batch_size")
+        and d.batch_size > len(prepared.train)
+        and method.method not in RL_METHODS
+    ):
         told.append(f"a batch of {d.batch_size} is more than the {len(prepared.train)} examples there are")
+    return told
+
+
+def _idle(settings: Settings) -> list[str]:
+    """Settings of learning from rewards that do nothing here."""
+    method, rl = settings.method.method, settings.rl
+    if method not in RL_METHODS:
+        names = [k.name for k in knobs(RlSettings) if settings.given(k.name)]
+        return [f"--{n.replace('_', '-')} is of rewards and does nothing with {method}" for n in names]
+    idle = [
+        "packing",
+        "batching",
+        "loss_chunk",
+        "length_buckets",
+        "dataloader_workers",
+        "preflight",
+        "oom_recovery",
+    ]
+    told = [
+        f"--{n.replace('_', '-')} does nothing with {method}: TRL's trainer draws and learns"
+        for n in idle
+        if settings.given(n)
+    ]
+    if rl.num_iterations == 1:
+        told += [
+            f"--{n.replace('_', '-')} does nothing where answers are learnt from once: add --num-iterations 2"
+            for n in ("clip_low", "clip_high")
+            if settings.given(n)
+        ]
     return told
 
 

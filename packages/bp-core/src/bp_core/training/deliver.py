@@ -27,7 +27,7 @@ from bp_core.runs.results import RunResult
 from bp_core.settings.knobs import Settings
 from bp_core.support.environment import peak_memory
 from bp_core.training import checkpoint
-from bp_core.training.decide import plan_of
+from bp_core.training.decide import epoch_of
 from bp_core.training.fit import Fitted
 from bp_core.training.watching.evaluators import LOSS, HeldOut
 
@@ -96,7 +96,7 @@ def _delivered(fitted: Fitted, after: After | None) -> RunResult:
         base_model=opened.base.ref,
         steps=step,
         steps_requested=watch.steps,
-        epochs=round(step / plan_of(opened.decided, prepared).steps_per_epoch, 3),
+        epochs=round(step / epoch_of(opened.decided, prepared), 3),
         train_loss=watch.losses.last[0],
         heldout_loss_before=losses.get(0),
         heldout_loss_after=losses.get(used),

@@ -31,8 +31,8 @@ from bp_core.settings.decided import Decided
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import explain
 from bp_core.settings.tables import TRACE_LENGTH
-from bp_core.training.decide import cpu_hours, decide, plan_of, warnings_for, with_recommended
-from bp_core.training.objectives.choose import objective_of
+from bp_core.training.decide import cpu_hours, decide, epoch_of, tokens_of, warnings_for, with_recommended
+from bp_core.training.objectives.choose import encoding_of
 from bp_core.training.room import Room, make_room
 
 
@@ -64,17 +64,19 @@ class Inputs:
     def plan(self) -> dict[str, Any]:
         """The run that these settings make, as JSON-able data."""
         settings, steps = self.decided.settings, self.decided.steps
-        plan = plan_of(self.decided, self.prepared)
+        size = self.decided.batch_size * self.decided.gradient_accumulation
         parameters = parameter_count(self.folder)
-        tokens = float(self.prepared.train.lengths.mean()) * plan.step_size * steps
+        tokens = tokens_of(self.decided, self.prepared)
         weight_bytes = parameters * (4 if self.device.weights is torch.float32 else 2)
         return {
             "base_model": settings.model.model,
             "parameters": parameters,
             "device": self.device.name,
             "steps": steps,
-            "epochs": round(steps / plan.steps_per_epoch, 2),
-            "examples_per_step": plan.step_size,
+            "epochs": round(steps / epoch_of(self.decided, self.prepared), 2),
+            "examples_per_step": size
+            if self.prepared.train_examples
+            else min(size, len(self.prepared.train)),
             "tokens": round(tokens),
             "base_weights_bytes": weight_bytes,
             "memory": self.room.to_dict() if self.room else None,
@@ -111,10 +113,16 @@ def read_inputs(
         settings = settings.replace("default (reasoning-trace)", max_seq_length=TRACE_LENGTH)
     folder = base.path
     encoder = make_encoder(folder, settings, now or dt.datetime.now(dt.UTC))
-    objective = objective_of(settings)
+    encoding = encoding_of(settings)
     with as_ours():
         prepared = prepare(
-            settings, encoder, objective.encode, width=objective.width, sources=sources, tell=tell
+            settings,
+            encoder,
+            encoding.encode,
+            width=encoding.width,
+            prompts=encoding.prompts,
+            sources=sources,
+            tell=tell,
         )
     settings = with_recommended(settings, recommended(folder))
     settings, room = make_room(settings, folder, device, prepared)
@@ -175,8 +183,7 @@ def _refuse_slow(
 ) -> None:
     if device.device.type != "cpu":
         return
-    settings, plan = decided.settings, plan_of(decided, prepared)
-    tokens = float(prepared.train.lengths.mean()) * plan.step_size * decided.steps
+    settings, tokens = decided.settings, tokens_of(decided, prepared)
     hours = cpu_hours(parameter_count(folder), tokens)
     tell(f"no CUDA card: CPU mode, about {_duration(hours * 3600)} for {decided.steps} steps")
     if hours > settings.safety.max_cpu_hours and not settings.safety.allow_cpu:
@@ -201,5 +208,8 @@ def _show(encoder: Encoder, prepared: Prepared, settings: Settings, tell: Callab
         ids, mask, _ = prepared.train.piece(i)
         name = prepared.train.names[i // prepared.train.width]
         piece = Encoded(tuple(int(t) for t in ids), mask.tobytes(), name)
-        tell(f"example {piece.example_id}: {piece.labels} of {len(piece.ids)} tokens are learnt (marked)")
+        what = f"{piece.labels} of {len(piece.ids)} tokens are learnt (marked)"
+        if prepared.train_examples:
+            what = f"{len(piece.ids)} tokens are asked; what the model answers is judged"
+        tell(f"example {piece.example_id}: {what}")
         tell(preview(encoder.tokenizer, piece, colour=colour))

@@ -24,6 +24,7 @@ from bp_core.runs.rows import refuse_no_folder
 from bp_core.safety.guards import HeatGuard
 from bp_core.settings.knobs import Settings
 from bp_core.settings.optimizers import BITSANDBYTES, PUBLISHED_AS, TAKEN, installed
+from bp_core.settings.tables import RL_METHODS
 from bp_core.support.launch import launch
 
 
@@ -124,6 +125,8 @@ def contradictions(settings: Settings) -> None:
                 "CONFIG_CONFLICT", "--fp8 is of frozen weights, --mode full has none", "leave --fp8 out"
             )
     _contradictory_offload(settings)
+    if method.method in RL_METHODS:
+        _contradictory_rewards(settings)
     _contradictory_start(settings)
     _contradictory_quantization(settings)
     _refuse_missing_optimizer(training.optim)
@@ -186,6 +189,40 @@ def _refuse_missing_optimizer(name: str) -> None:
             f"--optim {name} needs {package}, which is not installed",
             f"pip install {PUBLISHED_AS[package]}",
         )
+
+
+def _contradictory_rewards(settings: Settings) -> None:
+    """Refuse what learning from rewards cannot do.
+
+    Raises:
+        BpError: `CONFIG_CONFLICT`; `CONFIG_REWARD_INVALID` for rewards that cannot be read.
+    """
+    rl, training, method = settings.rl, settings.training, settings.method.method
+    data = shlex.quote(settings.data.data[0]) if settings.data.data else "my_data.jsonl"
+    if rl.rewards is None:
+        raise BpError(
+            "CONFIG_CONFLICT",
+            f"{method} learns from rewards, and none are named",
+            f"propose some for the data, then add --rewards rewards.toml: backprop reward suggest {data} --write rewards.toml",
+        )
+    size = (training.batch_size or 0) * (training.gradient_accumulation or 0)
+    conflicts = (
+        (settings.model.mode == "full", f"{method} trains an adapter, not the whole model", "leave --mode out"),
+        (launch().world > 1, f"{method} trains in one process, not in {launch().world}", "start it without a launcher: backprop train"),
+        (any("=" in name for name in settings.data.data), f"{method} asks each prompt as often as any other: a weight says nothing", "leave the weights out"),
+        (bool(training.compile or training.fast_lora or training.fused_layers), f"TRL's trainer takes no other layers for {method}", "leave --compile, --fast-lora and --fused-layers out"),
+        (method == "rloo" and (rl.importance_level, rl.grpo_loss) != (None, None), "rloo takes ratios of whole answers and has one loss", "leave --importance-level and --grpo-loss out, or add --method grpo to the command"),
+        (method == "gspo" and rl.importance_level == "token", "gspo takes the ratio of a whole answer", "add --method grpo --importance-level token to the command"),
+        (bool(rl.kl_beta) and settings.lora.init_lora_weights.startswith(("pissa", "olora", "eva")), f"the KL divergence is from the model at the start, which {settings.lora.init_lora_weights} does not keep", "add --kl-beta 0 to the command, or --init-lora-weights default"),
+        (bool(size % rl.group_size), f"a step of {size} answers holds no whole groups of {rl.group_size}", f"add --batch-size {rl.group_size} --gradient-accumulation 1 to the command"),
+    )  # fmt: skip
+    for wrong, cause, hint in conflicts:
+        if wrong:
+            raise BpError("CONFIG_CONFLICT", cause, hint)
+    from bp_core.rewards.compose import load_set, template_of
+
+    load_set(rl.rewards, run_code=rl.run_code)
+    template_of(rl.rewards, rl.prompt_template)
 
 
 def _contradictory_start(settings: Settings) -> None:

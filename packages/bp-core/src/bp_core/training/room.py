@@ -28,7 +28,8 @@ from bp_core.models.device import Device
 from bp_core.models.stored_quantization import stored_quantization
 from bp_core.settings.knobs import Settings
 from bp_core.settings.optimizers import default_optimizer
-from bp_core.settings.tables import PRESETS, STEP_EXAMPLES, loss_chunk
+from bp_core.settings.tables import PRESETS, RL_METHODS, STEP_EXAMPLES, loss_chunk
+from bp_core.training.answers_a_step import answers_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,9 @@ def _chosen(
     if free.checkpointing:
         chosen["gradient_checkpointing"] = after.checkpointing
     if free.batch and after.batch < before.batch:
-        chosen |= {"batch_size": after.batch, "gradient_accumulation": after.accumulation}
+        chosen["batch_size"] = after.batch
+        if settings.method.method not in RL_METHODS:  # whole groups are made of passes later
+            chosen["gradient_accumulation"] = after.accumulation
     return settings.replace(f"default (memory of {here.name})", **chosen) if chosen else settings
 
 
@@ -144,11 +147,17 @@ def _workload(
         1 if t.batch_size is None else max(1, STEP_EXAMPLES // t.batch_size)
     )
     batch = min(t.batch_size or max(1, STEP_EXAMPLES // accumulation), len(prepared.train))
+    rl = settings.rl if settings.method.method in RL_METHODS else None
+    if rl is not None:
+        batch, accumulation = answers_of(
+            rl.group_size, len(prepared.train), t.batch_size, t.gradient_accumulation
+        )
     wanted = settings.model.wanted_quantization
     load = Workload(
         mode=settings.model.mode,
         quantization={"auto": "none", "fp4": "nf4"}.get(wanted, wanted),
         method=settings.method.method,
+        completion=rl.max_completion_length if rl is not None else 0,
         rank=lora.rank or preset["rank"],
         targets=lora.target_modules or preset["target_modules"],
         dora=lora.use_dora,

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,12 +29,12 @@ from torch.utils.data import DataLoader
 from bp_core.encoding.tokens import Tokens, Unit
 from bp_core.models.device import is_out_of_memory
 from bp_core.models.weights import Weights
-from bp_core.training import checkpoint
 from bp_core.training.batch import MicroBatch, StepData, collate, micro_batches
 from bp_core.training.forward import LanguageLoss
 from bp_core.training.objectives.base import Objective
 from bp_core.training.ranks import Ranks
-from bp_core.training.state import load_state, random_state, save_state, set_random_state
+from bp_core.training.saved import SavedState
+from bp_core.training.state import random_state, set_random_state
 from bp_core.training.watching.protocols import Watching
 
 _T = TypeVar("_T")
@@ -65,7 +64,7 @@ def objective_means(
     }
 
 
-class StepTrainer(transformers.Trainer):
+class StepTrainer(SavedState, transformers.Trainer):
     """Trains on `StepData`.
 
     Args:
@@ -402,49 +401,3 @@ class StepTrainer(transformers.Trainer):
         if len(heldout):
             self.evaluate_heldout(heldout)
         set_random_state(randomness)
-
-    # ------------------------------------------------------------------------------------- save and load
-
-    def save_checkpoint(self, root: Path, **facts: Any) -> checkpoint.Checkpoint:
-        """Write everything that the next step depends on, as a transaction."""
-
-        def fill(folder: Path) -> None:
-            self.weights.save(self.forward.model, folder)
-            optimizer = getattr(
-                self.optimizer, "optimizer", self.optimizer
-            )  # accelerate's wrapper holds the real one
-            save_state(folder, "optimizer", optimizer.state_dict())  # type: ignore[union-attr]
-            scaler = self.accelerator.scaler
-            save_state(
-                folder,
-                "trainer",
-                {
-                    "scheduler": self.lr_scheduler.state_dict(),  # type: ignore[union-attr]
-                    "random": random_state(),
-                    "scaler": scaler.state_dict() if scaler is not None else {},
-                    "micro": self.micro,
-                },
-            )
-            self.state.save_to_json(str(folder / "trainer_state.json"))
-
-        return checkpoint.write(root, self.state.global_step, fill, **facts)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        self.weights.load(self.forward.model, Path(resume_from_checkpoint))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-        optimizer.load_state_dict(load_state(Path(checkpoint), "optimizer"))  # type: ignore[union-attr]
-        state = load_state(Path(checkpoint), "trainer")
-        self.lr_scheduler.load_state_dict(state["scheduler"])  # type: ignore[union-attr]
-        self.micro = state["micro"]
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            set_random_state(load_state(Path(checkpoint), "trainer")["random"])
-
-    def _load_scaler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(load_state(Path(checkpoint), "trainer")["scaler"])

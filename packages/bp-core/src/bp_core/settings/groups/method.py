@@ -18,7 +18,8 @@ class MethodSettings:
     method: str = knob(
         "sft",
         "sft: learn the answers. From pairs: dpo (arXiv:2305.18290), orpo (2403.07691), simpo (2405.14734). "
-        "From single judgements: kto (2402.01306).",
+        "From single judgements: kto (2402.01306). From rewards of its own answers: grpo (2402.03300), gspo (2507.18071), "
+        "rloo (2402.14740).",
         group="Method",
         choices=METHODS,
         env=("BACKPROPAGATE_TRAINING__METHOD",),

@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from bp_core.safety.guards import DiskGuard, LossGuard
 from bp_core.safety.monitor import Monitor
 from bp_core.settings.decided import Decided
-from bp_core.settings.groups.training import TrainingSettings
+from bp_core.settings.knobs import Settings
+from bp_core.settings.tables import RL_METHODS
 from bp_core.training.callbacks import Callback
 from bp_core.training.ranks import ALONE, Ranks
 from bp_core.training.watching.agreed import Agreed
 from bp_core.training.watching.best import Best
 from bp_core.training.watching.disk import Disk
-from bp_core.training.watching.evaluators import value_name
+from bp_core.training.watching.evaluators import REWARD, value_name
 from bp_core.training.watching.heat import Heat
 from bp_core.training.watching.keeper import Keeper
 from bp_core.training.watching.listeners import Listeners
@@ -27,9 +28,12 @@ from bp_core.training.watching.watch import Watch
 FP16_OVERFLOWS = 10  # non-finite gradients in a row that fp16 loss scaling may meet while it finds its scale
 
 
-def best_of(training: TrainingSettings) -> Best:
-    """What decides which evaluation is the best: the held-out loss, or a metric of answers."""
+def best_of(settings: Settings) -> Best:
+    """What decides which evaluation is the best: the held-out loss or reward, or a metric of answers."""
+    training = settings.training
     if training.best_by == "loss":
+        if settings.method.method in RL_METHODS:
+            return Best(training.patience, by=REWARD, higher=True)
         return Best(training.patience)
     from bp_core.evaluation.metrics import get_metric
 
@@ -61,6 +65,7 @@ def watch_of(
         ranks: the processes of the training.
     """
     run, training, safety = recorder.run, decided.settings.training, decided.settings.safety
+    rewarded = decided.settings.method.method in RL_METHODS
     keeper = Keeper(
         run.path / "checkpoints",
         every=decided.save_steps,
@@ -74,6 +79,7 @@ def watch_of(
         factor=safety.spike_factor,
         grad_patience=FP16_OVERFLOWS if fp16 else 1,
         ceiling=4 * math.log(vocabulary) if vocabulary > 1 else math.inf,
+        zero_is_odd=not rewarded,
     )
     disk = Disk(
         run.path,
@@ -90,9 +96,10 @@ def watch_of(
         decided.steps,
         losses=Losses(guard, recorder.say, run.run_id),
         parts=parts if ranks.alone else (Agreed(parts, ranks),),
-        best=best_of(training),
+        best=best_of(decided.settings),
         evaluate_every=decided.eval_steps,
         keeper=keeper,
         listeners=Listeners(callbacks, recorder.say),
         gauges=monitor.metrics,
+        boundary=decided.settings.rl.num_iterations if rewarded else 1,
     )

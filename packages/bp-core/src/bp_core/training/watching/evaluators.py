@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 LOSS = "heldout_loss"
+REWARD = "heldout_reward"
 
 
 class Evaluator(Protocol):

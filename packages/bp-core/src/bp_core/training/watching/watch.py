@@ -41,9 +41,10 @@ class Watch:
         keeper: writes checkpoints.
         listeners: told of everything.
         gauges: further numbers of each step, as the card's temperature.
+        boundary: steps between two states that a checkpoint can hold; a run stops and saves only there.
 
     Attributes:
-        evaluators: asked at each evaluation, in order; join them before `start`.
+        evaluators: asked at each evaluation, in order; join them before `start`, like further parts.
         status: how the run stands: running, completed, stopped, interrupted.
         stop_code: why it ended early, "" otherwise.
         pace: tokens and seconds.
@@ -62,15 +63,16 @@ class Watch:
         keeper: Keeper,
         listeners: Listeners,
         gauges: Callable[[], Mapping[str, float]] = dict,
+        boundary: int = 1,
     ) -> None:
-        self.recorder, self.steps, self.losses, self.parts = recorder, steps, losses, parts
+        self.recorder, self.steps, self.losses, self.parts = recorder, steps, losses, list(parts)
         self.best, self.evaluate_every, self.keeper = best, evaluate_every, keeper
-        self.listeners, self.gauges = listeners, gauges
+        self.listeners, self.gauges, self.boundary = listeners, gauges, boundary
         self.evaluators: list[Evaluator] = []
         self.status, self.stop_code = "running", ""
         self.pace = Pace()
         self.preflight = False
-        self._done = -1
+        self._done, self._owed = -1, False
 
     def start(self, trainer: Watched) -> None:
         """Called once the optimizer stands and, on resume, the state is loaded."""
@@ -121,7 +123,8 @@ class Watch:
             **self.gauges(),
         )
         run.heartbeat(step)
-        save = self._obey(trainer, step)
+        whole = step % self.boundary == 0
+        save = whole and self._obey(trainer, step)
         last = step >= self.steps
         heldout = None
         if self.evaluators and (last or (self.evaluate_every and step % self.evaluate_every == 0)):
@@ -132,8 +135,10 @@ class Watch:
         )
         if last and self.status == "running":
             self.status = "completed"
-        if last or save or self.keeper.due(step, self.best):
+        self._owed = self._owed or self.keeper.due(step, self.best)
+        if last or (whole and (save or self._owed)):
             self.save_now(trainer)
+            self._owed = False
         if self.status != "running":
             trainer.control.should_training_stop = True
         self.pace.begin()

@@ -11,11 +11,12 @@ from bp_export.adapter.base import ResolvedBase
 
 from bp_core.runs.writer import Run
 from bp_core.settings.knobs import Settings
+from bp_core.settings.tables import RL_METHODS
 from bp_core.training.callbacks import Callback
 from bp_core.training.deliver import After, Trained, deliver
-from bp_core.training.fit import fit
+from bp_core.training.fit import Fitted, fit
 from bp_core.training.inputs import to_stderr
-from bp_core.training.open import follow_run, open_run, reopen_run
+from bp_core.training.open import Opened, follow_run, open_run, reopen_run
 
 
 def run_training(
@@ -52,7 +53,16 @@ def run_training(
         settings, sources=sources, tell=tell, parent=parent, now=now, run_id=run_id, base=base, run=run
     )
     with opening as opened:
-        return deliver(fit(opened, callbacks=callbacks), after)
+        return deliver(fitted(opened, callbacks), after)
+
+
+def fitted(opened: Opened, callbacks: Iterable[Callback] = ()) -> Fitted:
+    """An opened run, trained by its method."""
+    if opened.settings.method.method in RL_METHODS:
+        from bp_core.rl.fit import fit_by_rewards  # TRL is loaded where it is needed
+
+        return fit_by_rewards(opened, callbacks=callbacks)
+    return fit(opened, callbacks=callbacks)
 
 
 def follow_training() -> Trained:
@@ -74,4 +84,4 @@ def resume_training(
         BpError: `INPUT_RUN_NOT_FOUND`, `STATE_RUN_FINISHED`, `STATE_RUN_ACTIVE`, `STATE_TOKENS_MISSING`, `INPUT_WRONG_BASE`.
     """
     with reopen_run(output, run_id, tell=tell) as opened:
-        return deliver(fit(opened, callbacks=callbacks))
+        return deliver(fitted(opened, callbacks))
