@@ -310,6 +310,12 @@ def test_a_training_by_the_fine_tuning_protocol_and_the_stream(client, server):
     assert bare.choices[0].message.content != whole.choices[0].message.content
     old = {"model_path": f"outputs/{job.id}/", "prompt": asked[0]["content"], "max_tokens": 4}
     assert good(client.post("/api/models/test", json=old))["response"] == whole.choices[0].message.content
+    push = {"adapter": job.id, "repo": "me/capitals", "dry_run": True}
+    listed = server.wait_for(
+        good(client.post("/api/v1/pushes", json=push), 201)["run_id"], "completed"
+    ).result
+    assert "adapter_model.safetensors" in json.dumps(listed)
+    refused(client.post("/api/v1/pushes", json={**push, "repo": "../x"}), 404, "INPUT_UI_NAME")
     serving = good(client.get("/api/v1/serving"))["serving"]
     assert (serving["model"], serving["ready"], "url" in serving) == (job.id, True, False)
     key = (server.output / "jobs" / f"{serving['run_id']}.key").read_text()

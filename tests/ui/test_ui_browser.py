@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import time
 
@@ -20,8 +21,10 @@ PAGES = (
     "/",
     "/data",
     "/train",
+    "/multi-run",
     "/runs",
     "/run/?id=nobody",
+    "/playground",
     "/evaluate",
     "/rewards",
     "/merge",
@@ -91,26 +94,30 @@ def violations(page):
     ]
 
 
-def test_every_page_opens_without_an_error_and_is_accessible(server, browser):
-    for path in PAGES:
-        with tab(browser, server.url + path, bypass_csp=True) as page:
-            assert page.locator("h1").count() == 1, path
-            assert violations(page) == [], path
+SEEN_ALWAYS = ("/", "/train", "/playground")  # of the others the slow tests
 
 
-def test_no_page_is_wider_than_a_phone(server, browser):
-    for path in PAGES:
-        with tab(browser, server.url + path, viewport={"width": 360, "height": 780}, bypass_csp=True) as page:
-            wide = page.evaluate("document.documentElement.scrollWidth")
-            assert wide <= 360, (path, wide)
+def looked_at(server, browser, path, **context):
+    """The page is whole, usable by all, and no wider than a phone."""
+    with tab(browser, server.url + path, bypass_csp=True, **context) as page:
+        assert page.locator("h1").count() == 1, path
+        assert violations(page) == [], path
+        page.set_viewport_size({"width": 360, "height": 780})
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= 360, (path, wide)
+        return page.evaluate("document.documentElement.className")
+
+
+def test_the_first_pages_are_usable_by_all_and_on_a_phone(server, browser):
+    for path in SEEN_ALWAYS:
+        looked_at(server, browser, path)
 
 
 @pytest.mark.slow
-def test_the_dark_theme_has_enough_contrast(server, browser):
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_is_usable_by_all_and_on_a_phone_in_either_theme(server, browser, theme):
     for path in PAGES:
-        with tab(browser, server.url + path, color_scheme="dark", bypass_csp=True) as page:
-            assert "dark" in page.evaluate("document.documentElement.className")
-            assert violations(page) == [], path
+        assert theme in looked_at(server, browser, path, color_scheme=theme)
 
 
 def test_the_policy_lets_no_script_of_others_run(server, browser):
@@ -178,7 +185,7 @@ def train(page, steps):
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_whole_path(tmp_path, browser):
-    """Upload, map, report, train, watch, stop and save, resume, export; with a closed browser and a killed UI between."""
+    """Upload, map, report, train, watch, stop and save, resume, evaluate, talk, export; a browser closed and a UI killed between."""
     needs_pages()
     with Server(tmp_path / "path") as server:
         with tab(browser, f"{server.url}/data") as page:
@@ -188,6 +195,9 @@ def test_the_whole_path(tmp_path, browser):
             page.get_by_text("The report is ready").wait_for()
             run_id = train(page, 200)
             page.locator(".chart canvas").first.wait_for()
+            seen = steps_drawn(page)
+            while steps_drawn(page) <= seen:  # the curve moves
+                time.sleep(0.2)
         step = server.wait_for(run_id, "running").step  # the browser is closed
         server.kill()  # and the UI is gone
         assert server.wait_for(run_id, "running").step >= step
@@ -202,10 +212,76 @@ def test_the_whole_path(tmp_path, browser):
             page = tabs[-1]
             page.get_by_role("button", name="Resume from the last checkpoint").click()
             page.locator(".head .badge.completed").wait_for()
+        with tab(browser, f"{server.url}/evaluate") as page:
+            page.get_by_role("button", name="Evaluate", exact=True).click()
+            page.get_by_role("heading", name="Figures").wait_for()
+            page.get_by_text("held-out loss").first.wait_for()
+        with tab(browser, f"{server.url}/playground/?run={run_id}") as page:
+            talk(page, server)
+        with tab(browser, f"{server.url}/run/?id={run_id}") as page:
             page.get_by_role("main").get_by_role("link", name="Export").click()
             page.get_by_role("button", name="Export", exact=True).click()
             page.locator(".list .badge.completed").first.wait_for()
         assert list(server.output.rglob("*.gguf"))
+
+
+def steps_drawn(page):
+    told = page.locator(".chart[role=img]").first.get_attribute("aria-label")
+    return int(told.partition(" over ")[2].split()[0])
+
+
+def talk(page, server):
+    """Ask the trained model beside its base, score the answer, keep it, and ask a file."""
+    page.get_by_role("button", name="Let it answer").click()
+    page.get_by_label("Show what the base model says").check()
+    page.get_by_label("Reward").select_option("exact_match")
+    page.get_by_label("Expected answer").fill(ROWS[0]["completion"])
+    page.get_by_label("Expected answer").blur()
+    message = page.get_by_label("Your message")
+    page.locator("textarea[aria-label='Your message']:enabled").wait_for()
+    message.fill(ROWS[0]["prompt"])
+    message.press("Enter")
+    page.locator(".answers .score").nth(1).wait_for()
+    tuned, base = page.locator(".answers .turn p").all_text_contents()
+    assert tuned.strip() == ROWS[0]["completion"]
+    assert base.strip() != tuned.strip()
+    assert page.locator(".answers .score").first.text_content().strip() == "reward 1.00"
+    page.get_by_role("button", name="Keep it as a training row").click()
+    page.get_by_text("it is among the datasets").wait_for()
+    assert ROWS[0]["prompt"] in (server.output / "uploads" / "chats.jsonl").read_text()
+    (server.folder / "prompts.txt").write_text("".join(r["prompt"] + "\n" for r in ROWS[:3]))
+    page.get_by_label("Prompts").fill("prompts.txt")
+    page.get_by_label("Prompts").blur()
+    page.get_by_label("Ask the base model too").check()
+    page.get_by_role("button", name="Ask every prompt").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="answers.csv").click()
+    text = download.value.path().read_text()
+    assert text.startswith("id,prompt,answer")
+    assert "base_answer" in text.splitlines()[0]
+    assert len(text.splitlines()) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_session_of_tasks_is_started_and_shown(tmp_path, browser):
+    needs_pages()
+    with Server(tmp_path / "tasks") as server:
+        (server.folder / "other.jsonl").write_text(
+            "".join(json.dumps({"prompt": f"Sound {i}?", "completion": "moo"}) + "\n" for i in range(24))
+        )
+        with tab(browser, f"{server.url}/multi-run") as page:
+            for name in ("data.jsonl", "other.jsonl"):
+                page.get_by_role("button", name=name).click()
+            put(page, "model", "tiny")
+            put(page, "steps", "12")
+            page.locator("[name=eval_gate]").select_option("on")
+            page.get_by_role("button", name="Start the session").click()
+            page.locator(".badge.completed").first.wait_for()
+            page.get_by_text("What was remembered").wait_for()
+            assert page.locator("table.matrix").count() == 2
+            assert page.locator("table.matrix").first.locator("tbody tr").count() == 3
+            assert page.get_by_text("gate:").count() >= 1
 
 
 @pytest.mark.slow

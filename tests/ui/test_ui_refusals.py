@@ -189,7 +189,15 @@ def slow_model(tmp_path, monkeypatch):
     asyncio.run(found.chats.ready("tiny"))
 
 
+def no_keyring(monkeypatch):
+    from bp_ui.service import secrets
+
+    monkeypatch.setattr(secrets, "keyring", lambda: None)
+    secrets.put("HF_TOKEN", "x")
+
+
 PROVOKED = {
+    "no keyring": ("DEP_UI_KEYRING_MISSING", lambda t, m: no_keyring(m), "no usable keyring"),
     "shape": (
         "INPUT_AUTH_INVALID_SHAPE",
         lambda t, m: __import__("bp_ui.server.credential", fromlist=["x"]).parse("x"),

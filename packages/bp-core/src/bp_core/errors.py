@@ -397,6 +397,7 @@ CODES: dict[str, Code] = {
 EVENTS: dict[str, str] = {
     "JOB_QUEUED": "the job waits for its turn on the card",
     "JOB_PREPARING": "the job reads its data and decides; its work has not begun",
+    "SECRETS_GIVEN": "which secrets the job was given and from where; never their values",
     "RUN_STARTED": "the work began",
     "RUN_RESUMED": "the run goes on in a new process, from the step named",
     "RUN_FINISHED": "the run ended, with the status named",

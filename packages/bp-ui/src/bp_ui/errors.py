@@ -49,6 +49,10 @@ CODES: dict[str, Code] = {
         "the tunnel of --share gave no address",
         "see whether cloudflared works, or forward the port with ssh",
     ),
+    "DEP_UI_KEYRING_MISSING": Code(
+        "a secret can be kept only where the system has a keyring and the library `keyring` is installed",
+        "install bp-ui[keyring], or set the variable before the UI is started",
+    ),
     "DEP_UI_CLOUDFLARED_MISSING": Code(
         "--share needs the program cloudflared", "install cloudflared, or forward the port with ssh"
     ),

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -30,6 +31,9 @@ from bp_core.runs.writer import Run
 from bp_core.settings.knobs import Settings
 from bp_core.support import logs
 
+SECRETS_GIVEN = (
+    "BP_SECRETS_GIVEN"  # NAME:PLACE,… of the secrets that whoever started the job gave it; never a value
+)
 LOOK_EVERY = 0.5  # seconds between two looks of a job that waits
 
 Tell = Callable[[str], None]
@@ -63,6 +67,10 @@ def record_job(
     run = RunStore(output).create(kind, status=status, **about)
     with ended(run):
         tell(f"run {run.run_id} in {run.path}")
+        if told := os.environ.get(SECRETS_GIVEN):
+            run.event(
+                "SECRETS_GIVEN", f"the job was given {told.replace(':', ' from the ').replace(',', ', ')}"
+            )
         with on_cards(run, (card,) if isinstance(card, str) else card, queue=queue, tell=tell):
             yield run
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from bp_ui.service import rewards
+from bp_ui.service import rewards, secrets
 from bp_ui.service.evaluations import start_evaluation
-from bp_ui.service.exports import start_export
+from bp_ui.service.exports import start_export, start_push
 from bp_ui.service.services import services
 
 router = APIRouter(prefix="/api/v1")
@@ -64,6 +64,22 @@ def export(asked: Export) -> dict[str, Any]:
     return {"run_id": start_export(services(), asked.adapter, asked.settings, run_id=asked.run_id)}
 
 
+class Push(BaseModel):
+    """What goes to the Hub, and where."""
+
+    adapter: Annotated[str, Field(min_length=1, max_length=1000)]
+    repo: Name
+    private: bool = True
+    dry_run: bool = False
+
+
+@router.post("/pushes", tags=["exports"], status_code=201)
+def push(asked: Push) -> dict[str, Any]:
+    """Start a push to the Hub; `dry_run` only lists what would be sent."""
+    own = {"private": asked.private, "dry_run": asked.dry_run}
+    return {"run_id": start_push(services(), asked.adapter, asked.repo, **own)}
+
+
 class Evaluation(BaseModel):
     """What is evaluated, and with what it is compared."""
 
@@ -116,6 +132,32 @@ def save_set(name: Name, parts: list[Part]) -> dict[str, Any]:
 def delete_set(name: Name) -> dict[str, Any]:
     """Delete a set."""
     services().rewards.delete(name)
+    return {"deleted": name}
+
+
+class Secret(BaseModel):
+    """The value of a secret; no answer holds it."""
+
+    value: Annotated[str, Field(min_length=1, max_length=secrets.LONGEST)]
+
+
+@router.get("/secrets", tags=["secrets"])
+def list_secrets() -> dict[str, Any]:
+    """Which secrets jobs read, and where each is: environment, keyring, or not set."""
+    return {"secrets": secrets.status()}
+
+
+@router.put("/secrets/{name}", tags=["secrets"])
+def put_secret(name: Name, asked: Secret) -> dict[str, Any]:
+    """Keep a secret in the system's keyring."""
+    secrets.put(name, asked.value)
+    return {"name": name}
+
+
+@router.delete("/secrets/{name}", tags=["secrets"])
+def delete_secret(name: Name) -> dict[str, Any]:
+    """Take a secret out of the keyring."""
+    secrets.delete(name)
     return {"deleted": name}
 
 

@@ -21,9 +21,9 @@ from bp_ui.components.ui import (
     text_input,
     to,
 )
-from bp_ui.state.library import Export, Merge, Models
+from bp_ui.state.library import HUB, Export, Merge, Models
 
-FORMATS = ("gguf", "gguf-lora", "merged", "lora")
+FORMATS = ("gguf", "gguf-lora", "merged", "lora", HUB)
 TYPES = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16", "bf16", "f32", "q4_0", "q3_k_m", "q2_k")
 NO_ADAPTER = ("No adapter yet", "A training leaves one when it completes, or when it is stopped and saved.")
 
@@ -156,7 +156,24 @@ def _export_form() -> rx.Component:
             ),
             rx.fragment(),
         ),
-        rx.el.div(button("Export", Export.start, "first"), class_name="row"),
+        rx.cond(
+            Export.format == HUB,
+            rx.el.div(
+                field(
+                    "Repository",
+                    text_input(
+                        Export.repo, lambda v: Export.put("repo", v.strip()), placeholder="you/my-adapter"
+                    ),
+                    "The adapter with a model card, as one commit; HF_TOKEN must be able to write there (page Settings).",
+                ),
+                _switch("Private, where it is made anew", Export.private, "private"),
+                class_name="stack",
+            ),
+            rx.fragment(),
+        ),
+        rx.el.div(
+            button(rx.cond(Export.format == HUB, "Push", "Export"), Export.start, "first"), class_name="row"
+        ),
     )
 
 

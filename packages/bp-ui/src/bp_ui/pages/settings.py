@@ -33,11 +33,7 @@ def settings() -> rx.Component:
             rx.fragment(
                 rx.el.div(
                     card("Folders", facts(Settings.places)),
-                    card(
-                        "Secrets in the environment",
-                        facts(Settings.secrets),
-                        hint="names alone, never values",
-                    ),
+                    _secrets(),
                     card(
                         "Saved configurations",
                         rx.cond(
@@ -79,6 +75,50 @@ def settings() -> rx.Component:
                 ),
             ),
         ),
+    )
+
+
+def _secrets() -> rx.Component:
+    names = rx.foreach(Settings.secrets, lambda s: rx.el.option(s["name"], value=s["name"]))
+    value = rx.el.input(name="value", type="password", auto_complete="off", required=True)
+    return card(
+        "Secrets",
+        rx.el.ul(rx.foreach(Settings.secrets, _secret), class_name="list"),
+        rx.cond(
+            Settings.has_keyring,
+            rx.el.form(
+                field("Name", rx.el.select(names, name="name")),
+                field("Value", value, "It goes into the keyring of this system and is not shown again."),
+                rx.el.div(rx.el.button("Keep it", type="submit", class_name="button"), class_name="row"),
+                on_submit=Settings.keep_secret,
+                reset_on_submit=True,
+                class_name="stack",
+            ),
+            rx.el.p(
+                "To keep them here, install bp-ui[keyring] where the system has a keyring; a variable that is set before the UI starts works everywhere.",
+                class_name="soft small",
+            ),
+        ),
+        hint="names alone, never values",
+    )
+
+
+def _secret(s: rx.Var) -> rx.Component:
+    return rx.el.li(
+        rx.el.div(
+            rx.el.div(rx.el.code(s["name"]), rx.el.div(s["use"], class_name="soft small")),
+            rx.el.div(
+                rx.el.span(s["where"], class_name=rx.cond(s["where"] == "not set", "badge", "badge fits")),
+                rx.cond(
+                    s["where"] == "keyring",
+                    button("Forget", Settings.forget_secret(s["name"]), "plain"),
+                    rx.fragment(),
+                ),
+                class_name="row",
+            ),
+            class_name="row between",
+            style={"padding": ".35rem 0"},
+        )
     )
 
 

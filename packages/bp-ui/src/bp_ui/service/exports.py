@@ -1,11 +1,12 @@
-"""Exports as jobs."""
+"""Exports, and pushes to the Hub, as jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from bp_ui.service.forms import flags_of
+from bp_ui.errors import BpError
+from bp_ui.service.forms import HUB_ID, flags_of
 from bp_ui.service.services import Services
 
 
@@ -31,3 +32,27 @@ def start_export(
     folder = places.readable(str(found))
     own = {k: v for k, v in values.items() if k != "output"}
     return services.jobs.export([str(folder), *flags_of(ExportSettings, own, places)], run_id=run_id)
+
+
+def start_push(
+    services: Services, adapter: str, repo: str, *, private: bool = True, dry_run: bool = False
+) -> str:
+    """Start a push of an adapter to the Hub; returns the id of its job.
+
+    Args:
+        services: of the server.
+        adapter: a run's id or its beginning, `latest`, or a folder.
+        repo: OWNER/NAME there.
+        private: whether a new repository is.
+        dry_run: only list what would be sent.
+
+    Raises:
+        BpError: those of `find_adapter`; `INPUT_UI_PATH_FORBIDDEN`, `INPUT_UI_NAME` for what is no OWNER/NAME.
+    """
+    from bp_core.runs.adapters import find_adapter
+
+    if not HUB_ID.fullmatch(repo) or "@" in repo or ".." in repo:
+        raise BpError("INPUT_UI_NAME", f"{repo[:80]!r} is no repository of the Hub", "write OWNER/NAME")
+    folder = services.places.readable(str(find_adapter(adapter, services.places.output)))
+    line = ["push", str(folder), f"--repo={repo}", "--private" if private else "--no-private"]
+    return services.jobs.command("push", [*line, *(["--dry-run"] if dry_run else [])], {"name": repo})

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_ui.errors import BpError
+from bp_ui.service import secrets as secret_store
 from bp_ui.service.places import Places
 
 COMMAND = [sys.executable, "-c", "import sys; from bp_cli.main import main; sys.exit(main())"]
@@ -283,7 +284,7 @@ class Jobs:
             for k, v in os.environ.items()
             if not k.upper().startswith(("BACKPROPAGATE_UI", "REFLEX_", "__REFLEX"))
         }
-        return {**kept, "BP_NO_PROGRESS": "1", "PYTHONUNBUFFERED": "1"}
+        return {**kept, **secret_store.given(), "BP_NO_PROGRESS": "1", "PYTHONUNBUFFERED": "1"}
 
     def _start(
         self, kind: str, run_id: str, command: list[str], *, secret: Mapping[str, str] | None = None

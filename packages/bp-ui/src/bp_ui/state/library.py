@@ -77,6 +77,9 @@ class Models(Told, rx.State):
         self.ready = True
 
 
+HUB = "to the Hub"
+
+
 class Export(Told, rx.State):
     """From an adapter to a file that runs elsewhere."""
 
@@ -88,6 +91,8 @@ class Export(Told, rx.State):
     verify: bool = False
     ollama: bool = False
     ollama_name: str = ""
+    repo: str = ""
+    private: bool = True
     ready: bool = False
 
     @rx.event(background=True)
@@ -96,7 +101,7 @@ class Export(Told, rx.State):
         async with self:
             asked = self.router.url.query_parameters.get("run", "")
         while True:
-            adapters, jobs = await work(adapter_rows), await work(jobs_of, "export")
+            adapters, jobs = await work(adapter_rows), await work(jobs_of, "export", "push")
             async with self:
                 self.adapters, self.jobs = adapters, jobs
                 names = [a["run_id"] for a in adapters]
@@ -119,8 +124,12 @@ class Export(Told, rx.State):
     async def start(self):
         """Start the export."""
         with self.telling():
-            from bp_ui.service.exports import start_export
+            from bp_ui.service.exports import start_export, start_push
 
+            if self.format == HUB:
+                run_id = await work(start_push, services(), self.run_id, self.repo, private=self.private)
+                self.notice = f"{run_id} pushes {self.run_id} to {self.repo}"
+                return
             values: dict[str, Any] = {"format": self.format}
             if self.format == "gguf":
                 values |= {"quantization": self.quantization, "verify": self.verify, "ollama": self.ollama}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import reflex as rx
 
 from bp_ui.state.told import Told, services, work
@@ -20,6 +22,7 @@ class Settings(Told, rx.State):
     known_prompts: list[str] = []
     versions: list[dict[str, str]] = []
     secrets: list[dict[str, str]] = []
+    has_keyring: bool = False
     ready: bool = False
 
     @rx.event
@@ -33,7 +36,7 @@ class Settings(Told, rx.State):
                 {"name": "Started in", "value": str(places.start)},
                 {"name": "Reads from", "value": ", ".join(str(r) for r in places.roots)},
             ]
-            self.secrets = await work(_secrets)
+            await self._secrets()
             self.versions = await work(_versions)
             await self._configs()
             await self._rows()
@@ -57,6 +60,32 @@ class Settings(Told, rx.State):
         """Show only what is not a default."""
         self.changed_only = value
         await self._rows()
+
+    async def _secrets(self) -> None:
+        from bp_ui.service import secrets
+
+        self.has_keyring = await work(secrets.keyring) is not None
+        self.secrets = await work(secrets.status)
+
+    @rx.event
+    async def keep_secret(self, form: dict[str, Any]):
+        """Keep a secret in the keyring; its value stays in no variable of the page."""
+        with self.telling():
+            from bp_ui.service import secrets
+
+            await work(secrets.put, str(form.get("name", "")), str(form.get("value", "")))
+            await self._secrets()
+            self.notice = f"{form.get('name')} is in the keyring: jobs that are started here get it"
+
+    @rx.event
+    async def forget_secret(self, name: str):
+        """Take a secret out of the keyring."""
+        with self.telling():
+            from bp_ui.service import secrets
+
+            await work(secrets.delete, name)
+            await self._secrets()
+            self.notice = f"{name} is no longer in the keyring"
 
     @rx.event
     def put_prompt(self, name: str, value: str):
@@ -107,21 +136,6 @@ def _origins() -> list[dict[str, str]]:
     told = explain(resolve(folder=services().places.start))
     return [
         {"name": n, "value": str(redact({n: v})[n]) or "decided by the run", "source": s} for n, v, s in told
-    ]
-
-
-def _secrets() -> list[dict[str, str]]:
-    """Which secrets the jobs would find in the environment, by name alone."""
-    import os
-
-    names = (
-        ("HF_TOKEN", "private and gated models and datasets of the Hub"),
-        ("WANDB_API_KEY", "the tracker wandb"),
-        ("OPENAI_API_KEY", "rewards that a model judges"),
-    )
-    return [
-        {"name": n, "value": ("set" if os.environ.get(n) else "not set") + f"; used for {use}"}
-        for n, use in names
     ]
 
 

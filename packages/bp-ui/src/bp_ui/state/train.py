@@ -74,6 +74,8 @@ class Train(Told, rx.State):
                 if any(f["name"] == k for f in everything)
             }
             self.values = {**self.values, **given}
+            if name := self.router.url.query_parameters.get("config"):
+                self._take(name, await work(found.configs.load, name))
             self._choose()
         self.ready = True
         return Train.weigh
@@ -234,11 +236,13 @@ class Train(Told, rx.State):
         if not name:
             return
         with self.telling():
-            told = await work(services().configs.load, name)
-            known = {f["name"] for f in self._form}
-            self.values = {k: str(v) for k, v in told.items() if k in known}
+            self._take(name, await work(services().configs.load, name))
             self._choose()
-            self.notice = f"These are the values of {name}"
+
+    def _take(self, name: str, told: dict[str, Any]) -> None:
+        known = {f["name"] for f in self._form}
+        self.values = {k: str(v) for k, v in told.items() if k in known}
+        self.notice = f"These are the values of {name}"
 
 
 def _plan(values: dict[str, str]) -> tuple[dict[str, Any], Exception | None]:
