@@ -193,7 +193,7 @@ def test_the_whole_path(tmp_path, browser):
             page.get_by_role("button", name="Use this mapping").click()
             page.get_by_role("button", name="Quality report").click()
             page.get_by_text("The report is ready").wait_for()
-            run_id = train(page, 200)
+            run_id = train(page, 6000)  # more than the machine does before it is stopped
             page.locator(".chart canvas").first.wait_for()
             seen = steps_drawn(page)
             while steps_drawn(page) <= seen:  # the curve moves
@@ -210,8 +210,13 @@ def test_the_whole_path(tmp_path, browser):
             for page in tabs:
                 page.locator(".head .badge.stopped").wait_for()
             page = tabs[-1]
+            stopped = server.wait_for(run_id, "stopped").step
             page.get_by_role("button", name="Resume from the last checkpoint").click()
-            page.locator(".head .badge.completed").wait_for()
+            page.locator(".head .badge.running").wait_for()
+            while server.wait_for(run_id, "running").step <= stopped:
+                time.sleep(0.2)
+            page.get_by_role("button", name="Stop and save").click()
+            page.locator(".head .badge.stopped").wait_for()
         with tab(browser, f"{server.url}/evaluate") as page:
             page.get_by_role("button", name="Evaluate", exact=True).click()
             page.get_by_role("heading", name="Figures").wait_for()
