@@ -229,3 +229,26 @@ def test_every_code_is_provoked(tmp_path, monkeypatch, name):
 
 def test_every_code_has_a_row():
     assert without_a_row(CODES, {k: (v[0], v) for k, v in PROVOKED.items()}) == set()
+
+
+@pytest.mark.parametrize(
+    "rewards", ["evil.py:score", "/etc/x.py:f", "os:system", "../../x.toml", "/etc/x.toml", "uploads/notes.md:f", "nobody"]
+)  # fmt: skip
+def test_rewards_from_a_browser_run_no_code(tmp_path, rewards):
+    from bp_ui.service.forms import confined
+
+    with pytest.raises(BpError) as caught:
+        confined("rewards", rewards, places(tmp_path))
+    assert caught.value.code in ("INPUT_UI_NAME", "INPUT_UI_PATH_FORBIDDEN")
+
+
+def test_rewards_from_a_browser_are_names_kept_sets_and_files(tmp_path):
+    from bp_ui.service.forms import confined
+    from bp_ui.service.rewards import Sets
+
+    found = places(tmp_path)
+    (tmp_path / "own.toml").write_text('[[reward]]\nuse = "exact_match"\n')
+    kept = Sets(found).save("kept", [{"use": "numeric_match", "weight": 2.0}])
+    assert confined("rewards", "numeric_match", found) == "numeric_match"
+    assert confined("rewards", "kept", found) == str(kept)
+    assert confined("rewards", "own.toml", found) == str(tmp_path / "own.toml")

@@ -160,8 +160,12 @@ def confined(name: str, text: str, places: Places) -> str:
     """A value that may be a path, as an absolute one where it is; ids of the Hub and names pass.
 
     Raises:
-        BpError: `INPUT_UI_PATH_FORBIDDEN`, `INPUT_UI_FILE_TYPE`.
+        BpError: `INPUT_UI_PATH_FORBIDDEN`, `INPUT_UI_FILE_TYPE`, `INPUT_UI_NAME` for rewards that would run code.
     """
+    if name == "rewards":
+        from bp_ui.service.rewards import Sets
+
+        return Sets(places).named(text)
     if name in MODELS:
         if text == "tiny" or (HUB_ID.fullmatch(text) and ".." not in text and not there(places.start / text)):
             return text

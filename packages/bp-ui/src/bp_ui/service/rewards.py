@@ -103,6 +103,19 @@ class Sets:
         """Delete a set; nothing where there is none."""
         self.file(name).unlink(missing_ok=True)
 
+    def named(self, text: str) -> str:
+        """What a training may be given as its rewards: a name of the catalogue, a kept set's file, a TOML file.
+
+        Raises:
+            BpError: `INPUT_UI_NAME` for anything else, functions of a file among them: their code would be run.
+        """
+        if text in self.list():
+            return str(self.file(text))
+        if text.endswith(".toml"):
+            return str(self.places.readable(text))
+        _known(text)
+        return text
+
     def made(self, what: str | Sequence[Mapping[str, Any]]) -> Any:
         """The rewards that a name of the catalogue, a saved name, or parts stand for.
 
