@@ -4,6 +4,7 @@ Claims: the default forgets clearly less than one LoRA trained in sequence, and 
 replay of everything.
 
     python benchmarks/continual.py                  # tiny model, CPU, five seeds
+    python benchmarks/continual.py --cost           # what merging, moments and gates take of a session
     python benchmarks/continual.py --real           # Gemma 3 270M: GSM8K, code, a format task (tests/real.py fetch --gemma)
 
 Tasks of the tiny model: who founded a town, which river it lies on, what its flag looks like; a fact is asked in four
@@ -31,6 +32,20 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 CLOSED = 0.5  # of the gap to full replay
+COST = 0.05  # of a session, for merging and moments
+TINY = {
+    "model": "tiny",
+    "backend": "cpu",
+    "max_seq_length": 256,
+    "batch_size": 8,
+    "gradient_accumulation": 1,
+    "heldout_ratio": 0.25,
+    "eval_steps": 0,
+    "save_steps": 0,
+    "preflight": False,
+    "monitor": False,
+    "compare_methods": False,
+}
 
 WAYS: dict[str, dict[str, Any]] = {
     "sequential": {"merge_mode": "simple", "replay_fraction": 0.0},
@@ -184,25 +199,11 @@ def measured(
 
 
 def tiny(args: argparse.Namespace) -> int:
-    common = {
-        "model": "tiny",
-        "backend": "cpu",
-        "max_seq_length": 256,
-        "steps": args.steps or 40,
-        "batch_size": 8,
-        "gradient_accumulation": 1,
-        "heldout_ratio": 0.25,
-        "eval_steps": 0,
-        "save_steps": 0,
-        "preflight": False,
-        "monitor": False,
-        "compare_methods": False,
-    }
     return measured(
         facts,
         _ways(args),
         range(args.first_seed, args.first_seed + (args.seeds or 5)),
-        common,
+        {**TINY, "steps": args.steps or 40},
         args.each,
         lambda _: None,
     )
@@ -275,6 +276,19 @@ def real_model(args: argparse.Namespace) -> int:
     )
 
 
+def cost(args: argparse.Namespace) -> int:
+    """What merging, moments and gates take of the default session of 100 steps a run, as shares of its training."""
+    common = {**TINY, "steps": args.steps or 100, "seed": args.first_seed}
+    gates = {"drift_gate": True, "drift_threshold": -1.0, "eval_gate": True, "eval_max_regression": 1e6}
+    parts = figures(facts(args.first_seed), {**common, "moments": True, **gates})["parts"]
+    total = {n: sum(p.get(n, 0.0) for p in parts) for n in ("train", "merge", "moments", "gates", "measure")}
+    for name, seconds in total.items():
+        print(f"{name:<10}{seconds:8.2f} s{seconds / total['train']:8.1%} of training")
+    share = (total["merge"] + total["moments"]) / sum(total.values())
+    print(f"merging and moments: {share:.1%} of the session")
+    return 0 if share <= COST else 1
+
+
 def _ways(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     return {n: WAYS[n] for n in args.ways} if args.ways else WAYS
 
@@ -289,11 +303,14 @@ def main() -> int:
     parser.add_argument("--ways", nargs="*", choices=list(WAYS))
     parser.add_argument("--each", action="store_true", help="print every session")
     parser.add_argument("--real", action="store_true", help="Gemma 3 270M instead of the tiny model")
+    parser.add_argument(
+        "--cost", action="store_true", help="only what merging, moments and gates cost, at 100 steps a run"
+    )
     args = parser.parse_args()
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    return real_model(args) if args.real else tiny(args)
+    return cost(args) if args.cost else real_model(args) if args.real else tiny(args)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 from bp_core import Callback, Trainer
+from bp_core.continual import held_model
 from stones import quiet, stones
+from test_continual import rule, trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -37,6 +39,27 @@ def test_a_full_disk_at_any_write_of_a_session_loses_nothing(tmp_path):
     print(report)
     assert report["full"] == report["coded"]
     assert report["equal"] == report["full"] - report["before_the_run"]
+
+
+def test_gates_over_ten_seeds(tmp_path, monkeypatch):
+    """The same questions with other answers are caught; other questions, with replay as it is by default, are let through."""
+    loaded, load = [], held_model.load_model
+    monkeypatch.setattr(held_model, "load_model", lambda *a: loaded.append(a[0]) or load(*a))
+    colours = ("red", "blue", "green", "white", "black", "pink", "brown", "grey", "gold", "teal")
+    caught = let_through = 0
+    for seed, answer in enumerate(colours):
+        first, other = rule("stone", answer, 24), colours[(seed + 5) % 10]
+        given = {"steps": 20, "rank": 8, "batch_size": 8, "heldout_ratio": 0.4, "save_steps": 0, "seed": seed}
+        gate = {"eval_gate": True, "compare_methods": False}
+        against = trainer(tmp_path / f"{seed}-against", **given)
+        result = against.multi_run({"a": first, "b": rule("stone", other, 24)}, replay_fraction=0.0, **gate)
+        caught += [r["accepted"] for r in result.runs] == [True, False]
+        beside = trainer(tmp_path / f"{seed}-beside", **given)
+        result = beside.multi_run({"a": first, "b": rule("leaf", other, 24)}, **gate)
+        let_through += [r["accepted"] for r in result.runs] == [True, True]
+    print(caught, let_through, len(loaded))
+    assert (caught, let_through) == (10, 10)
+    assert len(loaded) == 20  # one a session: a gate loads no model
 
 
 def test_fifty_runs_keep_memory_and_file_handles_flat(tmp_path):

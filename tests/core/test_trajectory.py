@@ -67,7 +67,7 @@ def test_the_first_loss_is_that_of_a_model_that_knows_english_but_not_the_stones
         {"loss_chunk": 7},
         {"preflight": False},
         {"heldout_ratio": 0.1, "eval_steps": 3},
-        {"dataloader_workers": 1},
+        pytest.param({"dataloader_workers": 1}, marks=pytest.mark.slow),
     ],
     ids=lambda s: ",".join(f"{k}={v}" for k, v in s.items()),
 )

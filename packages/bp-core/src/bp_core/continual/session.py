@@ -197,16 +197,19 @@ class SessionRunner:
         folder, task = adapter_of(self.store, run_id), self.parts[number - 1].task
         with _timed(seconds, "merge"):
             candidate = self.merging.candidate(folder)
+        with _timed(seconds, "gates"):
             current = merged_so_far(self.opened, self.ledger) if self.ledger.accepted else None
             cosine = self._drift(current, folder, start) if self.session.drift_gate and current else None
             decision = by_drift(self.session, cosine)
+        with _timed(seconds, "merge"):
             merged = self.path / f"merged-{number}"
             facts = candidate.write(merged) if decision.accepted else candidate.facts
         rows: dict[str, Measured] = {}
         if decision.accepted and self.held.sets:
             with _timed(seconds, "measure"), self.held.wearing(merged) as model:
                 rows = self.held.measure(model)
-            by_rows = by_evaluation(self.session, *self._judged_by(rows), self.settings.training.seed)
+            with _timed(seconds, "gates"):
+                by_rows = by_evaluation(self.session, *self._judged_by(rows), self.settings.training.seed)
             facts = {**facts, **({"gate": by_rows.facts} if by_rows.facts else {})}
             decision = decision if by_rows.accepted else by_rows
         if cosine is not None:
