@@ -457,3 +457,10 @@ def test_latest_is_the_newest_run_however_it_ended(tmp_path):
     with pytest.raises(BpError) as caught:
         store.create(run_id="latest")
     assert caught.value.code == "CONFIG_INVALID_SETTING"
+
+
+def test_a_whole_id_is_found_among_many_that_begin_with_it(tmp_path):
+    store = RunStore(tmp_path)
+    for number in range(1, 20):
+        store.create("train", run_id=f"s-r{number}")
+    assert store.get("s-r1").run_id == "s-r1"

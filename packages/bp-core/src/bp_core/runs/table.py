@@ -226,8 +226,8 @@ class RunTable:
                 raise self._missing(run_id)
             return newest
         rows = db.execute(
-            "SELECT * FROM runs WHERE substr(run_id, 1, ?) = ? ORDER BY created_at DESC LIMIT 6",
-            (len(run_id), run_id),
+            "SELECT * FROM runs WHERE substr(run_id, 1, ?) = ? ORDER BY run_id = ? DESC, created_at DESC LIMIT 6",
+            (len(run_id), run_id, run_id),
         ).fetchall()
         exact = [r for r in rows if r["run_id"] == run_id]
         if not run_id or not rows:
