@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import pytest
+import torch
 from bp_cli.root import cli
 from bp_core.memory.estimate import COMPONENTS, Overhead, estimate, weight_bytes
 from bp_core.memory.machine import machine, read_measured, write_measured
@@ -14,6 +15,7 @@ from bp_core.memory.shapes import Shapes, UnknownShapesError
 from bp_core.memory.shortlist import listed, shortlist
 from bp_core.memory.verdict import CARDS, GB, best, changes, disk, recommended, verdict
 from bp_core.memory.workload import Workload
+from bp_core.models.calibrate import overhead_of
 from bp_core.settings.tables import DEFAULT_MODEL
 from click.testing import CliRunner
 
@@ -167,6 +169,20 @@ def test_a_measured_card_is_remembered_for_the_versions_it_was_measured_with(tmp
     assert read_measured("Card 1/2") is None
     file.write_text("[")
     assert read_measured("Card 1/2") is None
+
+
+def test_what_was_measured_becomes_what_a_card_takes():
+    gib = 2**30
+    taken = overhead_of(in_use=10 * gib, held=9 * gib, most_held=9 * gib, most=8 * gib, settled=4 * gib)
+    assert (taken.fixed, taken.share) == (gib, 0.25)
+    assert overhead_of(in_use=0, held=1, most_held=1, most=1, settled=1) == Overhead(0.0, 0.0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_a_card_that_is_not_there_is_not_measured():
+    told = run("tiny", "--calibrate")
+    assert told.exception.code == "DEP_GPU_NOT_AVAILABLE"
+    assert "names another" in run("tiny", "--calibrate", "--vram-gb", "8").output
 
 
 def test_without_a_card_main_memory_counts():

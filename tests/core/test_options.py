@@ -9,7 +9,9 @@ import pytest
 import torch
 from bp_core import Callback, RunStore, Trainer
 from bp_core.generation.load import Tuned
+from bp_core.models.device import choose_device
 from bp_core.settings.knobs import GROUPS
+from bp_core.settings.resolve import resolve
 from bp_data.example import Example, Turn
 from bp_merge.common import BpError, knobs
 from safetensors.torch import load_file
@@ -126,6 +128,7 @@ REFUSED = {
     "fp8": ({"fp8": True}, "DEP_FP8_UNAVAILABLE"),
     "mlx": ({"backend": "mlx"}, "DEP_MLX_UNAVAILABLE"),
     "cuda": ({"backend": "cuda"}, "DEP_GPU_NOT_AVAILABLE"),
+    "mps": ({"backend": "mps"}, "DEP_GPU_NOT_AVAILABLE"),
     "fp16 on the CPU": ({"dtype": "float16"}, "CONFIG_INVALID_SETTING"),
     "steps and epochs": ({"epochs": 1.0, "steps": 3}, "CONFIG_CONFLICT"),
     "temperatures": ({"pause_temperature": 99.0}, "CONFIG_INVALID_SETTING"),
@@ -153,6 +156,15 @@ def test_what_cannot_work_is_refused_and_nothing_is_written(tmp_path, name):
         assert not (run.path / "adapter").exists()
     else:
         assert not (tmp_path / "out").exists()
+
+
+def test_the_gpu_of_apple_is_used_where_it_is_there_and_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    device = choose_device(resolve({"backend": "mps"}))
+    assert (device.device.type, device.weights, device.autocast) == ("mps", torch.float32, None)
+    assert choose_device(resolve({"backend": "mps", "dtype": "bfloat16"})).autocast is torch.bfloat16
+    with pytest.raises(BpError, match="float16"):
+        choose_device(resolve({"backend": "mps", "dtype": "float16"}))
 
 
 def test_allow_cpu_insists(tmp_path):
@@ -303,8 +315,6 @@ def dataset(tmp_path_factory):
 
 
 def planned(dataset, tmp_path, **settings):
-    from bp_core.models.device import choose_device
-    from bp_core.settings.resolve import resolve
     from bp_core.training.inputs import read_inputs
     from bp_core.training.refusals import refuse_early
 
@@ -343,7 +353,6 @@ def test_the_data_and_the_held_out_file_are_those_that_are_named(tmp_path, datas
 
 def test_logs_are_as_the_settings_say(tmp_path):
     from bp_cli.shared import set_up_logs
-    from bp_core.settings.resolve import resolve
     from bp_core.support import logs
 
     try:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from bp_core import Callback, RunStore, StepInfo, Trainer
+from bp_core.memory.machine import read_measured
 from bp_core.models.attention import missing_attention
+from bp_core.models.calibrate import calibrate
 from bp_core.models.card import card_of
 from bp_core.models.device import choose_device
 from bp_core.settings.resolve import resolve
@@ -58,6 +60,16 @@ def test_layers_in_main_memory_follow_the_trajectory_of_those_on_the_device(tmp_
     one, other = figures(tmp_path / "apart", apart.run_id), figures(tmp_path / "there", there.run_id)
     assert drift(one, other) <= (1e-4 if backend == "cuda" else 0.0)
     assert peaks[1] <= peaks[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card")
+def test_a_card_is_measured_once_and_remembered(tmp_path, monkeypatch):
+    monkeypatch.setenv("BACKPROPAGATE_MEMORY_DIR", str(tmp_path))
+    name, taken = calibrate()
+    assert read_measured(name) == taken
+    assert 0 < taken.fixed < 4e9
+    assert 0 <= taken.share < 1
 
 
 def figures(folder: Path, run_id: str) -> dict[str, list[float]]:

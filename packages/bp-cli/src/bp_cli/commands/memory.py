@@ -1,4 +1,4 @@
-"""backprop estimate-vram. It loads no torch."""
+"""backprop estimate-vram. It loads no torch but to measure a card."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ Examples:
 @click.command("estimate-vram", epilog=EPILOG)
 @click.argument("model", required=False)
 @click.option("--revision", help="Commit, tag or branch of a Hub model.")
+@click.option(
+    "--calibrate", is_flag=True, help="First measure what the card here takes beside tensors, and keep that."
+)
 @options(EstimateSettings)
 @output_options
-def estimate_vram(sink: Sink, model: str | None, revision: str | None, **given: Any) -> None:
+def estimate_vram(sink: Sink, model: str | None, revision: str | None, calibrate: bool, **given: Any) -> None:
     """Will it fit? The memory that training MODEL takes, by component, before anything is fetched.
 
     What is left out is chosen so that it fits: preset, 4-bit or not, checkpointing, examples per pass.
@@ -36,6 +39,15 @@ def estimate_vram(sink: Sink, model: str | None, revision: str | None, **given: 
     from bp_core.settings.tables import DEFAULT_MODEL
 
     asked = build(EstimateSettings, given)
+    if calibrate:
+        if asked.vram_gb is not None:
+            raise click.UsageError("--calibrate measures the card that is here, --vram-gb names another")
+        from bp_core.models.calibrate import calibrate as measure
+
+        card, taken = measure()
+        click.echo(
+            f"{card} takes {taken.fixed / 1e9:.2f} GB, and {taken.share:.0%} of what comes and goes", err=True
+        )
     told = answer(known(model or DEFAULT_MODEL, revision), asked, machine(asked.vram_gb))
     data = told.to_dict(asked.keep_last + asked.keep_best)
     sink.result(data, lambda: _text(data), quiet=data["verdict"])

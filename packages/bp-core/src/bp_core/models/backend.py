@@ -45,4 +45,4 @@ def refuse_on_cpu(settings: Settings) -> None:
             f"use --optim {optim.removeprefix('paged_').removesuffix('_32bit')}",
         )
     if settings.model.dtype == "float16":
-        raise BpError("CONFIG_INVALID_SETTING", "float16 does not train on the CPU", "use --dtype float32")
+        raise BpError("CONFIG_INVALID_SETTING", "float16 trains on a CUDA card alone", "use --dtype float32")

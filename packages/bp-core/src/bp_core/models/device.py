@@ -43,7 +43,7 @@ def choose_device(settings: Settings) -> Device:
     """The device that a run uses, by settings and what is there.
 
     Raises:
-        BpError: `DEP_GPU_NOT_AVAILABLE` for `--backend cuda` without a card, or more processes on this machine than
+        BpError: `DEP_GPU_NOT_AVAILABLE` for `--backend cuda` or `mps` without a card, or more processes on this machine than
             cards; `DEP_MLX_UNAVAILABLE` for `mlx`,
             `DEP_FP8_UNAVAILABLE` for `--fp8`: asked for and not possible here.
     """
@@ -56,6 +56,16 @@ def choose_device(settings: Settings) -> Device:
             "no CUDA card can be used",
             "leave --backend cuda out to train on the CPU, or install a CUDA build of torch",
         )
+    if model.backend == "mps":
+        if not torch.backends.mps.is_available():
+            raise BpError(
+                "DEP_GPU_NOT_AVAILABLE",
+                "no GPU of Apple's can be used through torch",
+                "leave --backend mps out to train on the CPU",
+            )
+        refuse_on_cpu(settings)
+        dtype = torch.float32 if model.dtype == "auto" else getattr(torch, model.dtype)
+        return _device(settings, torch.device("mps"), dtype, "Apple GPU")
     if model.backend == "cpu" or not cuda:
         refuse_on_cpu(settings)
         dtype = torch.float32 if model.dtype == "auto" else getattr(torch, model.dtype)

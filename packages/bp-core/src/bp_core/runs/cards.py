@@ -29,7 +29,7 @@ def card_name(backend: str = "auto", index: int = 0, *, nvml: Any = None) -> str
         index: of the card among those that CUDA shows.
         nvml: the module to use instead of `pynvml`.
     """
-    if backend in (CPU, "mlx") or _cpu_build():
+    if backend in (CPU, "mps", "mlx") or _cpu_build():
         return CPU
     if nvml is None:
         import pynvml as nvml

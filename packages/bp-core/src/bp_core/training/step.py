@@ -106,10 +106,8 @@ class StepTrainer(SavedState, transformers.Trainer):
         self.pad_id, self.micro, self.packed, self.buckets = pad_id, micro, packed, buckets
         self.oom_recovery, self.ranks, self.watch = oom_recovery, ranks, watch
         prepare: Any = self.accelerator.prepare_model  # no move, no wrapper: the step sums gradients itself
-        unmoved: Any = lambda model, **_: prepare(  # noqa: E731
-            model, device_placement=False, evaluation_mode=not ranks.alone
-        )
-        self.accelerator.prepare_model = unmoved
+        how = {"device_placement": False, "evaluation_mode": not ranks.alone}
+        self.accelerator.prepare_model = lambda model, **_: prepare(model, **how)  # type: ignore[assignment]
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         self.step_loss = torch.zeros(
             (), device=args.device
@@ -332,7 +330,8 @@ class StepTrainer(SavedState, transformers.Trainer):
         """
         if not len(tokens):
             return {}
-        objective, everything, wide = self.objective, np.arange(len(tokens)), torch.float64
+        objective, everything = self.objective, np.arange(len(tokens))
+        wide = torch.float32 if self.args.device.type == "mps" else torch.float64  # which Apple's GPU has not
         per: dict[str, Any] = dict(objective.denominators(list(tokens)))
         if objective.measured:
             per |= self._summed(

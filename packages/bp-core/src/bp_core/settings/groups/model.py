@@ -67,9 +67,9 @@ class ModelSettings:
     )
     backend: str = knob(
         "auto",
-        "Where to compute.",
+        "Where to compute; auto is the first CUDA card, else the CPU; mps is Apple's GPU through torch.",
         group="Model",
-        choices=("auto", "cuda", "cpu", "mlx"),
+        choices=("auto", "cuda", "cpu", "mps", "mlx"),
         env=("BACKPROPAGATE_TRAINING__BACKEND",),
     )
     attn_implementation: str = knob(
