@@ -109,7 +109,8 @@ def configuration(opened: Opened, rewards: RewardSet) -> Any:
         given |= {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": longest}
     if settings.method.method == "rloo":
         return RLOOConfig(**given)
-    return GRPOConfig(**given, importance_sampling_level=rl.importance_level, loss_type=rl.grpo_loss)
+    given |= {"importance_sampling_level": rl.importance_level, "loss_type": rl.grpo_loss}
+    return GRPOConfig(**given)
 
 
 def _heldout(opened: Opened, model: Any, rewards: RewardSet) -> Callable[[], Mapping[str, float]] | None:
