@@ -232,7 +232,9 @@ def _matrix(rows: rx.Var) -> rx.Component:
     def cell(c: rx.Var) -> rx.Component:
         shade = f"color-mix(in srgb, var(--go) {c['shade']}, transparent)"
         return rx.el.td(
-            c["text"], class_name="number", style={"background": rx.cond(c["shade"] != "", shade, "none")}
+            c["text"],
+            class_name=rx.cond(c["shade"] != "", "number", ""),
+            style={"background": rx.cond(c["shade"] != "", shade, "none")},
         )
 
     return rx.el.div(

@@ -11,7 +11,7 @@ from bp_ui.state.told import Told, services, work
 from bp_ui.state.words import duration, number, size
 
 LEVELS = ("Recommended", "Custom", "Advanced")
-CUSTOM = (*["model", "data", "method", "preset", "steps", "epochs", "learning_rate", "max_seq_length", "batch_size", "rank", "alpha", "heldout_ratio", "seed"], "gradient_accumulation", "scheduler", "warmup_ratio", "eval_steps", "save_steps", "samples", "map")  # fmt: skip
+CUSTOM = (*["model", "data", "method", "preset", "steps", "epochs", "learning_rate", "max_seq_length", "batch_size", "rank", "alpha", "heldout_ratio", "seed"], "gradient_accumulation", "scheduler", "warmup_ratio", "eval_steps", "save_steps", "samples", "map", "rewards", "group_size", "max_completion_length")  # fmt: skip
 WEIGHTY = frozenset(
     {
         "model",
