@@ -372,6 +372,7 @@ ELSEWHERE = {
     "quantization": "test_quantised.py::test_from_training_on_a_quantised_base_to_a_merged_model",
     "load_in_4bit": "test_quantised.py::test_from_training_on_a_quantised_base_to_a_merged_model",
     "load_in_8bit": "test_quantised.py::test_from_training_on_a_quantised_base_to_a_merged_model",
+    "full_ft_offload": "test_full.py::test_layers_in_main_memory_are_the_same_run",
     "full_ft_ceiling_billions": "test_full.py::test_the_ceiling_is_the_cards_or_the_one_that_is_given",
     "revision": "names a commit of a Hub repository: needs the network",
     "attn_implementation": "test_trajectory.py::test_one_trajectory",  # another kernel, the same figures

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "The whole path in a minute: embedded model, CPU, no network.",
     ),
     "train": ("bp_cli.commands.train:train", "Fine-tune a model on a dataset."),
+    "plan": ("bp_cli.commands.plan:plan", "What to train on a dataset, for a card: model, method, settings."),
     "estimate-vram": (
         "bp_cli.commands.memory:estimate_vram",
         "Will it fit? The memory that a training takes.",

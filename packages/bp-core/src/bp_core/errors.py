@@ -421,6 +421,7 @@ EVENTS: dict[str, str] = {
     "GRADIENT_ZERO": "the gradient of a step was exactly zero: nothing was learnt from it",
     "LOSS_SPIKE": "the loss rose far above its recent level",
     "DISK_LOW": "little disk is left",
+    "STAGE_SIMULATED": "a stage of the pipeline was walked without a model; its artifact says so",
     "EARLY_STOPPED": "the held-out loss no longer fell",
     "REWARD_STALLED": "no answer was worth more than another of its group for many steps: nothing is learnt",
     "QUANTIZED_BASE_GAP": "what an adapter that was trained on a quantised base says on the base in full precision",
