@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from bp_merge.common import BpError
 from transformers import AutoModelForCausalLM, Qwen3Config
@@ -29,7 +31,12 @@ def calibrate() -> tuple[str, Overhead]:
             "name a card by its size: backprop estimate-vram --vram-gb 16",
         )
     card = torch.device("cuda", 0)
-    sizes = {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 4, "vocab_size": 32_000}
+    sizes: dict[str, Any] = {
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 4,
+        "vocab_size": 32_000,
+    }
     with card:
         model = AutoModelForCausalLM.from_config(Qwen3Config(**sizes), dtype=torch.bfloat16)
         settled = torch.cuda.memory_allocated(card)
