@@ -95,6 +95,7 @@ def test_a_wrong_setting_is_refused_before_anything_starts(client, server):
     assert good(client.get("/api/v1/runs"))["runs"] == before
 
 
+@pytest.mark.slow
 def test_a_refusal_that_comes_later_is_told_under_the_id(client, server):
     made = good(
         client.post(

@@ -132,6 +132,7 @@ def test_the_policy_lets_no_script_of_others_run(server, browser):
     made.close()
 
 
+@pytest.mark.slow
 def test_keys_alone_lead_to_the_content_and_through_the_pages(server, browser):
     with tab(browser, server.url) as page:
         page.keyboard.press("Tab")

@@ -105,6 +105,7 @@ def test_a_link_to_a_forbidden_folder_is_followed_first(tmp_path):
     assert caught.value.code == "UI_OUTPUT_DIR_FORBIDDEN"
 
 
+@pytest.mark.slow
 def test_reflex_run_is_refused(tmp_path):
     (tmp_path / "rxconfig.py").write_text(
         "import reflex as rx\nconfig = rx.Config(app_name='bp_ui', app_module_import='bp_ui.app', telemetry_enabled=False)\n"

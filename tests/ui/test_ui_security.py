@@ -313,6 +313,7 @@ def test_a_socket_that_floods_is_closed(locked, basic):
             wire.recv(timeout=10)
 
 
+@pytest.mark.slow
 def test_no_job_knows_the_password(locked, basic):
     """Neither the arguments nor the environment of a process that the UI starts hold it."""
     made = httpx.post(
