@@ -165,6 +165,45 @@ def errors() -> str:
     return "\n".join([*parts, ""])
 
 
+def outputs() -> str:
+    """What every command prints with `--json`, key by key."""
+    from bp_cli.outputs import OUTPUTS, keys
+
+    parts = [
+        NOTE,
+        "# JSON\n",
+        "`--json` prints one object on stdout; notes and progress stay on stderr. Each has `schema_version`, 1 today. New keys "
+        'may come; what stands here does not vanish. A failure is `{"error": {code, message, hint, retryable, details}}`, with '
+        "the exit code of the command. [JSON Schema of all of them](schemas.json): `$defs`, by command.\n",
+        "`backprop export-runs` prints JSON lines, one run a line as in `show-run`; `chat`, `ui` and `completion` print no JSON.\n",
+    ]
+    for command, shapes in OUTPUTS.items():
+        parts.append(f"## {command}\n")
+        for shape in shapes:
+            rows = [
+                f"| `{name}` | {kind or 'any'}{'' if always else ', where there is one'} |"
+                for name, kind, always in keys(shape)
+            ]
+            if not rows:
+                rows = ["| | as the server, or the file, has it |"]
+            parts += ["| key | type |\n|---|---|", *rows, ""]
+    return "\n".join(parts)
+
+
+def schema_file() -> str:
+    """The JSON Schema of every command's `--json`."""
+    import json
+
+    from bp_cli.outputs import schemas
+
+    found = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "backprop --json",
+        "$defs": schemas(),
+    }
+    return json.dumps(found, indent=1) + "\n"
+
+
 def packages() -> str:
     """The packages and their arrows, from what each declares and imports."""
     lines = ["```mermaid", "graph TD"]
@@ -270,6 +309,8 @@ PAGES = {
     "docs/reference/commands.md": commands,
     "docs/reference/settings.md": settings,
     "docs/reference/errors.md": errors,
+    "docs/reference/json.md": outputs,
+    "docs/reference/schemas.json": schema_file,
 }
 BLOCKS = {"docs/architecture.md": {"packages": packages, "rooms": rooms}}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "passive"
@@ -12,6 +13,24 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("BACKPROPAGATE_DEBUG", None)
 
 import pytest
+from printed import check
+
+
+@pytest.fixture(autouse=True)
+def _what_is_printed_is_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every `--json` of every test is held to the published schema."""
+    import bp_data.common
+    import bp_merge.common
+
+    printed = bp_merge.common.Sink.result
+
+    def result(self: Any, data: Any, *args: Any, **more: Any) -> None:
+        if self.mode == "json":
+            check(data)
+        printed(self, data, *args, **more)
+
+    for package in (bp_merge.common, bp_data.common):  # a copy of one file in each
+        monkeypatch.setattr(package.Sink, "result", result)
 
 
 @pytest.fixture(autouse=True)
