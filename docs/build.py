@@ -204,6 +204,26 @@ def schema_file() -> str:
     return json.dumps(found, indent=1) + "\n"
 
 
+def papers() -> str:
+    """Every paper that the code names, with the files that follow it."""
+    found: dict[str, dict[str, str]] = {}
+    for package in PACKAGES:
+        source = ROOT / "packages" / package / "src"
+        for file in sorted(source.rglob("*.py")):
+            text = file.read_text(encoding="utf-8")
+            summary = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
+            for number in set(re.findall(r"(?:arXiv:|\()(\d{4}\.\d{5})\b", text)):
+                found.setdefault(number, {})[file.relative_to(source).as_posix()] = summary
+    rows = [
+        f"| [arXiv:{number}](https://arxiv.org/abs/{number}) | "
+        + "<br>".join(f"`{name}`: {summary}".replace("|", "\\|") for name, summary in files.items())
+        + " |"
+        for number, files in sorted(found.items())
+    ]
+    head = "# Papers\n\nEvery paper that the code follows or measures itself by, and where. Titles: [papers and pages](../help/resources.md).\n"
+    return "\n".join([NOTE, head, "| paper | files |\n|---|---|", *rows, ""])
+
+
 def packages() -> str:
     """The packages and their arrows, from what each declares and imports."""
     lines = ["```mermaid", "graph TD"]
@@ -310,6 +330,7 @@ PAGES = {
     "docs/reference/settings.md": settings,
     "docs/reference/errors.md": errors,
     "docs/reference/json.md": outputs,
+    "docs/reference/papers.md": papers,
     "docs/reference/schemas.json": schema_file,
 }
 BLOCKS = {"docs/architecture.md": {"packages": packages, "rooms": rooms}}

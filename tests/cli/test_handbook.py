@@ -10,7 +10,7 @@ from hints import problem
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-GENERATED = {"commands.md", "settings.md", "errors.md", "files.md", "json.md"}
+GENERATED = {"commands.md", "settings.md", "errors.md", "files.md", "json.md", "papers.md"}
 
 
 def shown(text: str) -> list[str]:

@@ -268,14 +268,10 @@ def test_templates_are_chosen_not_guessed(tmp_path):
     assert choose_template(tok, str(file)) == CHATML == tok.chat_template
 
 
-def test_the_preview_marks_labels_without_colour_and_with():
+def test_the_preview_marks_labels():
     tok = tokenizer(CHATML)
     (piece,) = encode(tok, chat(("user", "Hi"), ("assistant", "Yes")))
-    assert (
-        preview(tok, piece, colour=False)
-        == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦Yes<|im_end|>⟧"
-    )
-    assert "\033[32mYes<|im_end|>\033[0m" in preview(tok, piece, colour=True)
+    assert preview(tok, piece) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦Yes<|im_end|>⟧"
 
 
 def test_order_and_ids_survive_many_rows():

@@ -20,7 +20,7 @@ from bp_export.adapter.base import ENTRY_POINTS, resolve_base
 from bp_export.adapter.directory import AdapterInfo
 
 from bp_core.errors import BpError
-from bp_core.memory.shortlist import full_id
+from bp_core.memory.shortlist import full_id, nearest
 from bp_core.memory.source import find_base
 from bp_core.runs.adapters import find_adapter
 from bp_core.runs.rows import RunRecord
@@ -110,7 +110,11 @@ def _find(name: str, output: Path, tell: Callable[[str], None]) -> Source:
     if importlib.metadata.entry_points(group=ENTRY_POINTS, name=name) or _is_hub_id(known):
         return Source("model", known, name)
     if path.name != name or path.suffix:
-        raise BpError("INPUT_MODEL_NOT_FOUND", f"there is no folder or file {name}", f"ls {path.parent}")
+        near = nearest(name)
+        meant = f"; did you mean {near}?" if near else ""
+        raise BpError(
+            "INPUT_MODEL_NOT_FOUND", f"there is no folder or file {name}{meant}", f"ls {path.parent}"
+        )
     store = RunStore(output)
     if name == "latest":
         adapter = find_adapter(name, output)

@@ -434,7 +434,6 @@ def segments(tokenizer: Any, piece: Encoded) -> list[tuple[str, bool]]:
     return out
 
 
-def preview(tokenizer: Any, piece: Encoded, *, colour: bool) -> str:
-    """The piece with its labels marked: green on a terminal, between ⟦ and ⟧ elsewhere."""
-    on, off = ("\033[32m", "\033[0m") if colour else ("⟦", "⟧")
-    return "".join(f"{on}{text}{off}" if learnt else text for text, learnt in segments(tokenizer, piece))
+def preview(tokenizer: Any, piece: Encoded) -> str:
+    """The piece with its labels between ⟦ and ⟧: readable in a terminal, a log and a page alike."""
+    return "".join(f"⟦{text}⟧" if learnt else text for text, learnt in segments(tokenizer, piece))

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import glob
 import json
 import math
 import shlex
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -231,7 +232,8 @@ class RunTable:
         ).fetchall()
         exact = [r for r in rows if r["run_id"] == run_id]
         if not run_id or not rows:
-            raise self._missing(run_id)
+            recent = db.execute("SELECT run_id FROM runs ORDER BY created_at DESC LIMIT 1000")
+            raise self._missing(run_id, [row["run_id"] for row in recent])
         if not exact and len(rows) > 1:
             names = [r["run_id"] for r in rows]
             raise BpError(
@@ -242,7 +244,7 @@ class RunTable:
             )
         return (exact or rows)[0]
 
-    def _missing(self, run_id: str) -> BpError:
+    def _missing(self, run_id: str, known: Sequence[str] = ()) -> BpError:
         whole = sorted(self.output.glob(f"{glob.escape(run_id)}*/manifest.json")) if run_id else []
         if whole:
             return BpError(
@@ -251,9 +253,12 @@ class RunTable:
                 f"python -m bp_core.runs.rebuild {shlex.quote(str(self.output))}",
                 details={"run_id_prefix": run_id, "folder": str(whole[0].parent)},
             )
+        begins = {name[: len(run_id)]: name for name in reversed(known)}
+        near = difflib.get_close_matches(run_id, begins, 1, 0.75)
+        meant = f"; did you mean {begins[near[0]]}?" if near else ""
         return BpError(
             "INPUT_RUN_NOT_FOUND",
-            f"no run in {self.path} has an id that begins with {run_id!r}",
+            f"no run in {self.path} has an id that begins with {run_id!r}{meant}",
             f"backprop runs --output {self.output}",
             details={"run_id_prefix": run_id},
         )

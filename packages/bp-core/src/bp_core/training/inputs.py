@@ -202,7 +202,6 @@ def _duration(seconds: float) -> str:
 
 
 def _show(encoder: Encoder, prepared: Prepared, settings: Settings, tell: Callable[[str], None]) -> None:
-    colour = sys.stderr.isatty()
     shown = min(settings.data.preview, len(prepared.train))
     for i in range(shown * prepared.train.width):
         ids, mask, _ = prepared.train.piece(i)
@@ -212,4 +211,4 @@ def _show(encoder: Encoder, prepared: Prepared, settings: Settings, tell: Callab
         if prepared.train_examples:
             what = f"{len(piece.ids)} tokens are asked; what the model answers is judged"
         tell(f"example {piece.example_id}: {what}")
-        tell(preview(encoder.tokenizer, piece, colour=colour))
+        tell(preview(encoder.tokenizer, piece))

@@ -181,7 +181,11 @@ class Knob:
             if not near and read.lower() in self.refused:
                 raise ValueError(f"cannot be {read.lower()}: {self.refused[read.lower()]}")
             if not near:
-                raise ValueError(f"must be one of {', '.join(self.choices)}, not {value!r}")
+                meant = difflib.get_close_matches(read.lower(), self.choices, 1)
+                raise ValueError(
+                    f"must be one of {', '.join(self.choices)}, not {value!r}"
+                    + (f"; did you mean {meant[0]}?" if meant else "")
+                )
             read = near[0]
         for bound in self.bounds:
             for attr, words, holds in (
