@@ -54,6 +54,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
         "total_bytes:int components:object peak_at:text settings:object longest:int? changes:list recommended:list "
         "disk:object overhead_from:text",
     ),
+    "plan": ("@bp_core.planning.plan:Plan command:text applied:text? simulated:object?",),
     "eval": (
         "run_id:text subject:text kind:text evaluated_run_id:text? heldout_loss:number? heldout_loss_ci:list? "
         "perplexity:number? heldout_n:int task_metrics:object eval_n:int metric_ci:object profile:text profile_reason:text "
@@ -199,6 +200,8 @@ def _fields(where: str) -> Iterator[tuple[str, str, bool]]:
 
 def _json_type(hint: Any) -> str:
     origin = typing.get_origin(hint) or hint
+    if dataclasses.is_dataclass(origin):
+        return "object"
     if isinstance(origin, type):
         for types, name in (
             (bool, "boolean"), (int, "integer"), (float, "number"), (Mapping, "object"), ((tuple, list), "array"),
