@@ -331,3 +331,14 @@ def test_a_training_by_the_fine_tuning_protocol_and_the_stream(client, server):
     report = client.get(f"/api/v1/runs/{job.id}/files/report.html")
     assert report.headers["content-disposition"].startswith("attachment")
     assert client.get(f"/api/v1/runs/{job.id}/files/..%2f..%2fdata.jsonl").status_code == 404
+
+
+def test_every_path_that_a_form_takes_is_confined():
+    from pathlib import Path
+
+    from bp_core.settings.knobs import RUN_GROUPS
+    from bp_merge.common import knobs
+    from bp_ui.service.forms import MODELS, NOT_HERE, PATHS
+
+    paths = {k.name for cls in RUN_GROUPS.values() for k in knobs(cls) if k.type is Path}
+    assert paths <= PATHS | MODELS | NOT_HERE

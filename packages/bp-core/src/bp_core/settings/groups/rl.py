@@ -28,8 +28,8 @@ class RlSettings:
     )
     prompt_template: str | None = knob(
         None,
-        "System prompt and form of an answer, by name: working-out, think-answer, python-block, json-only, or one that "
-        "was saved. Default: that of the rewards, where they have one.",
+        "System prompt and form of an answer, by name: working-out, think-answer, python-block or json-only. "
+        "Default: that of the rewards, where they have one.",
         group="RL",
     )
     group_size: Annotated[int, Ge(2), Le(4096)] = knob(
