@@ -72,6 +72,7 @@ SETTINGS = (
     ("backprop generate, batch-test, chat, serve, eval", "bp_core.settings.groups.generation:SourceSettings"),
     ("backprop eval", "bp_core.settings.groups.evaluation:EvalSettings"),
     ("backprop estimate-vram", "bp_core.memory.settings:EstimateSettings"),
+    ("backprop plan", "bp_core.planning.settings:PlanSettings"),
     ("every command of bp-data", "bp_data.sources.base:Limits"),
     ("bp-data validate", "bp_data.validation:ValidateSettings"),
     ("bp-data report", "bp_data.report.settings:ReportSettings"),

@@ -52,6 +52,8 @@ WRONG = {
     ("support-bundle", "nobody"): "INPUT_RUN_NOT_FOUND",
     ("doctor", "--nope"): "INPUT_USAGE",
     ("estimate-vram", "--vram-gb", "-1"): "INPUT_VALIDATION_FAILED",
+    ("plan", "no.jsonl"): "INPUT_DATASET_NOT_FOUND",
+    ("plan", "data.jsonl", "--vram-gb", "-1"): "INPUT_VALIDATION_FAILED",
     ("multi-run", "-d", "no.jsonl", "-m", "tiny"): "INPUT_DATASET_NOT_FOUND",
     ("multi-run", "-d", "data.jsonl", "-m", "tiny", "--replay-fraction", "2"): "CONFIG_INVALID_SETTING",
     ("multi-run", "--resume", "nobody"): "INPUT_RUN_NOT_FOUND",

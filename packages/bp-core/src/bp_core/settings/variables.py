@@ -14,6 +14,7 @@ VARIABLES: dict[str, str] = {
     "BACKPROPAGATE_MEMORY_DIR": "Folder of what was measured of cards; ~/.backpropagate/memory unless set.",
     "BP_DATA_MAPPERS": "Modules that register dataset mappers, with commas.",
     "BP_NO_PROGRESS": "Anything keeps the status line off the terminal.",
+    "TERM": "dumb keeps the status line off the terminal.",
     "NO_COLOR": "Anything keeps colours out of log lines.",
     "HF_TOKEN": "Token of the Hub, where no token file is named; the saved login otherwise.",
     "HF_HOME": "Folder of the Hub's cache and login; ~/.cache/huggingface unless set.",
