@@ -15,7 +15,16 @@ from bp_ui.service.places import Places, there
 
 # what runs code of others, or is the server's own, is for the command line and backprop.toml alone
 NOT_HERE = frozenset(
-    {"output", "log_file", "log_json", "log_level", "hub_token_file", "dry_run", "run_code", "trust_remote_code"}
+    {
+        "output",
+        "log_file",
+        "log_json",
+        "log_level",
+        "hub_token_file",
+        "dry_run",
+        "run_code",
+        "trust_remote_code",
+    }
 )
 PATHS = frozenset(
     {"data", "heldout", "init_adapter", "chat_template", "modelfile", "against", "tokenizer", "eval_heldout"}
