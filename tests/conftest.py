@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -31,6 +33,15 @@ def _what_is_printed_is_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for package in (bp_merge.common, bp_data.common):  # a copy of one file in each
         monkeypatch.setattr(package.Sink, "result", result)
+
+
+@pytest.fixture(autouse=True)
+def _no_log_handler_is_left() -> Iterator[None]:
+    """A command that a test calls in this process writes its log to that test's stderr, which is closed after it."""
+    yield
+    logs = sys.modules.get("bp_core.support.logs")
+    if logs is not None and logs.settings()["has_handler"]:
+        logs.reset()
 
 
 @pytest.fixture(autouse=True)

@@ -90,6 +90,7 @@ def test_ctrl_c_leaves_a_run_that_the_named_command_resumes(here, capsys):
     assert json.loads(capsys.readouterr().out)["status"] == "interrupted"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_without_a_terminal_lines_stand_and_stdout_is_data(here):
     done = subprocess.run(

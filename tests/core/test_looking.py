@@ -57,7 +57,7 @@ def plain(tmp_path_factory):
         {"preview": 3},
         {"preflight": False},
         {"save_steps": 1},
-        {"dataloader_workers": 1},
+        pytest.param({"dataloader_workers": 1}, marks=pytest.mark.slow),
     ],
     ids=lambda s: ",".join(s),
 )

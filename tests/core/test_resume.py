@@ -166,7 +166,7 @@ def test_killed_at_random_moments(tmp_path, kills):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="forks, and limits the size of files")
-@pytest.mark.parametrize("every", [61, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(1600)])])
+@pytest.mark.parametrize("every", [131, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(1600)])])
 def test_a_full_disk_loses_nothing(tmp_path, every):
     report = loop(tmp_path, "--full-disk", str(every))
     print(report)
