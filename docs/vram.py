@@ -36,8 +36,9 @@ checkpointing and examples a pass where you left them open, shows the verdict (`
 
 Held to what torch's own allocator records on the CPU, over two steps of the real training step on small models (supervised
 and preference, adapter and full, checkpointing on and off, 32-bit and 16-bit, short and long), tensors' bytes agree within
-1 %. What CUDA and its libraries take besides is assumed as 0.55 GB and 5 % of what comes and goes; `backprop estimate-vram
---calibrate` measures both on the card that is here in some seconds, and later answers and trainings on it use them.
+1 %. What CUDA and its libraries take besides is assumed as 0.55 GB and 5 % of what comes and goes:
+`backprop estimate-vram --calibrate` measures both on the card that is here in some seconds, and later answers and
+trainings on it use them.
 
 - Cards without bf16 compute in fp16: the bytes are the same.
 - A card's GB are taken as 2^30 bytes.
