@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,6 @@ def held(model: Any) -> int:
 
 def measured_peak(config: dict[str, Any], load: Workload, folder: Path) -> int:
     """Bytes: the running sum of the CPU allocator's events over two steps, on top of what the model held before."""
-    gc.collect()  # what an earlier training left would be freed, and counted, while this one is seen
     made = trainer(config, load, folder)
     before = held(made.model)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 
 import pytest
 from bp_core.memory.estimate import estimate
 from bp_core.memory.shapes import Shapes
 from bp_core.memory.workload import Workload
-from measured_memory import measured_peak
+from measured_memory import measured_peak, trainer
 
 QWEN = {
     "model_type": "qwen2", "vocab_size": 4000, "hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4,
@@ -77,3 +79,17 @@ def test_the_estimate_is_within_five_per_cent_of_the_allocators_peak(tmp_path, n
 @pytest.mark.parametrize("name", MORE)
 def test_so_it_is_for_other_families_and_settings(tmp_path, name):
     check(tmp_path, *MORE[name])
+
+
+def test_a_training_that_is_over_holds_no_weights(tmp_path):
+    config, change = CASES["full"]
+    made = trainer(config, dataclasses.replace(BASE, **change), tmp_path)
+    gc.collect()
+    gc.disable()  # what nothing refers to goes at once, unless it refers to itself
+    try:
+        made.train()
+        left = weakref.ref(made.model)
+        del made
+        assert left() is None
+    finally:
+        gc.enable()

@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -105,9 +106,10 @@ class StepTrainer(SavedState, transformers.Trainer):
         self.objective, self.forward, self.weights = objective, forward, weights
         self.pad_id, self.micro, self.packed, self.buckets = pad_id, micro, packed, buckets
         self.oom_recovery, self.ranks, self.watch = oom_recovery, ranks, watch
-        prepare: Any = self.accelerator.prepare_model  # no move, no wrapper: the step sums gradients itself
+        # no move, no wrapper: the step sums gradients itself; weak, as the accelerator holds the model, and would hold itself
+        prepare: Any = weakref.WeakMethod(self.accelerator.prepare_model)
         how = {"device_placement": False, "evaluation_mode": not ranks.alone}
-        self.accelerator.prepare_model = lambda model, **_: prepare(model, **how)  # type: ignore[assignment]
+        self.accelerator.prepare_model = lambda model, **_: prepare()(model, **how)  # type: ignore[assignment]
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         self.step_loss = torch.zeros(
             (), device=args.device
