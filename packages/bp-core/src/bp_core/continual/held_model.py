@@ -47,10 +47,10 @@ class HeldModel:
             sets[GATE] = wanted(opened.gate.sample(t.eval_samples, t.seed))
         self.sets: dict[str, Tokens] = {name: tokens for name, tokens in sets.items() if len(tokens)}
         self.base: Any = None
-        self._holds: Path | None = (
-            None  # of a whole model: whose weights `base` has, as long as nothing trained it
-        )
-        self._load(opened.base.path)
+        # whose weights `base` has, as long as nothing trained it
+        self._holds: Path | None = None
+        if not self.whole:
+            self._load(opened.base.path)
         self._how = ""  # of LanguageLoss, once probed
         self._pad = opened.encoder.tokenizer.pad_token_id or 0
 
@@ -62,6 +62,12 @@ class HeldModel:
     def base_of(self, start: Path | None) -> ResolvedBase:
         """What a run that begins from `start` trains: the session's base model, or the whole model that lies there."""
         return self.opened.base if start is None or not self.whole else resolve_base(str(start))
+
+    def untrained(self) -> Any:
+        """The base model as it was published."""
+        if self.whole:
+            self._load(self.opened.base.path)
+        return self.base
 
     def fresh(self, start: Path | None) -> Any:
         """The model that a run trains, in its place; what the run made of it is given back by `take_off`."""

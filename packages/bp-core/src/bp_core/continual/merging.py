@@ -23,6 +23,7 @@ from bp_merge.common import BpError
 from bp_merge.lowrank import inner, norm, stack
 
 from bp_core.continual import whole
+from bp_core.continual.strategy import masks, method_of, replaced
 from bp_core.settings.groups.session import SessionSettings
 from bp_core.settings.knobs import Settings
 
@@ -30,7 +31,6 @@ FILES = ("adapter_model.safetensors", "adapter_config.json")
 MOMENTS = "moments.safetensors"
 RANKS = 4  # times a run's rank that a merge may have, unless told otherwise
 SLAO = {"qiao_mahdavi": "paper", "slao": "paper", "slao_delta": "delta"}
-ALIASES = {"dare": "dare_linear"}
 STARTS = ("default", "gaussian", "orthogonal")  # initialisations that leave the base as it is
 PAIRS = ("slerp",)  # methods of two adapters
 
@@ -53,7 +53,7 @@ def check(settings: Settings) -> None:
     session = settings.session
     if session.merge_mode == "simple":
         return
-    name = ALIASES.get(session.merge_strategy, session.merge_strategy)
+    name = method_of(session)
     if name not in SLAO:
         try:
             get_method(name)
@@ -110,13 +110,10 @@ class Candidate:
 
 def _copy(adapter: Path, output: Path) -> None:
     """An adapter's two files as a folder that appears whole."""
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name in FILES:
-        shutil.copyfile(adapter / name, partial / name)
-    shutil.rmtree(output, ignore_errors=True)
-    partial.replace(output)
+    with replaced(output) as partial:
+        partial.mkdir(parents=True)
+        for name in FILES:
+            shutil.copyfile(adapter / name, partial / name)
 
 
 class Merging:
@@ -141,8 +138,7 @@ class Merging:
     def needs_moments(self) -> bool:
         """Whether the strategy reads stored input moments."""
         s = self.session
-        name = ALIASES.get(s.merge_strategy, s.merge_strategy)
-        return s.merge_mode == "slao" and self.variant is None and get_method(name).needs_moments
+        return s.merge_mode == "slao" and self.variant is None and get_method(method_of(s)).needs_moments
 
     def candidate(self, folder: Path) -> Candidate:
         """The merge with the adapter of one more run; nothing changes before `accept`.
@@ -157,20 +153,21 @@ class Merging:
             step = slao.step(self.state, Adapter.load(folder), variant=self.variant)
             facts = {"method": f"slao_{self.variant}", "weight": step.weight}
             return Candidate(folders, {**facts, "discarded_energy": step.discarded_energy}, state=step.state)
-        name = ALIASES.get(self.session.merge_strategy, self.session.merge_strategy)
+        name = method_of(self.session)
         if len(folders) == 1:
             return Candidate(folders, {"method": name}, folder=folder)
         return Candidate(folders, {"method": name}, arguments=self._arguments(name, folders))
 
     def _arguments(self, name: str, folders: Sequence[Path]) -> dict[str, Any]:
-        s, more = self.session, dict[str, Any]()
-        if name in ("ties", "dare_linear", "dare_ties"):
-            more["density"] = 1 - (s.ties_trim if name == "ties" else s.dare_drop_rate)
-        if get_method(name).needs_moments:
-            more["moments"] = [f.parent / MOMENTS for f in folders]
         rank = max(m.rank for m in Adapter.load(folders[0]).modules.values())
-        seed = self.seed if s.dare_seed is None else s.dare_seed
-        return {"method": name, "rank": s.merge_rank or RANKS * rank, "seed": seed, **more}
+        found = {
+            "method": name,
+            "rank": self.session.merge_rank or RANKS * rank,
+            **masks(self.session, self.seed),
+        }
+        if get_method(name).needs_moments:
+            found["moments"] = [f.parent / MOMENTS for f in folders]
+        return found
 
     def accept(self, candidate: Any) -> None:
         """Take what `candidate` gave as what was merged so far."""
@@ -181,14 +178,11 @@ class Merging:
         """Whether a warm run begins from the merge, not from the run before."""
         return self.state is not None
 
-    def start(self, folder: Path) -> Path | None:
-        """The adapter that the next run begins from: a run's own, or written as `folder`; None for a fresh one."""
-        if self.session.start == "cold" or not self.folders:
-            return None
+    def write_start(self, folder: Path) -> None:
+        """Write the adapter that the next run of a fold begins from."""
         if self.state is None:
-            return self.folders[-1]
+            raise ValueError("nothing was folded yet")
         self.state.start().save(folder, force=True)
-        return folder
 
 
 def drift(merged: Path, run: Path, start: Path | None) -> float:
@@ -223,14 +217,11 @@ def deliver(candidate: Candidate | whole.WholeCandidate, target: Path) -> dict[s
     """Write a merge as a directory that can be used: the merged weights beside tokenizer and template of its last run."""
     if isinstance(candidate, whole.WholeCandidate):
         return candidate.write(target)
-    staging = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    facts = candidate.write(staging)
-    for file in candidate.folders[-1].iterdir():
-        if file.is_file() and not (staging / file.name).exists():
-            shutil.copyfile(file, staging / file.name)
-    shutil.rmtree(target, ignore_errors=True)
-    staging.replace(target)
+    with replaced(target) as staging:
+        facts = candidate.write(staging)
+        for file in candidate.folders[-1].iterdir():
+            if file.is_file() and not (staging / file.name).exists():
+                shutil.copyfile(file, staging / file.name)
     return facts
 
 

@@ -1,10 +1,10 @@
 """A session: many runs on one loaded base model, merged after each, judged by gates, and the result delivered.
 
-- The base model is loaded once. Each run is an ordinary run with a row of its own; the session's row groups them.
+- The base model is loaded once; of whole models one at a time, the one that is trained or measured. Each run is an ordinary run with a row of its own; the session's row groups them.
 - After each run: merge, gates, measure, commit. The ledger (`session.json`) is the commit; the merged adapter it names is
   whole before it, and everything else follows from what is on disk. So a crash anywhere ends in the same bits.
 - A run that a gate leaves out keeps its adapter beside the others; the result stays as it was before it.
-- The result is the merged adapter, in PEFT's format, loaded into the model.
+- The result is the merged adapter, in PEFT's format, or the merged model, loaded.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class SessionRunner:
         if done_before:
             self._told_again(self.ledger.rounds[-1])
         if not self.ledger.rounds:
-            rows = self.held.measure(self.held.base)
+            rows = self.held.measure(self.held.untrained())
             self.ledger.commit(Round(0, "", -1, False, figures=self.held.figures(rows)), _stored(rows))
             self._record(self.ledger.rounds[0])
         for number in range(len(self.ledger.rounds), self.count + 1):
@@ -190,7 +190,7 @@ class SessionRunner:
             and start.name == "start"
             and not start.exists()
         ):
-            self.merging.start(start)
+            self.merging.write_start(start)
 
     def _judge(self, number: int, run_id: str, start: Path | None, seconds: dict[str, float]) -> None:
         """Merge, gates, measure, commit."""

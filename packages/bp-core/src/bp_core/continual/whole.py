@@ -25,6 +25,7 @@ from bp_merge.common import BpError
 from bp_merge.method import method_names
 from bp_merge.models import METHODS, merge_models
 
+from bp_core.continual.strategy import masks, method_of, replaced
 from bp_core.settings.groups.session import SessionSettings
 from bp_core.settings.knobs import Settings
 
@@ -54,18 +55,15 @@ class WholeCandidate:
 
     def write(self, output: Path) -> dict[str, Any]:
         """Write the merged model as `output`, whole or not at all, in place of what stood there; what it did."""
-        partial = output.with_name(f".{output.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
         newest = self.folders[-1]
-        if self.arguments is None:
-            shutil.copytree(newest, partial)
-        else:
+        with replaced(output) as partial:
+            if self.arguments is None:
+                shutil.copytree(newest, partial)
+                return self.facts
             merge_models(self.base, output=partial, **self.arguments)
             for file in newest.iterdir():  # its tokenizer and template are those that were trained with
                 if file.is_file() and not (file.name == "config.json" or ".safetensors" in file.name):
                     shutil.copyfile(file, partial / file.name)
-        shutil.rmtree(output, ignore_errors=True)
-        partial.replace(output)
         return self.facts
 
 
@@ -89,18 +87,15 @@ class WholeMerging:
         folders, s = (*self.folders, folder), self.session
         if s.merge_mode == "simple":
             return WholeCandidate(folders, {"method": "simple"}, self.base)
-        name = {"dare": "dare_linear"}.get(s.merge_strategy, s.merge_strategy)
+        name = method_of(s)
         share = FOLDED.get(name)
         facts: dict[str, Any] = {"method": name, **({} if share is None else {"weight": share(len(folders))})}
         if len(folders) == 1:
             return WholeCandidate(folders, facts, self.base)
-        arguments: dict[str, Any] = {"models": list(folders), "method": name}
+        arguments = {"models": list(folders), "method": name, **masks(s, self.seed)}
         if share is not None:
             arguments |= {"method": "linear", "weights": coefficients(share, len(folders))}
-        elif name in ("ties", "dare_linear", "dare_ties"):
-            arguments["density"] = 1 - (s.ties_trim if name == "ties" else s.dare_drop_rate)
-        seed = self.seed if s.dare_seed is None else s.dare_seed
-        return WholeCandidate(folders, facts, self.base, {**arguments, "seed": seed})
+        return WholeCandidate(folders, facts, self.base, arguments)
 
     def accept(self, candidate: Any) -> None:
         """Take what `candidate` gave as what was merged so far."""
@@ -109,7 +104,7 @@ class WholeMerging:
     @property
     def folds(self) -> bool:
         """Whether a warm run begins from the merge, not from the run before."""
-        return self.session.merge_mode == "slao" and self.session.merge_strategy in FOLDED
+        return self.session.merge_mode == "slao" and method_of(self.session) in FOLDED
 
 
 def coefficients(share: Callable[[int], float], runs: int) -> tuple[float, ...]:
@@ -139,7 +134,7 @@ def check(settings: Settings) -> None:
                 f"--{flag} is of adapters, and --mode full trains none",
                 f"leave --{flag} out",
             )
-    name = {"dare": "dare_linear"}.get(session.merge_strategy, session.merge_strategy)
+    name = method_of(session)
     if session.merge_mode == "simple" or name in STRATEGIES:
         return
     known = name in method_names()
