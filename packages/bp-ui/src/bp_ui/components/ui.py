@@ -160,6 +160,13 @@ def text_input(value: Any, on_change: Any, **props: Any) -> rx.Component:
     return rx.el.input(default_value=value, on_blur=on_change, **props)
 
 
+def switch(label: Any, checked: Any, on_change: Any) -> rx.Component:
+    """A checkbox with its label beside it."""
+    return rx.el.label(
+        rx.el.input(type="checkbox", checked=checked, on_change=on_change), label, class_name="row small"
+    )
+
+
 def stats(*items: tuple[str, Any]) -> rx.Component:
     """Figures with names."""
     return rx.el.dl(

@@ -16,6 +16,7 @@ from bp_ui.components.ui import (
     frame,
     loading,
     notices,
+    switch,
     table,
     text_input,
     to,
@@ -168,11 +169,7 @@ def _mapping() -> rx.Component:
             ),
             "Which column plays which part; empty where the format is known.",
         ),
-        rx.el.label(
-            rx.el.input(type="checkbox", checked=Data.force, on_change=Data.change_force),
-            "I have looked at the rows below: read it with the best guess",
-            class_name="row small",
-        ),
+        switch("I have looked at the rows below: read it with the best guess", Data.force, Data.change_force),
         class_name="stack",
     )
 

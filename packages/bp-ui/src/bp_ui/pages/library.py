@@ -17,6 +17,7 @@ from bp_ui.components.ui import (
     notices,
     progress,
     select,
+    switch,
     table,
     text_input,
     to,
@@ -178,11 +179,7 @@ def _export_form() -> rx.Component:
 
 
 def _switch(label: str, value: rx.Var, name: str) -> rx.Component:
-    return rx.el.label(
-        rx.el.input(type="checkbox", checked=value, on_change=lambda v: Export.switch(name, v)),
-        label,
-        class_name="row small",
-    )
+    return switch(label, value, lambda v: Export.switch(name, v))
 
 
 def _jobs(title: str, rows: rx.Var) -> rx.Component:

@@ -16,6 +16,7 @@ from bp_ui.components.ui import (
     frame,
     loading,
     notices,
+    switch,
     table,
     to,
 )
@@ -79,11 +80,7 @@ def _form() -> rx.Component:
             rx.fragment(),
         ),
         rx.el.div(rx.foreach(MultiRun.fields, lambda f: control(f, MultiRun.put)), class_name="form narrow"),
-        rx.el.label(
-            rx.el.input(type="checkbox", checked=MultiRun.all_shown, on_change=MultiRun.show_all),
-            "Every setting of a session",
-            class_name="row small",
-        ),
+        switch("Every setting of a session", MultiRun.all_shown, MultiRun.show_all),
         rx.el.div(button("Start the session", MultiRun.start, "first"), class_name="row"),
         hint="waits for the card",
     )

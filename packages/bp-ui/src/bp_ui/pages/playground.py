@@ -16,6 +16,7 @@ from bp_ui.components.ui import (
     frame,
     loading,
     notices,
+    switch,
     text_input,
 )
 from bp_ui.state.playground import Playground
@@ -46,14 +47,10 @@ def playground() -> rx.Component:
 def _chat() -> rx.Component:
     return card(
         "Chat",
-        rx.el.label(
-            rx.el.input(
-                type="checkbox",
-                checked=Playground.compare,
-                on_change=lambda v: Playground.change("compare", v),
-            ),
+        switch(
             "Show what the base model says beside it",
-            class_name="row small",
+            Playground.compare,
+            lambda v: Playground.change("compare", v),
         ),
         chat(
             model=Playground.serving,
@@ -190,15 +187,7 @@ def _batch() -> rx.Component:
             field("Answers as", choices(FORMS, Playground.form, lambda v: Playground.change("form", v))),
             class_name="form",
         ),
-        rx.el.label(
-            rx.el.input(
-                type="checkbox",
-                checked=Playground.with_base,
-                on_change=lambda v: Playground.change("with_base", v),
-            ),
-            "Ask the base model too",
-            class_name="row small",
-        ),
+        switch("Ask the base model too", Playground.with_base, lambda v: Playground.change("with_base", v)),
         rx.el.div(
             button("Ask every prompt", Playground.batch, disabled=Playground.prompts == ""), class_name="row"
         ),

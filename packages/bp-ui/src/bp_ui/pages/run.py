@@ -17,6 +17,7 @@ from bp_ui.components.ui import (
     loading,
     notices,
     progress,
+    switch,
     table,
     to,
 )
@@ -115,11 +116,7 @@ def _found() -> rx.Component:
         rx.cond(
             Run.trains,
             rx.el.div(
-                rx.el.label(
-                    rx.el.input(type="checkbox", checked=Run.smooth, on_change=Run.change_smooth),
-                    "Draw the running mean",
-                    class_name="row small",
-                ),
+                switch("Draw the running mean", Run.smooth, Run.change_smooth),
                 run_charts(runs=Run.run_id, smooth=Run.smooth),
                 class_name="stack",
             ),

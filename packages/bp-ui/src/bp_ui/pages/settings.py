@@ -14,6 +14,7 @@ from bp_ui.components.ui import (
     frame,
     loading,
     notices,
+    switch,
     table,
     text_input,
 )
@@ -48,13 +49,7 @@ def settings() -> rx.Component:
                 ),
                 card(
                     "Settings of a run, with their sources",
-                    rx.el.label(
-                        rx.el.input(
-                            type="checkbox", checked=Settings.changed_only, on_change=Settings.change_shown
-                        ),
-                        "Only what is no default",
-                        class_name="row small",
-                    ),
+                    switch("Only what is no default", Settings.changed_only, Settings.change_shown),
                     table(
                         ("Setting", "Value", "Source"),
                         Settings.rows,

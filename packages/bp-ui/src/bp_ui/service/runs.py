@@ -183,10 +183,17 @@ class Runs:
         Raises:
             BpError: `STATE_RUN_ACTIVE` where one goes on: none is deleted then.
         """
+        return [self.store.delete(record.run_id) for record in self._ended(run_ids)]
+
+    def _ended(self, run_ids: Sequence[str]) -> list[Any]:
+        """The records of runs that have all ended.
+
+        Raises:
+            BpError: `STATE_RUN_ACTIVE` where one goes on.
+        """
         from bp_core.runs.rows import LIVE
 
-        store = self.store
-        records = [store.get(r) for r in run_ids]
+        records = [self.store.get(r) for r in run_ids]
         for record in records:
             if record.status in LIVE:
                 raise BpError(
@@ -194,7 +201,7 @@ class Runs:
                     f"run {record.run_id} is {record.status}",
                     f"backprop stop {record.run_id}",
                 )
-        return [store.delete(record.run_id) for record in records]
+        return records
 
     def diff(self, a: str, b: str) -> dict[str, Any]:
         """What differs between two runs."""
@@ -222,20 +229,10 @@ class Runs:
         Raises:
             BpError: `INPUT_UI_REQUEST` for another part, `STATE_RUN_ACTIVE` for a run that goes on.
         """
-        from bp_core.runs.rows import LIVE
-
         if part not in ("checkpoints", "exports"):
             raise BpError("INPUT_UI_REQUEST", f"{part!r} is neither checkpoints nor exports", "backprop runs")
-        records = [self.store.get(r) for r in run_ids]
-        for record in records:
-            if record.status in LIVE:
-                raise BpError(
-                    "STATE_RUN_ACTIVE",
-                    f"run {record.run_id} is {record.status}",
-                    f"backprop stop {record.run_id}",
-                )
         freed = 0
-        for record in records:
+        for record in self._ended(run_ids):
             folder = (record.path / part).resolve()
             if folder.is_dir() and self.places.output in folder.parents:
                 freed += size_of(folder)

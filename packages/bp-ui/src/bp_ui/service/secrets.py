@@ -101,6 +101,8 @@ def delete(name: str) -> None:
 
 def given() -> dict[str, str]:
     """What a job gets beside its environment: values that the keyring alone has, and where each secret is from."""
+    from bp_core.runs.jobs import SECRETS_GIVEN
+
     values, told = {}, []
     for name in NAMES:
         if os.environ.get(name):
@@ -108,7 +110,7 @@ def given() -> dict[str, str]:
         elif value := kept(name):
             values[name] = value
             told.append(f"{name}:keyring")
-    return {**values, **({"BP_SECRETS_GIVEN": ",".join(told)} if told else {})}
+    return {**values, **({SECRETS_GIVEN: ",".join(told)} if told else {})}
 
 
 def _known(name: str) -> None:

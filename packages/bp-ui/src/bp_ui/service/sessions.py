@@ -47,9 +47,10 @@ def session(services: Services, run_id: str) -> dict[str, Any]:
         `summary`, average and transfers where it ended; `compared`, other merges of the same adapters.
 
     Raises:
-        BpError: `INPUT_RUN_NOT_FOUND`, `INPUT_RUN_KIND` for another job, `STATE_SESSION_INVALID`.
+        BpError: `INPUT_RUN_NOT_FOUND`, `INPUT_UI_REQUEST` for another job, `STATE_SESSION_INVALID`.
     """
     from bp_core.continual.ledger import Ledger
+    from bp_core.runs.rows import LIVE
 
     store = services.runs.store
     record = store.get(run_id)
@@ -93,10 +94,7 @@ def session(services: Services, run_id: str) -> dict[str, Any]:
         "compared": result.get("compared") or {},
         "strategy": result.get("strategy") or "",
         "best_strategy": result.get("best_strategy") or "",
-        "live_member": next(
-            (m.run_id for m in members.values() if m.status in ("queued", "preparing", "running", "paused")),
-            "",
-        ),
+        "live_member": next((m.run_id for m in members.values() if m.status in LIVE), ""),
     }
 
 
