@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from bp_core import Callback, RunStore, Trainer
+from bp_core import RunStore, Trainer
 from bp_core.continual.ledger import Ledger
 from bp_core.continual.remerge import remerge
 from bp_core.continual.whole import coefficients, drift
@@ -17,6 +17,7 @@ from bp_core.tiny import path as tiny
 from bp_data.example import Example, Turn
 from safetensors.torch import load_file
 from stones import quiet
+from test_continual import Stop
 from transformers import AutoModelForCausalLM
 
 GIVEN = {
@@ -143,15 +144,6 @@ def test_merging_anew_needs_no_training(done):
         "task_arithmetic",
         "ties",
     }
-
-
-class Stop(Callback):
-    def __init__(self, run: int, step: int) -> None:
-        self.run, self.step = run, step
-
-    def on_step(self, info):
-        if info.run_id.endswith(f"-r{self.run}") and info.step == self.step:
-            raise KeyboardInterrupt
 
 
 def test_a_session_cut_off_ends_in_the_same_bits(done, tmp_path):
