@@ -1,12 +1,14 @@
 """Started by torchrun with two processes: what they exchange, and what each sees when the other fails; no training.
 
-torchrun --nproc-per-node 2 tests/exchange.py
+torchrun --nproc-per-node 2 tests/exchange.py FOLDER
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
+from pathlib import Path
 
 import torch
 from bp_core.errors import BpError
@@ -47,8 +49,8 @@ def failing(error, rank, mine):
     return work
 
 
-def main() -> None:
-    """Everything once; each process prints what it saw."""
+def main(folder: Path) -> None:
+    """Everything once; each process leaves what it saw in a file of its own, since lines on one pipe can mix."""
     exchange.GRACE, exchange.BUCKET = 0.1, 10
     place = exchange.launch()
     device = torch.device("cpu")
@@ -91,12 +93,13 @@ def main() -> None:
         "none": None,
     }
     seen["orders"] = {k: str(Agreed([Says(v)], ranks).look(1)) for k, v in orders.items()}
-    print(json.dumps(seen), flush=True)
+    (folder / f"{mine}.json").write_text(json.dumps(seen), encoding="utf-8")
     if mine:
         os._exit(0)  # gone without a word
-    print(json.dumps({"gone": raised(lambda: ranks.gather(1))}), flush=True)
+    gone = {"gone": raised(lambda: ranks.gather(1))}
+    (folder / "gone.json").write_text(json.dumps(gone), encoding="utf-8")
     os._exit(0)  # the group can no longer be left
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

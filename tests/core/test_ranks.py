@@ -25,8 +25,10 @@ def lines(done):
 
 
 def test_what_two_processes_exchange_and_how_one_sees_the_other_fail(tmp_path):
-    told = lines(torchrun(str(HERE / "exchange.py"), cwd=tmp_path))
-    gone = told.pop()
+    done = torchrun(str(HERE / "exchange.py"), str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = [json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
+    gone = json.loads((tmp_path / "gone.json").read_text(encoding="utf-8"))
     assert gone == {"gone": "RUNTIME_PROCESS_LOST"}
     first, second = sorted(told, key=lambda seen: seen["failure"] == "ValueError")
     for seen in (first, second):
