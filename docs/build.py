@@ -144,10 +144,11 @@ def _knob_table(cls: type, group: str = "") -> Iterator[str]:
 def errors() -> str:
     """Every error code with its meaning, what mends it and its exit code, by package."""
     from bp_cli.codes import rows
+    from bp_core.errors import EVENTS
 
     parts = [
         NOTE,
-        "# Errors\n",
+        "# Errors and events\n",
         "An error shows as `[CODE] cause`, a blank line and `hint: what to run next`. Codes are stable. The prefix tells whose "
         "matter it is: `INPUT_` and `CONFIG_` yours, `DEP_` the installation's, `RUNTIME_` and `STATE_` the work's, `HUB_` and "
         "`OLLAMA_` a service's. Exit codes: " + exit_codes() + "\n",
@@ -163,6 +164,11 @@ def errors() -> str:
             last = row.package
         cells = [text.replace("|", "\\|") for text in (row.meaning, row.mend)]
         parts.append(f"| `{row.code}` | {cells[0]} | {cells[1]} | {row.exit_code} |")
+    parts.append(
+        "\n## Events\n\nWhat happened to a run, with the time and its figures: `backprop show-run RUN`, `report.html`, and "
+        "`run_events.json` in the support bundle. These codes are stable too.\n\n| event | meaning |\n|---|---|"
+    )
+    parts += [f"| `{code}` | {meaning.replace('|', chr(92) + '|')} |" for code, meaning in EVENTS.items()]
     return "\n".join([*parts, ""])
 
 
@@ -225,18 +231,48 @@ def papers() -> str:
     return "\n".join([NOTE, head, "| paper | files |\n|---|---|", *rows, ""])
 
 
+def benchmarks() -> str:
+    """Every benchmark: what it compares, how to repeat it, and the pages that show its figures."""
+    parts = [
+        NOTE,
+        "# Benchmarks\n",
+        "Each claim of speed, memory or quality has a script in `benchmarks/` that measures it beside a peer in the same call and "
+        "prints the ratio. Figures in this handbook are of two busy CPU cores unless a page says otherwise: repeat them on your "
+        "machine, from a checkout after `uv sync`.\n",
+    ]
+    shown = {p: p.read_text(encoding="utf-8") for p in sorted((ROOT / "docs" / "guides").glob("*.md"))}
+    shown |= {p: p.read_text(encoding="utf-8") for p in sorted((ROOT / "docs" / "concepts").glob("*.md"))}
+    for file in sorted((ROOT / "benchmarks").glob("*.py")):
+        first, *rest = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n\n")
+        commands = [part for part in rest if part.startswith("    ")]
+        claims = [" ".join(part.split()) for part in rest if re.match(r"(Claim|Goal)s?:", part)]
+        figures = [
+            f"[{text.partition('# ')[2].partition(chr(10))[0]}](../{page.parent.name}/{page.name})"
+            for page, text in shown.items()
+            if f"benchmarks/{file.name}" in text
+        ]
+        parts += [
+            f"## {file.stem}\n",
+            " ".join(first.split()) + "\n",
+            *(f"{claim}\n" for claim in claims),
+            "```bash\n" + "\n".join(line[4:] for part in commands for line in part.splitlines()) + "\n```\n",
+            *([f"Figures: {', '.join(figures)}.\n"] if figures else []),
+        ]
+    return "\n".join(parts)
+
+
 def packages() -> str:
     """The packages and their arrows, from what each declares and imports."""
-    lines = ["```mermaid", "graph TD"]
+    lines = ["| package | alone, it is | imports |", "|---|---|---|"]
     for package in PACKAGES:
         project = tomllib.loads((ROOT / "packages" / package / "pyproject.toml").read_text(encoding="utf-8"))[
             "project"
         ]
-        lines.append(f'    {package}["{package}<br/>{project["description"].rstrip(".")}"]')
-    for package in PACKAGES:
-        for other in sorted(_imported(package)):
-            lines.append(f"    {package} --> {other}")
-    return "\n".join([*lines, "```"])
+        imports = ", ".join(f"`{other}`" for other in sorted(_imported(package)))
+        lines.append(
+            f"| `{package}` | {project['description'].rstrip('.')} | {imports or 'nothing of ours'} |"
+        )
+    return "\n".join(lines)
 
 
 def _imported(package: str) -> set[str]:
@@ -332,6 +368,7 @@ PAGES = {
     "docs/reference/errors.md": errors,
     "docs/reference/json.md": outputs,
     "docs/reference/papers.md": papers,
+    "docs/reference/benchmarks.md": benchmarks,
     "docs/reference/schemas.json": schema_file,
 }
 BLOCKS = {"docs/architecture.md": {"packages": packages, "rooms": rooms}}

@@ -1,12 +1,16 @@
-"""An option that several commands take; light, so that help stays quick."""
+"""Options that several commands take; light, so that help stays quick."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from bp_core.settings.knobs import knob_of
 from bp_merge.common.flags import option
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _resolved(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -24,3 +28,13 @@ output_option = option(
     callback=_resolved,
     help="Folder that holds runs.db.  [default: as `train` writes, output]",
 )
+
+
+def retired(*names: str, told: str) -> Callable[[F], F]:
+    """A flag of other tools that could change nothing here, or is a command: refused with what to do instead."""
+
+    def refuse(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            raise click.UsageError(f"{names[0]} {told}", ctx)
+
+    return click.option(*names, is_flag=True, hidden=True, expose_value=False, callback=refuse)

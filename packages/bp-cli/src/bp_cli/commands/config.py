@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 from bp_merge.common import BpError, Sink, output_options
 
+from bp_cli.options import retired
+
 file_option = click.option(
     "--file",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -21,6 +23,9 @@ file_option = click.option(
     epilog="\b\nExamples:\n  backprop config show --origin\n  backprop config set training.steps=200 lr=1e-4\n"
     "  backprop config unset lr\n"
 )
+@retired("--show", told="is a command here: backprop config show")
+@retired("--set", told="is a command here: backprop config set KEY=VALUE")
+@retired("--reset", told="is a command here: backprop config unset --all")
 def config() -> None:
     """Show and change the settings that every command starts from."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from bp_core.runs.jobs import record_training
@@ -15,7 +15,7 @@ from bp_core.support.launch import launch
 from bp_merge.common import BpError, Exit, Sink, options, output_options
 
 from bp_cli.grouped import Grouped, queue_option, show_config_option, show_settings
-from bp_cli.options import output_option
+from bp_cli.options import output_option, retired
 
 EPILOG = """\b
 Examples:
@@ -24,19 +24,6 @@ Examples:
   backprop train -d chat.jsonl=0.7 -d code.jsonl=0.3 --lora-preset quality
   backprop train -d train.jsonl --map question=prompt,answer=completion --dry-run
 """
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def retired(*names: str, told: str) -> Callable[[F], F]:
-    """A flag of older tools that could change nothing here: refused with what to do instead."""
-
-    def refuse(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-        if value and not ctx.resilient_parsing:
-            raise click.UsageError(f"{names[0]} {told}", ctx)
-
-    return click.option(*names, is_flag=True, hidden=True, expose_value=False, callback=refuse)
 
 
 @click.command(cls=Grouped, epilog=EPILOG)

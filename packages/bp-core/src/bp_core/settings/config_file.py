@@ -23,14 +23,18 @@ HELP = "backprop config"
 
 
 def full_name(key: str) -> tuple[str, str]:
-    """The group and field that a key means.
+    """The group and field that a key means, which may be spelt as in an environment variable.
 
     >>> full_name("lr"), full_name("training.lr"), full_name("steps")
     (('training', 'learning_rate'), ('training', 'learning_rate'), ('training', 'steps'))
+    >>> full_name("MODEL__NAME"), full_name("BACKPROPAGATE_LORA__R")
+    (('model', 'model'), ('lora', 'rank'))
 
     Raises:
         BpError: `CONFIG_INVALID_SETTING` with the nearest name.
     """
+    if "__" in key:
+        key = key.removeprefix("BACKPROPAGATE_").replace("__", ".").lower()
     group, dot, name = key.rpartition(".")
     found = KEYWORDS.get(name)
     if found is not None and dot and group_of(found) != group:
