@@ -22,6 +22,7 @@ def _resolved(ctx: click.Context, param: click.Parameter, value: Path | None) ->
     return resolve().tracking.output
 
 
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only tell what would be written or changed.")
 output_option = option(
     knob_of("output"),
     type=click.Path(path_type=Path),

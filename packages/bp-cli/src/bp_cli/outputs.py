@@ -25,6 +25,7 @@ _PLAN = (
     "dry_run:flag base_model:text parameters:int device:text steps:int epochs:number examples_per_step:int tokens:int "
     "base_weights_bytes:int? memory:object? cpu_seconds:number? data:object settings:object"
 )
+_SESSION_PLAN = "dry_run:flag strategy:text runs:list"
 _SETTINGS = "settings:object"
 _CLEANED = "rows_total:int rows_kept:int rows_dropped:int dropped:object rows_redacted:int ?output:text ?dropped_file:text"
 _CONVERTED = (
@@ -44,11 +45,22 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
         "tokens_per_second:number heldout_loss_before:number? heldout_loss_after:number? output:text adapter_path:text "
         "merged_path:text gguf_path:text gguf_bytes:int gguf_tensors:int gguf_verified:flag? gguf_token_ids_equal:flag? "
         "gguf_top1_agreement:number? gguf_kl:number? report_path:text seconds:number",
+        "dry_run:flag output:text would:list",
     ),
     "train": (_RUN, _PLAN, _SETTINGS),
-    "multi-run": (_SESSION, "run_id:text strategy:text adapter_path:text facts:object", _SETTINGS),
+    "multi-run": (
+        _SESSION,
+        "run_id:text strategy:text adapter_path:text facts:object",
+        _SESSION_PLAN,
+        _SETTINGS,
+    ),
     "resume": (_RUN, _SESSION),
-    "replay": (f"{_RUN} replay_of:text overrides:object config:object", _SESSION),
+    "replay": (
+        f"{_RUN} replay_of:text overrides:object config:object",
+        _SESSION,
+        f"{_PLAN} replay_of:text",
+        f"{_SESSION_PLAN} replay_of:text",
+    ),
     "estimate-vram": (
         "model:text licence:text parameters:int trainable_parameters:int device:text vram_gb:number verdict:text "
         "total_bytes:int components:object peak_at:text settings:object longest:int? changes:list recommended:list "
@@ -65,7 +77,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
         "prompt:text answers:list finish:list tokens:list ?base_answers:list model:text kind:text run_id:text? "
         "?adapter_path:text",
     ),
-    "batch-test": ("prompts:int answers:list model:text kind:text path:text?",),
+    "batch-test": ("prompts:int answers:list model:text kind:text path:text? dry_run:flag",),
     "serve": ("url:text model:text run_id:text",),
     "export": (
         "format:text path:text size_bytes:int seconds:number peak_rss_mb:number? unchecked:object",
@@ -73,14 +85,15 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "push": (
         "dry_run:flag run_id:text? files:list size_bytes:int repo_id:text kind:text revision:text?",
     ),
-    "pull": ("path:text repo_id:text",),
+    "pull": ("path:text repo_id:text dry_run:flag ?files:object",),
     "ollama list": (_MODELS,),
     "ollama ps": (_MODELS,),
     "ollama shelf": (_MODELS,),
     "ollama show": ("",),
-    "ollama rm": ("removed:text",),
+    "ollama rm": ("removed:text dry_run:flag",),
     "ollama register": (
-        "name:text template:text? stop:list server:text smoke:text? notes:list modelfile:text",
+        "name:text template:text? stop:list server:text smoke:text? notes:list modelfile:text dry_run:flag",
+        "dry_run:flag path:text steps:list",
     ),
     "validate": (_VALIDATED,),
     "data validate": (_VALIDATED,),
@@ -119,13 +132,13 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "merge compare": ("a:text b:text cosine:number",),
     "reward list": ("rewards:list presets:list prompts:list",),
     "reward show": ("name:text toml:text", "name:text"),
-    "reward suggest": ("rows:int proposals:list written:text?",),
+    "reward suggest": ("rows:int proposals:list written:text? dry_run:flag",),
     "reward test": ("set:object scores:list mean:number", "reward:text cases:list failed:int"),
     "reward coverage": ("total:object components:object verdict:text advice:list ok:flag",),
     "runs": ("runs:list",),
-    "runs import": ("imported:list there:list passed_over:any",),
-    "runs rename": ("run_id:text name:text",),
-    "runs delete": ("deleted:list",),
+    "runs import": ("imported:list there:list passed_over:any dry_run:flag",),
+    "runs rename": ("run_id:text name:text dry_run:flag",),
+    "runs delete": ("deleted:list dry_run:flag",),
     "show-run": (
         "run_id:text kind:text name:text status:text created_at:text started_at:text? heartbeat_at:text? "
         "finished_at:text? step:int seed:int? parent:text? config:object sources:object environment:object dataset:object "
@@ -136,12 +149,12 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     ),
     "stop": ("run_id:text action:text",),
     "config show": (_SETTINGS,),
-    "config set": ("file:text set:object",),
-    "config unset": ("file:text unset:list",),
+    "config set": ("file:text set:object dry_run:flag",),
+    "config unset": ("file:text unset:list dry_run:flag",),
     "config path": ("path:text exists:flag",),
-    "config init": ("file:text",),
+    "config init": ("file:text dry_run:flag",),
     "config import": ("file:text set:object left_out:object dry_run:flag",),
-    "support-bundle": ("path:text bytes:int",),
+    "support-bundle": ("path:text bytes:int files:object dry_run:flag",),
     "doctor": ("ok:flag findings:list",),
     "info": (
         "python:text system:text processor:text memory_total:int disk_free:int? packages:object gpus:list features:object "

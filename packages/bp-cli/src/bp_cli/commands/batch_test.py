@@ -9,7 +9,7 @@ import click
 from bp_core.settings.groups.generation import GenerationSettings, SourceSettings
 from bp_merge.common import Sink, options, output_options
 
-from bp_cli.options import output_option
+from bp_cli.options import dry_run_option, output_option
 
 SUFFIXES = (".csv", ".json", ".jsonl")
 
@@ -28,6 +28,7 @@ SUFFIXES = (".csv", ".json", ".jsonl")
 )
 @click.option("--with-base", is_flag=True, help="Also ask the base model, without the adapter.")
 @options(source=SourceSettings, settings=GenerationSettings)
+@dry_run_option
 @output_option
 @output_options
 @click.pass_context
@@ -40,6 +41,7 @@ def batch_test(
     with_base: bool,
     source: SourceSettings,
     settings: GenerationSettings,
+    dry_run: bool,
     output: Path,
 ) -> None:
     """Ask a model every prompt of a file: one a line of text, or JSON lines with the key prompt."""
@@ -50,12 +52,31 @@ def batch_test(
     set_up_logs(ctx.obj or {})
     if to is not None and to.suffix not in SUFFIXES:
         raise click.UsageError(f"--to writes {', '.join(SUFFIXES)} files, not {to.name}", ctx)
+    if to is not None:
+        from bp_data.whole_files import check_outputs
+
+        check_outputs(to, overwrite=True, inputs=[prompts])  # before the model is asked for long
     from bp_core.assessment.sources import find_source
 
     found = find_source(model, output, source, sink.note)
     if with_base and found.kind != "adapter":
         raise click.UsageError(f"--with-base is for an adapter, and {model} is none", ctx)
     asked = read_prompts(prompts)
+    about = {
+        "prompts": len(asked),
+        "model": found.name,
+        "kind": found.kind,
+        "path": str(to) if to else None,
+        "dry_run": dry_run,
+    }
+    if dry_run:
+        place = f", and write the answers to {to}" if to else ""
+        sink.result(
+            {**about, "answers": []},
+            f"would ask {found.name} {len(asked)} prompts{place}",
+            quiet=str(to or ""),
+        )
+        return
     from bp_core.assessment.opening import open_source
 
     answerer: Any = open_source(found, source)
@@ -68,17 +89,12 @@ def batch_test(
     finally:
         answerer.close()
     if to is not None:
-        from bp_core.support.files import write_atomic
+        from bp_data.whole_files import whole_files
 
-        write_atomic(to, as_text(rows, to.suffix))
+        with whole_files(to, overwrite=True) as (file,):
+            file.write(as_text(rows, to.suffix).encode())
         sink.note(f"wrote {to}")
-    told = {
-        "prompts": len(asked),
-        "answers": rows,
-        "model": found.name,
-        "kind": found.kind,
-        "path": str(to) if to else None,
-    }
+    told = {**about, "answers": rows}
     sink.result(
         told, lambda: _text(rows) if to is None else f"{len(rows)} answers in {to}", quiet=str(to or "")
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 from bp_merge.common import BpError, Sink, output_options
 
-from bp_cli.options import retired
+from bp_cli.options import dry_run_option, retired
 
 file_option = click.option(
     "--file",
@@ -63,9 +64,10 @@ def show(sink: Sink, keys: tuple[str, ...], origin: bool, changed: bool, file: P
     epilog="\b\nExamples:\n  backprop config set training.steps=200\n  backprop config set lr=1e-4 rank=16\n",
 )
 @click.argument("pairs", nargs=-1, required=True, metavar="KEY=VALUE...")
+@dry_run_option
 @file_option
 @output_options
-def set_(sink: Sink, pairs: tuple[str, ...], file: Path) -> None:
+def set_(sink: Sink, pairs: tuple[str, ...], dry_run: bool, file: Path) -> None:
     """Write settings into the file; comments stay, and a wrong key or value changes nothing."""
     from bp_core.settings.config_file import set_values
 
@@ -73,11 +75,17 @@ def set_(sink: Sink, pairs: tuple[str, ...], file: Path) -> None:
     for key, equals, _ in split:
         if not equals:
             raise click.UsageError(f"{key!r} is no KEY=VALUE; as in: backprop config set training.steps=200")
-    told = set_values(file, {key.strip(): value.strip() for key, _, value in split})
-    lines = [f"{name} = {value}" for name, value in told.items()]
+    told = set_values(file, {key.strip(): value.strip() for key, _, value in split}, write=not dry_run)
     sink.result(
-        {"file": file.as_posix(), "set": told}, "\n".join([*lines, f"written to {file}"]), quiet=str(file)
+        {"file": file.as_posix(), "set": told, "dry_run": dry_run},
+        _set_text(told, file, dry_run),
+        quiet=str(file),
     )
+
+
+def _set_text(told: dict[str, Any], file: Path, dry_run: bool) -> str:
+    lines = [f"{name} = {value}" for name, value in told.items()]
+    return "\n".join([*lines, f"{'would be written' if dry_run else 'written'} to {file}"])
 
 
 @config.command(epilog="\b\nExamples:\n  backprop config unset lr\n  backprop config unset --all\n")
@@ -85,9 +93,10 @@ def set_(sink: Sink, pairs: tuple[str, ...], file: Path) -> None:
 @click.option(
     "--all", "everything", is_flag=True, help="Every setting of the file: all is as by default again."
 )
+@dry_run_option
 @file_option
 @output_options
-def unset(sink: Sink, keys: tuple[str, ...], everything: bool, file: Path) -> None:
+def unset(sink: Sink, keys: tuple[str, ...], everything: bool, dry_run: bool, file: Path) -> None:
     """Take settings out of the file, so that they are as by default again."""
     from bp_core.settings.config_file import unset_values
     from bp_core.settings.resolve import resolve
@@ -97,10 +106,12 @@ def unset(sink: Sink, keys: tuple[str, ...], everything: bool, file: Path) -> No
     if everything:
         sources = resolve(config_file=file).sources if file.is_file() else {}
         keys = tuple(name for name, source in sources.items() if source == file.name)
-    gone = unset_values(file, keys)
+    gone = unset_values(file, keys, write=not dry_run)
     sink.result(
-        {"file": file.as_posix(), "unset": gone},
-        f"unset in {file}: {', '.join(gone)}" if gone else f"{file} sets none of these",
+        {"file": file.as_posix(), "unset": gone, "dry_run": dry_run},
+        f"{'would be unset' if dry_run else 'unset'} in {file}: {', '.join(gone)}"
+        if gone
+        else f"{file} sets none of these",
         quiet="\n".join(gone),
     )
 
@@ -120,17 +131,23 @@ def path(sink: Sink, file: Path) -> None:
 
 
 @config.command(epilog="\b\nExample:\n  backprop config init\n")
+@dry_run_option
 @file_option
 @output_options
-def init(sink: Sink, file: Path) -> None:
+def init(sink: Sink, dry_run: bool, file: Path) -> None:
     """Write a settings file in which every setting stands as a comment, with its meaning and default."""
-    from bp_core.settings.config_file import template
-    from bp_core.support.files import write_atomic
+    from bp_core.settings.config_file import template, write_file
 
     if file.exists():
         raise BpError("INPUT_OUTPUT_EXISTS", f"{file} is there already", "backprop config show --origin")
-    write_atomic(file, template())
-    sink.result({"file": file.as_posix()}, f"written: {file}", quiet=str(file))
+    text = template()
+    if not dry_run:
+        write_file(file, text)
+    sink.result(
+        {"file": file.as_posix(), "dry_run": dry_run},
+        f"{text}\nwould be written: {file}" if dry_run else f"written: {file}",
+        quiet=str(file),
+    )
 
 
 @config.command(
@@ -139,12 +156,12 @@ def init(sink: Sink, file: Path) -> None:
     "  backprop config import math-reasoning.json --file math.toml\n",
 )
 @click.argument("source", metavar="FILE.json", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--dry-run", is_flag=True, help="Only tell what would be written.")
+@dry_run_option
 @file_option
 @output_options
 def import_(sink: Sink, source: Path, dry_run: bool, file: Path) -> None:
     """Take a configuration of LoRA Craft into the file; what has no place here is told by name."""
-    from bp_core.settings.config_file import preview_values, set_values
+    from bp_core.settings.config_file import set_values
     from bp_core.settings.lora_craft import translate
 
     try:
@@ -158,12 +175,11 @@ def import_(sink: Sink, source: Path, dry_run: bool, file: Path) -> None:
     if not isinstance(config, dict):
         raise BpError("CONFIG_FILE_UNREADABLE", f"{source} holds no JSON object", f"correct {source}")
     taken = translate(config)
-    told = (preview_values if dry_run else set_values)(file, taken.settings)
+    told = set_values(file, taken.settings, write=not dry_run)
     for key, why in taken.left.items():
         sink.note(f"not carried: {key}: {why}")
-    lines = [f"{name} = {value}" for name, value in told.items()]
     sink.result(
         {"file": file.as_posix(), "set": told, "left_out": taken.left, "dry_run": dry_run},
-        "\n".join([*lines, f"{'would be written' if dry_run else 'written'} to {file}"]),
+        _set_text(told, file, dry_run),
         quiet=str(file),
     )

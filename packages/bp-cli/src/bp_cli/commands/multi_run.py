@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 from bp_core.runs.store import RunStore
-from bp_core.settings.knobs import GROUPS
+from bp_core.settings.knobs import GROUPS, Settings
 from bp_merge.common import Exit, Sink, options, output_options
 
 from bp_cli.grouped import Grouped, queue_option, show_config_option, show_settings
+from bp_cli.options import dry_run_option
 
 EPILOG = """\b
 Examples:
@@ -46,6 +47,7 @@ Examples:
     help="Merge the stored adapters of a session (--resume, else the newest) anew; train nothing.",
 )
 @queue_option
+@dry_run_option
 @show_config_option
 @output_options
 @click.pass_context
@@ -58,6 +60,7 @@ def multi_run(
     fresh: bool,
     remerge: str | None,
     queue: bool,
+    dry_run: bool,
     show_config: bool,
     **given: Any,
 ) -> None:
@@ -78,6 +81,10 @@ def multi_run(
         return
     if fresh and resumed:
         raise click.UsageError("--fresh starts anew, --resume goes on: give one of them", ctx)
+    if dry_run and (queue or resumed or remerge):
+        raise click.UsageError(
+            "--dry-run shows what a new session would do: leave out --queue, --resume and --remerge"
+        )
     store = RunStore(settings.tracking.output)
     if remerge is not None:
         _remerge(sink, store, resumed, remerge)
@@ -90,6 +97,9 @@ def multi_run(
     settings, _ = refuse(settings, None, sink.note)  # before torch is loaded
     if run_id is not None:
         store.check_new(run_id)
+    if dry_run:
+        show_plan(sink, settings)
+        return
     from bp_core.continual.start import run_session
 
     from bp_cli.progress import Progress
@@ -126,6 +136,27 @@ def _remerge(sink: Sink, store: RunStore, run_id: str | None, strategy: str) -> 
         f"{path}\n\nnext: {question}",
         quiet=str(path),
     )
+
+
+def show_plan(sink: Sink, settings: Settings, *, now: Any = None, **more: Any) -> None:
+    """What a session with these settings would do, read from the data of its tasks."""
+    from bp_core.continual.start import plan_session
+
+    from bp_cli.commands.train import plan_text
+    from bp_cli.text import table
+
+    plan = plan_session(settings, tell=sink.note, now=now)
+
+    def human() -> str:
+        runs = plan["runs"]
+        rows = [
+            (f"  {number}", run["task"], f"{run['steps']} steps", f"{run['tokens']:,} tokens")
+            for number, run in enumerate(runs, 1)
+        ]
+        parts = [f"{len(runs)} runs, merged by {plan['strategy']}:\n{table(rows)}", "the first of them:"]
+        return "\n\n".join([*parts, plan_text(runs[0])])
+
+    sink.result({"dry_run": True, **more, **plan}, human)
 
 
 def show(ctx: click.Context, sink: Sink, trained: Any) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import click
 from bp_merge.common import Sink, output_options
 
+from bp_cli.options import dry_run_option
+
 
 @click.command(
     epilog="\b\nExamples:\n  backprop quickstart\n  backprop quickstart --json --output /tmp/try\n"
@@ -20,13 +22,27 @@ from bp_merge.common import Sink, output_options
     show_default=True,
     help="Folder for data and runs.",
 )
+@dry_run_option
 @output_options
 @click.pass_context
-def quickstart(ctx: click.Context, sink: Sink, output: Path) -> None:
+def quickstart(ctx: click.Context, sink: Sink, output: Path, dry_run: bool) -> None:
     """Tune the embedded model on 36 made-up facts, merge it, write a GGUF, and show what changed."""
     from bp_core.runs.rows import refuse_no_folder
 
     refuse_no_folder(output)  # before torch is loaded
+    if dry_run:
+        would = [
+            f"write a dataset of made-up facts into {output / 'data'}",
+            f"train a LoRA adapter of the embedded model on it, on the CPU, as a run of {output}",
+            "ask the model before and after",
+            "merge the adapter, and write a GGUF file of it, both into the folder of the run",
+        ]
+        sink.result(
+            {"dry_run": True, "output": output.as_posix(), "would": would},
+            "would\n" + "\n".join(f"  - {step}" for step in would),
+            quiet=str(output),
+        )
+        return
     from bp_core.quickstart.run import quickstart as run
 
     from bp_cli.progress import Progress

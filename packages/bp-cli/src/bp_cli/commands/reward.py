@@ -8,6 +8,7 @@ from typing import Any
 import click
 from bp_merge.common import BpError, Exit, Sink, output_options
 
+from bp_cli.options import dry_run_option
 from bp_cli.text import number, table
 
 
@@ -125,26 +126,35 @@ def show(sink: Sink, name: str, as_toml: bool) -> None:
     "--write", type=click.Path(path_type=Path, dir_okay=False), help="Write the best as a TOML file."
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+@dry_run_option
 @output_options
 def suggest(
-    sink: Sink, dataset: str, mapping: str | None, limit: int, write: Path | None, overwrite: bool
+    sink: Sink,
+    dataset: str,
+    mapping: str | None,
+    limit: int,
+    write: Path | None,
+    overwrite: bool,
+    dry_run: bool,
 ) -> None:
     """Propose rewards for DATASET, with the reasons."""
     from bp_core.rewards.presets import to_toml
     from bp_core.rewards.rows import references
     from bp_core.rewards.suggest import suggest as run
-    from bp_core.support.files import write_atomic
+    from bp_data.whole_files import check_outputs, whole_files
 
-    if write and write.exists() and not overwrite:
-        raise BpError("INPUT_PATH_EXISTS", f"{write} exists", "add --overwrite, or name another file")
+    if write:
+        check_outputs(write, overwrite=overwrite)
     rows = list(references(dataset, limit, mapping=mapping))
     if not rows:
         raise BpError(
             "INPUT_DATASET_EMPTY", f"no row of {dataset} can be read", f"backprop validate {dataset}"
         )
     found = run(rows)
-    if write:
-        write_atomic(write, to_toml(write.stem, found[0].table))
+    text = to_toml(write.stem, found[0].table) if write else ""
+    if write and not dry_run:
+        with whole_files(write, overwrite=overwrite) as (file,):
+            file.write(text.encode())
 
     def human() -> str:
         parts = [f"{len(rows)} rows read"]
@@ -152,14 +162,17 @@ def suggest(
             names = ", ".join(str(r["use"]) for r in p.table["reward"])
             notes = "".join(f"\n  note: {n}" for n in p.notes)
             parts.append(f"{p.name}: {p.reason}\n  rewards: {names}{notes}")
-        follow = write or "mine.toml"
-        parts.append(f"written to {write}" if write else f"to start from the first: --write {follow}")
+        if write and dry_run:
+            parts.append(f"would be written to {write}:\n{text}")
+        else:
+            parts.append(f"written to {write}" if write else "to start from the first: --write mine.toml")
         return "\n\n".join(parts)
 
     data = {
         "rows": len(rows),
         "proposals": [p.to_dict() for p in found],
-        "written": str(write) if write else None,
+        "written": str(write) if write and not dry_run else None,
+        "dry_run": dry_run,
     }
     sink.result(data, human, quiet=found[0].name)
 

@@ -12,7 +12,7 @@ from bp_core.runs import rows
 from bp_core.runs.store import RunStore, export_jsonl
 from bp_merge.common import Exit, Sink, output_options
 
-from bp_cli.options import output_option
+from bp_cli.options import dry_run_option, output_option
 from bp_cli.text import number, table
 
 STATUSES = (*rows.STATUSES, "crashed")
@@ -76,21 +76,27 @@ def runs(ctx: click.Context, sink: Sink, output: Path, status: str | None, limit
 
 @runs.command("import", epilog="\b\nExample:\n  backprop runs import old-output/run_history.json\n")
 @click.argument("file", type=click.Path(path_type=Path))
+@dry_run_option
 @output_option
 @output_options
 @click.pass_context
-def import_(ctx: click.Context, sink: Sink, file: Path, output: Path) -> None:
+def import_(ctx: click.Context, sink: Sink, file: Path, dry_run: bool, output: Path) -> None:
     """Take the runs of a Backpropagate 1.x history into the run store; those that are there stay as they are."""
     from bp_core.runs.history import import_history
 
-    found = import_history(RunStore(output), file)
+    found = import_history(RunStore(output), file, write=not dry_run)
     for line in found.passed_over:
         sink.note(f"passed over {line}")
-    told = f"{len(found.runs)} taken into {output}"
+    told = f"{len(found.runs)} {'would be ' if dry_run else ''}taken into {output}"
     if found.there:
         told += f", {len(found.there)} were there already"
     sink.result(
-        {"imported": found.runs, "there": found.there, "passed_over": found.passed_over},
+        {
+            "imported": found.runs,
+            "there": found.there,
+            "passed_over": found.passed_over,
+            "dry_run": dry_run,
+        },
         told,
         quiet="\n".join(found.runs),
     )
@@ -101,30 +107,47 @@ def import_(ctx: click.Context, sink: Sink, file: Path, output: Path) -> None:
 @runs.command("rename", epilog="\b\nExample:\n  backprop runs rename 20261121-0734 facts-with-more-rows\n")
 @click.argument("run_id")
 @click.argument("name")
+@dry_run_option
 @output_option
 @output_options
-def rename(sink: Sink, run_id: str, name: str, output: Path) -> None:
+def rename(sink: Sink, run_id: str, name: str, dry_run: bool, output: Path) -> None:
     """Give a run a name beside its id; an empty one takes it back."""
-    found = RunStore(output).rename(run_id, name)
-    sink.result({"run_id": found, "name": name}, f"{found} is named {name}" if name else found, quiet=found)
+    found = RunStore(output).rename(run_id, name, write=not dry_run)
+    verb = "would be" if dry_run else "is"
+    sink.result(
+        {"run_id": found, "name": name, "dry_run": dry_run},
+        f"{found} {verb} named {name}" if name else f"{found} {verb} without a name",
+        quiet=found,
+    )
 
 
 @runs.command("delete", epilog="\b\nExample:\n  backprop runs delete 20261121-0734 20261120-1801 --yes\n")
 @click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Delete without asking; needed where nobody can be asked.")
+@dry_run_option
 @output_option
 @output_options
 @click.pass_context
-def delete(ctx: click.Context, sink: Sink, run_ids: tuple[str, ...], yes: bool, output: Path) -> None:
+def delete(
+    ctx: click.Context, sink: Sink, run_ids: tuple[str, ...], yes: bool, dry_run: bool, output: Path
+) -> None:
     """Delete runs that have ended: their rows, and their folders with checkpoints and adapters."""
     store = RunStore(output)
-    found = [store.get(run_id).run_id for run_id in run_ids]
+    found = list(dict.fromkeys(store.deletable(run_id).run_id for run_id in run_ids))
+    if dry_run:
+        folders = [(store.output / run_id).as_posix() for run_id in found]
+        sink.result(
+            {"deleted": found, "dry_run": True},
+            f"would delete {', '.join(folders)}, with checkpoints and adapters",
+            quiet="\n".join(found),
+        )
+        return
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("nobody can be asked here: add --yes", ctx)
         click.confirm(f"delete {', '.join(found)} for good?", abort=True, err=True)
     done = [store.delete(run_id) for run_id in found]
-    sink.result({"deleted": done}, f"deleted {', '.join(done)}", quiet="\n".join(done))
+    sink.result({"deleted": done, "dry_run": False}, f"deleted {', '.join(done)}", quiet="\n".join(done))
 
 
 @click.command(
@@ -263,7 +286,8 @@ def export_runs(output: Path, status: str | None, to: Path | None) -> None:
         for line in lines:
             sys.stdout.write(line + "\n")
         return
-    from bp_core.support.files import write_atomic
+    from bp_data.whole_files import whole_files
 
-    to.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(to, "".join(line + "\n" for line in lines))
+    with whole_files(to, overwrite=True) as (file,):
+        for line in lines:
+            file.write(line.encode() + b"\n")

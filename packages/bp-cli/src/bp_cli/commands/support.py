@@ -8,7 +8,7 @@ import click
 from bp_core.runs.store import RunStore
 from bp_merge.common import Sink, output_options
 
-from bp_cli.options import output_option
+from bp_cli.options import dry_run_option, output_option
 
 
 @click.command(
@@ -22,18 +22,26 @@ from bp_cli.options import output_option
     type=click.Path(path_type=Path, dir_okay=False),
     help="The zip to write.  [default: support-RUN.zip here]",
 )
+@dry_run_option
 @output_options
-def support_bundle(sink: Sink, run_id: str | None, output: Path, to: Path | None) -> None:
+def support_bundle(sink: Sink, run_id: str | None, output: Path, to: Path | None, dry_run: bool) -> None:
     """Zip what explains a run (the newest unless RUN_ID is given): settings, events, metrics, log, environment.
 
     No weights, no rows of data, and every secret hidden; look into it before you send it.
     """
-    from bp_core.runs.bundle import support_bundle as write
+    from bp_core.runs.bundle import gather
 
-    from bp_cli.text import size
+    from bp_cli.text import size, table
 
-    made = write(RunStore(output), run_id, to)
-    length = made.stat().st_size
-    sink.result(
-        {"path": made.as_posix(), "bytes": length}, f"written: {made} ({size(length)})", quiet=str(made)
-    )
+    made = gather(RunStore(output), run_id, to)
+    files = {name: len(text.encode()) for name, text in sorted(made.files.items())}
+    length = sum(files.values()) if dry_run else made.write()
+
+    def human() -> str:
+        if not dry_run:
+            return f"written: {made.path} ({size(length)})"
+        rows = [(f"  {name}", size(n)) for name, n in files.items()]
+        return f"would write {made.path}, of\n{table(rows)}"
+
+    told = {"path": made.path.as_posix(), "bytes": length, "files": files, "dry_run": dry_run}
+    sink.result(told, human, quiet=str(made.path))

@@ -10,12 +10,12 @@ from typing import Any
 import click
 from bp_core.runs.jobs import record_training
 from bp_core.runs.store import RunStore
-from bp_core.settings.knobs import RUN_GROUPS
+from bp_core.settings.knobs import RUN_GROUPS, Settings
 from bp_core.support.launch import launch
 from bp_merge.common import BpError, Exit, Sink, options, output_options
 
 from bp_cli.grouped import Grouped, queue_option, show_config_option, show_settings
-from bp_cli.options import output_option, retired
+from bp_cli.options import dry_run_option, output_option, retired
 
 EPILOG = """\b
 Examples:
@@ -24,6 +24,9 @@ Examples:
   backprop train -d chat.jsonl=0.7 -d code.jsonl=0.3 --lora-preset quality
   backprop train -d train.jsonl --map question=prompt,answer=completion --dry-run
 """
+
+
+NOTHING_QUEUED = "--dry-run trains nothing, so that there is nothing to --queue"
 
 
 @click.command(cls=Grouped, epilog=EPILOG)
@@ -89,12 +92,8 @@ def train(
         RunStore(settings.tracking.output).check_new(run_id)
     if dry_run:
         if queue:
-            raise click.UsageError("--dry-run trains nothing, so that there is nothing to --queue")
-        from bp_core.models.device import choose_device
-        from bp_core.training.inputs import read_inputs
-
-        plan = read_inputs(settings, base, choose_device(settings), tell=sink.note).plan()
-        sink.result({"dry_run": True, **plan}, lambda: _plan_text(plan))
+            raise click.UsageError(NOTHING_QUEUED)
+        _show_plan(sink, settings, base)
         return
     with record_training(settings, tell=sink.note, queue=queue, run_id=run_id) as run:
         from bp_core.run import run_training
@@ -167,6 +166,7 @@ def _refuse_changes(store: RunStore, run_id: str, given: Mapping[str, Any]) -> N
     "--run-id", metavar="NAME", help="Name of the new run. Default: the time, and six random digits."
 )
 @queue_option
+@dry_run_option
 @output_options
 @click.pass_context
 def replay(
@@ -177,6 +177,7 @@ def replay(
     override: tuple[str, ...],
     run_id: str | None,
     queue: bool,
+    dry_run: bool,
 ) -> None:
     """Train again with the settings of a run (an id, or its manifest.json from another machine)."""
     from bp_core.runs.replay import parse_overrides
@@ -187,7 +188,9 @@ def replay(
 
     set_up_logs(ctx.obj or {})
     if not launch().first:
-        return _follow(ctx)
+        return None if dry_run else _follow(ctx)
+    if dry_run and queue:
+        raise click.UsageError(NOTHING_QUEUED)
     plan = plan_replay(run, output=output, overrides=parse_overrides(override))
     for name, (old, new) in plan.overrides.items():
         sink.note(f"{name}: {old} → {new}")
@@ -197,10 +200,13 @@ def replay(
         from bp_core.continual.refusals import refuse
         from bp_core.continual.start import run_session
 
-        from bp_cli.commands.multi_run import show
+        from bp_cli.commands.multi_run import show, show_plan
         from bp_cli.progress import Progress
 
-        refuse(plan.settings, None, sink.note)
+        settings, _ = refuse(plan.settings, None, sink.note)
+        if dry_run:
+            show_plan(sink, settings, now=plan.now, replay_of=plan.parent)
+            return
         callbacks = [Progress(sink)]
         show(
             ctx,
@@ -217,6 +223,11 @@ def replay(
         )
         return
     settings, base = refuse_early(plan.settings, sink.note)  # before torch is loaded
+    if run_id is not None:
+        RunStore(settings.tracking.output).check_new(run_id)
+    if dry_run:
+        _show_plan(sink, settings, base, now=plan.now, replay_of=plan.parent)
+        return
     with record_training(settings, tell=sink.note, queue=queue, parent=plan.parent, run_id=run_id) as job:
         from bp_core.run import run_training
 
@@ -272,7 +283,17 @@ def _print(ctx: click.Context, sink: Sink, trained: Any, **more: Any) -> None:
         ctx.exit(Exit.INTERRUPTED)
 
 
-def _plan_text(plan: dict[str, Any]) -> str:
+def _show_plan(sink: Sink, settings: Settings, base: Any, *, now: Any = None, **more: Any) -> None:
+    """What a run with these settings would do, read from its data."""
+    from bp_core.models.device import choose_device
+    from bp_core.training.inputs import read_inputs
+
+    plan = read_inputs(settings, base, choose_device(settings), tell=sink.note, now=now).plan()
+    sink.result({"dry_run": True, **more, **plan}, lambda: plan_text(plan))
+
+
+def plan_text(plan: dict[str, Any]) -> str:
+    """The plan of one run for people."""
     from bp_cli.text import size, table
 
     data = plan["data"]

@@ -9,9 +9,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,15 @@ from bp_core.continual.opened import OpenedSession
 from bp_core.continual.outcome import Outcome
 from bp_core.continual.outcome import current as merged_so_far
 from bp_core.continual.refusals import count_runs
-from bp_core.continual.tasks import SAMPLES, composed, parts_of
+from bp_core.continual.tasks import SAMPLES, Part, Task, composed, parts_of
+from bp_core.encoding.encode import Encoder
 from bp_core.errors import BpError
+from bp_core.models.device import Device
 from bp_core.models.load import recommended, vocabulary_size
 from bp_core.runs.store import RunStore
 from bp_core.runs.writer import Run
 from bp_core.settings.decided import Decided
+from bp_core.settings.knobs import Settings
 from bp_core.training.callbacks import Callback, StepInfo
 from bp_core.training.decide import decide, warnings_for
 from bp_core.training.deliver import Trained, deliver
@@ -50,6 +54,24 @@ class _Tally(Callback):
         self.run.progress(self.before + info.step)
         if self.run.stop_asked():
             self.run.store.request(self.member, "stop-and-save")
+
+
+def inputs_of_run(
+    settings: Settings,
+    number: int,
+    tasks: Sequence[Task],
+    parts: Sequence[Part],
+    device: Device,
+    base: Path,
+    encoder: Encoder,
+) -> Inputs:
+    """What run `number` (from 1) of a session trains with, every setting decided."""
+    prepared = composed(tasks, parts[:number], settings.session, settings.training.seed)
+    decided = decide(settings, recommended(base), device, prepared, vocabulary=vocabulary_size(base))
+    if settings.session.lr_decay != 1:
+        rate = decided.learning_rate * settings.session.lr_decay ** (number - 1)
+        decided = Decided.of(decided.settings.replace("session (lr-decay)", learning_rate=rate))
+    return Inputs(decided, device, base, encoder, prepared)
 
 
 class SessionRunner:
@@ -115,22 +137,16 @@ class SessionRunner:
     def _inputs(self, number: int, start: Path | None = None) -> Inputs:
         """What a run trains with, every setting decided."""
         o, s = self.opened, self.settings
-        prepared = composed(self.tasks, self.parts[:number], self.session, s.training.seed)
         if start is not None:
             s = s.replace(
                 "session", **({"model": str(start)} if self.held.whole else {"init_adapter": start})
             )
-        decided = decide(
-            s, recommended(o.base.path), o.device, prepared, vocabulary=vocabulary_size(o.base.path)
-        )
-        if self.session.lr_decay != 1:
-            rate = decided.learning_rate * self.session.lr_decay ** (number - 1)
-            decided = Decided.of(decided.settings.replace("session (lr-decay)", learning_rate=rate))
+        inputs = inputs_of_run(s, number, self.tasks, self.parts, o.device, o.base.path, o.encoder)
         if number == 1:
-            for line in warnings_for(decided, prepared):
+            for line in warnings_for(inputs.decided, inputs.prepared):
                 self.tell(f"warning: {line}")
         path = start if start is not None and self.held.whole else o.base.path
-        return Inputs(decided, o.device, path, o.encoder, prepared)
+        return dataclasses.replace(inputs, folder=path)
 
     def _round(self, number: int) -> bool:
         """One run from its start to its commit; False where the session ends before it is complete."""

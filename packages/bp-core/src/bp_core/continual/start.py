@@ -13,19 +13,20 @@ import datetime as dt
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from bp_export.adapter import directory as adapter_dir
-from bp_export.adapter.base import resolve_base
+from bp_export.adapter.base import ResolvedBase, resolve_base
 
 from bp_core.continual.member import base_facts
 from bp_core.continual.opened import OpenedSession
-from bp_core.continual.refusals import KIND, Given, identity_of, of_record, refuse, unfinished
-from bp_core.continual.session import SessionRunner
-from bp_core.continual.tasks import Task
+from bp_core.continual.refusals import KIND, Given, count_runs, identity_of, of_record, refuse, unfinished
+from bp_core.continual.session import SessionRunner, inputs_of_run
+from bp_core.continual.tasks import SAMPLES, Task, parts_of
 from bp_core.encoding.dataset import load, save
 from bp_core.encoding.tokens import Tokens
 from bp_core.errors import BpError
-from bp_core.models.device import choose_device
+from bp_core.models.device import Device, choose_device
 from bp_core.runs.cards import cards_of
 from bp_core.runs.jobs import ended, on_cards, record_job
 from bp_core.runs.store import RunStore
@@ -34,7 +35,7 @@ from bp_core.settings.knobs import Settings
 from bp_core.support import environment
 from bp_core.training.callbacks import Callback
 from bp_core.training.deliver import Trained
-from bp_core.training.inputs import make_encoder, read_inputs, to_stderr
+from bp_core.training.inputs import Inputs, make_encoder, read_inputs, to_stderr
 
 
 def run_session(
@@ -127,16 +128,9 @@ def _prepare(
     now = now or dt.datetime.now(dt.UTC)
     base = resolve_base(settings.model.model, revision=settings.model.revision, weights=False)
     device, records = choose_device(settings), []
-    for number, (name, source) in enumerate(sources.items()):
-        memory = not isinstance(source, str | Path)
-        s = settings if memory else settings.replace("session", data=(str(source),))
-        # a part of the rows is chosen after they are read
-        s = dataclasses.replace(s, data=dataclasses.replace(s.data, samples=None))
-        prepared = read_inputs(
-            s, base, device, sources=source if memory else None, tell=tell, now=now
-        ).prepared
-        save(prepared, run.path / "tasks" / str(number))
-        records.append({"task": name, **prepared.record})
+    for number, (name, inputs) in enumerate(_read(settings, sources, base, device, tell, now)):
+        save(inputs.prepared, run.path / "tasks" / str(number))
+        records.append({"task": name, **inputs.prepared.record})
     if settings.session.eval_heldout is not None:
         s = settings.replace(
             "session", data=(str(settings.session.eval_heldout),), heldout_ratio=0.0, samples=None, preview=0
@@ -155,6 +149,49 @@ def _prepare(
         },
         base_model=base_facts(base),
     )
+
+
+def _read(
+    settings: Settings,
+    sources: Given,
+    base: ResolvedBase,
+    device: Device,
+    tell: Callable[[str], None],
+    now: dt.datetime,
+) -> Iterator[tuple[str, Inputs]]:
+    """Each task of a session with its data, read, split and encoded."""
+    for name, source in sources.items():
+        memory = not isinstance(source, str | Path)
+        s = settings if memory else settings.replace("session", data=(str(source),))
+        # a part of the rows is chosen after they are read
+        s = dataclasses.replace(s, data=dataclasses.replace(s.data, samples=None))
+        yield name, read_inputs(s, base, device, sources=source if memory else None, tell=tell, now=now)
+
+
+def plan_session(
+    settings: Settings, *, tell: Callable[[str], None] = to_stderr, now: dt.datetime | None = None
+) -> dict[str, Any]:
+    """What a session with these settings would do, as JSON-able data; the data are read, nothing is written.
+
+    Raises:
+        BpError: as `run_session` before its first run.
+    """
+    settings, sources = refuse(settings, None, tell)
+    base = resolve_base(settings.model.model, revision=settings.model.revision, weights=False)
+    device = choose_device(settings)
+    with _quiet():
+        read = list(_read(settings, sources, base, device, tell, now or dt.datetime.now(dt.UTC)))
+        tasks = [Task(name, inputs.prepared) for name, inputs in read]
+        count = count_runs(settings.session, len(tasks))
+        parts = parts_of(tasks, count, settings.data.samples or SAMPLES, settings.training.seed)
+        runs = [
+            {
+                "task": tasks[part.task].name,
+                **inputs_of_run(settings, k, tasks, parts, device, base.path, read[0][1].encoder).plan(),
+            }
+            for k, part in enumerate(parts, 1)
+        ]
+    return {"strategy": settings.session.merge_strategy, "runs": runs}
 
 
 def _opened(run: Run, settings: Settings, tell: Callable[[str], None]) -> OpenedSession:

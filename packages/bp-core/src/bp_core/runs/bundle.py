@@ -16,7 +16,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bp_core.errors import BpError
 from bp_core.runs.rows import iso, unwritable
@@ -28,20 +28,51 @@ from bp_core.support.redact import environment_secrets, redact, redact_text
 LOG_BYTES = 5_000_000  # of the end of a log; a longer one is cut at its beginning, told
 
 
+class Bundle(NamedTuple):
+    """A bundle before it is written: the zip's path, and the text of each file in it."""
+
+    path: Path
+    run_id: str
+    files: dict[str, str]
+
+    def write(self) -> int:
+        """Write the zip, whole or not at all; returns its bytes.
+
+        Raises:
+            BpError: `RUNTIME_DISK_FULL`, `STATE_RUNS_UNWRITABLE`.
+        """
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, text in sorted(self.files.items()):
+                archive.writestr(f"{self.run_id}/{name}", text)
+        try:
+            write_atomic(self.path, packed.getvalue())
+        except OSError as error:
+            raise unwritable(error, self.path.parent) from error
+        return packed.tell()
+
+
 def support_bundle(store: RunStore, run_id: str | None, to: Path | None = None) -> Path:
-    """Write the bundle of a run.
+    """Gather the bundle of a run and write it; returns the zip's path.
+
+    Raises:
+        BpError: as `gather` and `Bundle.write`.
+    """
+    made = gather(store, run_id, to)
+    made.write()
+    return made.path
+
+
+def gather(store: RunStore, run_id: str | None, to: Path | None = None) -> Bundle:
+    """The bundle of a run, to be looked at or written.
 
     Args:
         store: where the run is recorded.
         run_id: its id or a prefix; None is the newest run, failed ones included.
         to: the zip; `support-RUN.zip` in the current folder unless given.
 
-    Returns:
-        The zip's path.
-
     Raises:
-        BpError: `INPUT_RUN_NOT_FOUND`, `INPUT_RUN_AMBIGUOUS`; `INPUT_OUTPUT_EXISTS` where the zip is there;
-            `RUNTIME_DISK_FULL`, `STATE_RUNS_UNWRITABLE`.
+        BpError: `INPUT_RUN_NOT_FOUND`, `INPUT_RUN_AMBIGUOUS`; `INPUT_OUTPUT_EXISTS` where the zip is there.
     """
     if run_id is None:
         newest = store.list(limit=1)
@@ -69,15 +100,7 @@ def support_bundle(store: RunStore, run_id: str | None, to: Path | None = None) 
         "left_out": left_out,
     }
     files["bundle.json"] = _safe(index)
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in sorted(files.items()):
-            archive.writestr(f"{record.run_id}/{name}", text)
-    try:
-        write_atomic(to, packed.getvalue())
-    except OSError as error:
-        raise unwritable(error, to.parent) from error
-    return to
+    return Bundle(to, record.run_id, files)
 
 
 def _files(store: RunStore, run_id: str, left_out: dict[str, str]) -> Iterator[tuple[str, Any]]:

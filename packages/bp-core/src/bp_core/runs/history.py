@@ -43,8 +43,8 @@ class Imported:
     passed_over: tuple[str, ...]
 
 
-def import_history(store: RunStore, file: Path) -> Imported:
-    """Take the runs of a `run_history.json` into a store.
+def import_history(store: RunStore, file: Path, *, write: bool = True) -> Imported:
+    """Take the runs of a `run_history.json` into a store; `write=False` only tells which.
 
     Raises:
         BpError: `INPUT_HISTORY_INVALID` where the file is no such history; those of `RunStore.create`.
@@ -61,7 +61,8 @@ def import_history(store: RunStore, file: Path) -> Imported:
         if (store.output / run_id).exists():
             there.append(run_id)
             continue
-        _write(store, run_id, manifest, end, metrics, file.name)
+        if write:
+            _write(store, run_id, manifest, end, metrics, file.name)
         taken.append(run_id)
     return Imported(tuple(taken), tuple(there), tuple(passed))
 

@@ -21,6 +21,7 @@ import json
 import re
 import secrets
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ from bp_core.runs.process import process_identity
 from bp_core.runs.rows import (
     LATEST,
     MANIFEST_VERSION,
+    RunRecord,
     Start,
     is_live,
     iso,
@@ -128,8 +130,8 @@ class RunStore(RunTable):
             run.flush()  # others look at it while it waits
         return run
 
-    def rename(self, run_id: str, name: str) -> str:
-        """Give a run another name (its id stays); "" takes it back. Returns the full id.
+    def rename(self, run_id: str, name: str, *, write: bool = True) -> str:
+        """Give a run another name (its id stays); "" takes it back. Returns the full id; `write=False` only tells it.
 
         Raises:
             BpError: `INPUT_RUN_NOT_FOUND`, `INPUT_RUN_AMBIGUOUS`, `STATE_RUNS_UNWRITABLE`.
@@ -137,11 +139,33 @@ class RunStore(RunTable):
         name = redact_text(" ".join(name.split()))[:120]
         with self._open(required=run_id) as db:
             found = self._find(db, run_id)["run_id"]
+            if not write:
+                return found
             manifest = self.output / found / "manifest.json"
             if manifest.is_file():
                 write_json(manifest, {**json.loads(manifest.read_text(encoding="utf-8")), "name": name})
             db.execute("UPDATE runs SET name=? WHERE run_id=?", (name, found))
             return found
+
+    def deletable(self, run_id: str) -> RunRecord:
+        """The run that `delete` would delete.
+
+        Raises:
+            BpError: as `delete`.
+        """
+        with self._open(required=run_id) as db:
+            self._refuse_live(row := self._find(db, run_id))
+        return self.get(row["run_id"])
+
+    def _refuse_live(self, row: sqlite3.Row) -> None:
+        if is_live(row):
+            raise BpError(
+                "STATE_RUN_ACTIVE",
+                f"run {row['run_id']} is {status_of(row)}",
+                f"backprop stop {row['run_id']}{self.flag}",
+                retryable=True,
+                details={"run_id": row["run_id"]},
+            )
 
     def delete(self, run_id: str) -> str:
         """Delete a run that has ended: its row, and its folder with all that lies in it. Returns the full id.
@@ -157,14 +181,7 @@ class RunStore(RunTable):
             try:
                 row = self._find(db, run_id)
                 found = row["run_id"]
-                if is_live(row):
-                    raise BpError(
-                        "STATE_RUN_ACTIVE",
-                        f"run {found} is {status_of(row)}",
-                        f"backprop stop {found}{self.flag}",
-                        retryable=True,
-                        details={"run_id": found},
-                    )
+                self._refuse_live(row)
                 folder, gone = self.output / found, self.output / f".deleted-{found}"
                 with contextlib.suppress(FileNotFoundError):
                     folder.rename(gone)  # whole or not at all; then the row; then what it held

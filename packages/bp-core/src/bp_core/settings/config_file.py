@@ -47,12 +47,13 @@ def full_name(key: str) -> tuple[str, str]:
     return group_of(found), found
 
 
-def set_values(file: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+def set_values(file: Path, values: Mapping[str, Any], *, write: bool = True) -> dict[str, Any]:
     """Set keys in a settings file, which is made where there is none.
 
     Args:
         file: the TOML file.
         values: key → value, typed or as text.
+        write: False only tells what would be set.
 
     Returns:
         `group.name` → the value as it was read.
@@ -61,21 +62,6 @@ def set_values(file: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         BpError: `CONFIG_INVALID_SETTING` for a key or value; `CONFIG_FILE_UNREADABLE` for a broken file. Nothing is
             written then.
     """
-    document, told = _with_values(file, values)
-    _write(file, document)
-    return told
-
-
-def preview_values(file: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What `set_values` would set; nothing is written.
-
-    Raises:
-        BpError: as `set_values`.
-    """
-    return _with_values(file, values)[1]
-
-
-def _with_values(file: Path, values: Mapping[str, Any]) -> tuple[tomlkit.TOMLDocument, dict[str, Any]]:
     document = _open(file)
     told = {}
     named = {full_name(key): value for key, value in values.items()}
@@ -89,11 +75,13 @@ def _with_values(file: Path, values: Mapping[str, Any]) -> tuple[tomlkit.TOMLDoc
                 table.pop(spelt, None)
         table[name] = _toml(read)
         told[f"{group}.{name}"] = _toml(read)
-    return document, told
+    if write:
+        write_file(file, tomlkit.dumps(document))
+    return told
 
 
-def unset_values(file: Path, keys: Iterable[str]) -> list[str]:
-    """Take keys out of a settings file; returns those (`group.name`) that stood there.
+def unset_values(file: Path, keys: Iterable[str], *, write: bool = True) -> list[str]:
+    """Take keys out of a settings file; returns those (`group.name`) that stood there; `write=False` only tells them.
 
     Raises:
         BpError: as `set_values`.
@@ -109,8 +97,8 @@ def unset_values(file: Path, keys: Iterable[str]) -> list[str]:
             gone.append(f"{group}.{name}")
         if isinstance(table, dict) and not table:
             del document[group]
-    if gone:
-        _write(file, document)
+    if gone and write:
+        write_file(file, tomlkit.dumps(document))
     return gone
 
 
@@ -158,9 +146,14 @@ def _open(file: Path) -> tomlkit.TOMLDocument:
     return document
 
 
-def _write(file: Path, document: tomlkit.TOMLDocument) -> None:
+def write_file(file: Path, text: str) -> None:
+    """Write a settings file, whole or not at all.
+
+    Raises:
+        BpError: `CONFIG_FILE_UNWRITABLE`.
+    """
     try:
-        write_atomic(file, tomlkit.dumps(document))
+        write_atomic(file, text)
     except OSError as error:
         raise BpError(
             "CONFIG_FILE_UNWRITABLE",

@@ -62,7 +62,7 @@ class Inputs:
     room: Room | None = None
 
     def plan(self) -> dict[str, Any]:
-        """The run that these settings make, as JSON-able data."""
+        """The run that these settings make, as JSON-able data: what `--dry-run` shows."""
         settings, steps = self.decided.settings, self.decided.steps
         size = self.decided.batch_size * self.decided.gradient_accumulation
         parameters = parameter_count(self.folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from bp_merge.common import Sink, options, output_options
 
-from bp_export.cli.shared import HELP, PATH, bars_on_terminals_only
+from bp_export.cli.shared import DRY_RUN, HELP, PATH, bars_on_terminals_only
 from bp_export.hub.settings import PullSettings, PushSettings
 
 _TOKEN = click.option("--token", help="Hub token; visible to other users: prefer --token-file or HF_TOKEN.")
@@ -79,17 +79,28 @@ def push_command(
 )
 @click.argument("repo", metavar="OWNER/NAME[@REVISION]")
 @options(settings=PullSettings)
+@DRY_RUN
 @_TOKEN
 @output_options
 def pull_command(
     repo: str,
     sink: Sink,
     token: str | None,
+    dry_run: bool,
     settings: PullSettings,
 ) -> None:
     """Fetch an adapter (or a model) from the Hub into a folder."""
     bars_on_terminals_only(sink)
-    from bp_export.sharing.pull import pull
+    from bp_export.sharing.pull import pull, pullable
 
+    if dry_run:
+        from bp_export.formats.estimate import size
+
+        path, files = pullable(repo, settings, token=_token(token, sink), note=sink.note)
+        rows = [f"  {name}  {size(n)}" for name, n in files.items()]
+        head = f"would fetch {repo} into {path} ({len(files)} files, {size(sum(files.values()))})"
+        told = {"path": str(path), "repo_id": repo, "files": files, "dry_run": True}
+        sink.result(told, "\n".join([head, *rows]), quiet=str(path))
+        return
     path = pull(repo, token=_token(token, sink), note=sink.note, **dataclasses.asdict(settings))
-    sink.result({"path": str(path), "repo_id": repo}, str(path), quiet=str(path))
+    sink.result({"path": str(path), "repo_id": repo, "dry_run": False}, str(path), quiet=str(path))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from bp_merge.common import Sink, options, output_options
 
-from bp_export.cli.shared import HELP, PATH, progress_line
+from bp_export.cli.shared import DRY_RUN, HELP, PATH, progress_line
 from bp_export.ollama.settings import RegisterSettings, ServerSettings
 
 _HOST = options(server=ServerSettings)
@@ -39,11 +39,13 @@ def ollama_group() -> None:
 @ollama_group.command("register")
 @click.argument("path", type=PATH)
 @options(settings=RegisterSettings)
+@DRY_RUN
 @_HOST
 @output_options
 def register_command(
     path: Path,
     sink: Sink,
+    dry_run: bool,
     settings: RegisterSettings,
     server: ServerSettings,
 ) -> None:
@@ -62,9 +64,14 @@ def register_command(
             overwrite=not settings.no_overwrite,
             smoke=settings.smoke,
             base_model=settings.base_model,
+            dry_run=dry_run,
             note=sink.note,
             progress=progress_line(sink),
         )
+        if dry_run:
+            data = {"dry_run": True, "path": str(result.path), "steps": list(result.plan.steps)}
+            sink.result(data, "would\n" + "\n".join(f"  - {s}" for s in data["steps"]), quiet=data["path"])
+            return
         data = result.ollama or {}
     else:
         from bp_export.ollama.gguf_file import find_gguf
@@ -82,10 +89,17 @@ def register_command(
                 system=settings.system,
                 no_overwrite=settings.no_overwrite,
                 smoke=settings.smoke,
+                dry_run=dry_run,
                 progress=sink.progress,
             ).to_dict()
         for text in data["notes"]:
             sink.note(text)
+        if dry_run:
+            would = (
+                f"would send {file.name} to {server.host or 'the Ollama server'} and create {data['name']}:"
+            )
+            sink.result(data, f"{would}\n{data['modelfile']}", quiet=str(data["name"]))
+            return
     sink.result(data, f"ollama run {data['name']}", quiet=str(data["name"]))
 
 
@@ -146,13 +160,18 @@ def show_command(name: str, sink: Sink, server: ServerSettings) -> None:
 
 @ollama_group.command("rm")
 @click.argument("name")
+@DRY_RUN
 @_HOST
 @output_options
-def rm_command(name: str, sink: Sink, server: ServerSettings) -> None:
+def rm_command(name: str, sink: Sink, dry_run: bool, server: ServerSettings) -> None:
     """Remove a model from the server."""
     with _client(server) as client:
-        client.delete(name)
-    sink.result({"removed": name}, f"removed {name}", quiet=name)
+        if dry_run:
+            client.show(name)  # refused where it is not there
+        else:
+            client.delete(name)
+    verb = "would remove" if dry_run else "removed"
+    sink.result({"removed": name, "dry_run": dry_run}, f"{verb} {name}", quiet=name)
 
 
 @ollama_group.command("shelf")

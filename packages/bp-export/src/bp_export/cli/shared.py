@@ -12,6 +12,7 @@ import click
 from bp_merge.common import Sink
 
 PATH = click.Path(path_type=Path)
+DRY_RUN = click.option("--dry-run", "-n", is_flag=True, help="Only tell what would be done.")
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 

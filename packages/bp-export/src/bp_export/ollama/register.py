@@ -57,6 +57,7 @@ class RegisterResult:
         server: the server's version.
         smoke: its first answer, None where it was not asked.
         notes: what the user should know.
+        dry_run: nothing was created.
     """
 
     name: str
@@ -66,6 +67,7 @@ class RegisterResult:
     server: str
     smoke: str | None
     notes: tuple[str, ...] = field(default=())
+    dry_run: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As `--json` prints it."""
@@ -77,6 +79,7 @@ class RegisterResult:
             "smoke": self.smoke,
             "notes": list(self.notes),
             "modelfile": self.modelfile,
+            "dry_run": self.dry_run,
         }
 
 
@@ -155,6 +158,7 @@ def register(
     no_overwrite: bool = RegisterSettings.no_overwrite,
     smoke: bool = RegisterSettings.smoke,
     write_to: Path | None = None,
+    dry_run: bool = False,
     progress: Progress | None = None,
 ) -> RegisterResult:
     """Create an Ollama model from a GGUF file, or from a GGUF adapter on a base.
@@ -172,6 +176,7 @@ def register(
         no_overwrite: refuse where a model of that name exists.
         smoke: ask for one short answer.
         write_to: write the Modelfile there.
+        dry_run: ask the server what it has, and send and create nothing.
         progress: called with one line at a time.
 
     Raises:
@@ -248,6 +253,9 @@ def register(
     if is_adapter and base_file is None:
         body["from"] = existing_base(client, str(base))
     text = composed.render()
+    stop = tuple(composed.parameters.get("stop") or ())
+    if dry_run:
+        return RegisterResult(target.short, text, origin, stop, version, None, tuple(notes), dry_run=True)
     files, adapters = ([], [gguf]) if is_adapter else ([gguf], [])
     if base_file is not None:
         files = [find_gguf(base_file)]
@@ -271,7 +279,6 @@ def register(
         notes.append(
             "the chat template is more than a frame; Ollama (from 0.30) uses the Jinja inside the GGUF file"
         )
-    stop = tuple(composed.parameters.get("stop") or ())
     return RegisterResult(target.short, text, origin, stop, version, answer, tuple(notes))
 
 

@@ -57,24 +57,17 @@ def pull(
     }
     s = build(PullSettings, given, command="backprop pull")
     tell = note or (lambda _text: None)
-    secret = read_token(token=token, token_file=s.token_file, warn=tell)
-    name, _, inline = repo_id.partition("@")
-    check_repo_id(name)
-    out = s.output if s.output is not None else Path(name.rsplit("/", 1)[-1])
-    if out.exists() and s.no_overwrite:
-        raise BpError(
-            "INPUT_OUTPUT_EXISTS", f"{out} exists", "choose another --output, or leave out --no-overwrite"
-        )
+    name, asked, secret, out = _asked(repo_id, s, token, tell)
     staging = staging_of(out)
 
     def attempt() -> None:
         snapshot_download(
             name,
-            revision=s.revision or inline or None,
+            revision=asked,
             token=secret,
             local_dir=staging,
             endpoint=os.environ.get("HF_ENDPOINT"),
-            allow_patterns=[*all_patterns(), f"{TEMPLATE_FOLDER}/*.jinja"],
+            allow_patterns=_patterns(),
             library_name="bp-export",
         )
 
@@ -92,3 +85,47 @@ def pull(
     out.parent.mkdir(parents=True, exist_ok=True)
     publish(staging, out)
     return out
+
+
+def pullable(
+    repo_id: str, settings: PullSettings, *, token: str | None = None, note: Note | None = None
+) -> tuple[Path, dict[str, int]]:
+    """The folder that `pull` would make, and its files with their bytes; the Hub is asked, nothing is written.
+
+    Raises:
+        BpError: as `pull`, but for what only the files themselves show.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects
+
+    tell = note or (lambda _text: None)
+    name, revision, secret, out = _asked(repo_id, settings, token, tell)
+    found: dict[str, int] = {}
+
+    def attempt() -> None:
+        api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=secret, library_name="bp-export")
+        for entry in api.list_repo_tree(name, recursive=True, revision=revision):
+            if (size := getattr(entry, "size", None)) is not None:  # a file, no folder
+                found[entry.path] = size
+
+    bounded(attempt, name, secret, tell, write=False)
+    return out, {path: found[path] for path in filter_repo_objects(found, allow_patterns=_patterns())}
+
+
+def _patterns() -> list[str]:
+    return [*all_patterns(), f"{TEMPLATE_FOLDER}/*.jinja"]
+
+
+def _asked(
+    repo_id: str, s: PullSettings, token: str | None, tell: Note
+) -> tuple[str, str | None, str | None, Path]:
+    """The repository, its revision, the token and the folder to make."""
+    secret = read_token(token=token, token_file=s.token_file, warn=tell)
+    name, _, inline = repo_id.partition("@")
+    check_repo_id(name)
+    out = s.output if s.output is not None else Path(name.rsplit("/", 1)[-1])
+    if out.exists() and s.no_overwrite:
+        raise BpError(
+            "INPUT_OUTPUT_EXISTS", f"{out} exists", "choose another --output, or leave out --no-overwrite"
+        )
+    return name, s.revision or inline or None, secret, out
