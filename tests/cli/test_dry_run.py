@@ -12,18 +12,21 @@ from bp_cli.main import main
 from bp_cli.root import cli
 from bp_core.runs.store import RunStore
 from bp_core.settings.resolve import resolve
+from bp_merge.common import exit_code_of
 from fakes.fake_hub import fake_hub
 from fakes.fake_ollama import fake_ollama
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "adapter-0.1.0"
 TRAIN = "-m tiny --backend cpu --steps 2 --preview 0"
 # command line → a word of what it says
-LINES = {
-    "quickstart -o quick": "would",
-    f"train -d d.jsonl {TRAIN}": "steps",
-    f"multi-run -d d.jsonl --runs 2 {TRAIN} -o elsewhere": "2 runs, merged by",
+TRAINING = {
+    f"train -d d.jsonl {TRAIN} -o elsewhere": "steps",
+    f"multi-run -d d.jsonl --runs 2 {TRAIN}": "2 runs, merged by",
     "replay one --override steps=1": "steps",
     "replay many": "2 runs, merged by",
+}
+LIGHT = {
+    "quickstart -o quick": "would",
     "batch-test p.txt -m adapter --to answers.csv": "2 prompts, and write the answers to answers.csv",
     "export adapter -f merged -o merged": "would write merged",
     "push adapter --repo a/b": "would push to a/b",
@@ -36,8 +39,8 @@ LINES = {
     "data map d.jsonl -o m.jsonl": "",
     "data convert d.jsonl -o v.jsonl": "",
     "merge merge adapter adapter -o mixed": "would write mixed",
-    "merge bake tiny adapter -o baked": "would write baked",
-    "merge models base base --base base -o mixed": "would write mixed",
+    "merge bake base adapter -o baked": "would write baked",
+    "merge models base base base --method linear -o mixed": "would write mixed",
     "merge slao adapter --state state": "",
     "reward suggest d.jsonl --write mine.toml": "would be written to mine.toml",
     "runs import run_history.json": "1 would be taken into output",
@@ -49,10 +52,9 @@ LINES = {
     "config import craft.json": "would be written to backprop.toml",
     "support-bundle one": "would write support-one.zip",
 }
+LINES = {**TRAINING, **LIGHT}
 # what is quick is asked twice, for people and for programs
-ALSO_JSON = (
-    "quickstart", "multi-run", "replay", "batch-test", "pull", "ollama", "reward", "runs", "config", "support",
-)  # fmt: skip
+ALSO_JSON = ("quickstart", "batch-test", "pull", "ollama", "reward", "runs", "config", "support")
 # write nothing but what they are asked to print
 READ = {
     *("plan", "estimate-vram", "generate", "ollama list", "ollama ps", "ollama shelf", "ollama show"),
@@ -70,9 +72,8 @@ def commands(command: click.Command, path: str = ""):
         context = click.Context(command)
         for name in command.list_commands(context):
             yield from commands(command.get_command(context, name), f"{path} {name}".strip())
-    if not isinstance(command, click.Group) or command.invoke_without_command:
-        if path:
-            yield path, any("--dry-run" in p.opts for p in command.params)
+    if path and (not isinstance(command, click.Group) or command.invoke_without_command):
+        yield path, any("--dry-run" in p.opts for p in command.params)
 
 
 def test_every_command_that_writes_has_a_dry_run_and_a_row_here():
@@ -115,7 +116,11 @@ def here(tmp_path, monkeypatch):
 
     shutil.copytree(tiny.path(), "base")
     given = {"data": ("d.jsonl",), "model": "tiny", "backend": "cpu", "steps": 2, "preview": 0}
-    for run_id, kind, more in (("one", "train", {}), ("two", "train", {}), ("many", "multi-run", {"runs": 2})):
+    for run_id, kind, more in (
+        ("one", "train", {}),
+        ("two", "train", {}),
+        ("many", "multi-run", {"runs": 2}),
+    ):
         settings = resolve({**given, **more})
         made = RunStore("output").create(
             kind,
@@ -134,10 +139,13 @@ def here(tmp_path, monkeypatch):
         yield tmp_path, hub, ollama
 
 
-def test_a_dry_run_writes_nothing_and_says_what_it_would(here, capsys):
+@pytest.mark.parametrize(
+    "lines", [LIGHT, pytest.param(TRAINING, marks=pytest.mark.slow)], ids=["", "training"]
+)
+def test_a_dry_run_writes_nothing_and_says_what_it_would(here, capsys, lines):
     folder, hub, ollama = here
     before, models = tree(folder), dict(ollama.models)
-    for line, told in LINES.items():
+    for line, told in lines.items():
         as_json = ["--json"] if line.startswith(ALSO_JSON) else []  # held to its schema by tests/conftest.py
         for more in ([], as_json) if as_json else ([],):
             code = main([*line.split(), "--dry-run", *more])
@@ -161,10 +169,11 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(here, capsys):
         "config set stepps=3": "CONFIG_INVALID_SETTING",
         "batch-test p.txt -m adapter --to no/answers.csv": "INPUT_OUTPUT_FOLDER",
         "ollama rm nobody": "OLLAMA_MODEL_NOT_FOUND",
-        "pull a/missing": "HUB_REPO_NOT_FOUND",
+        "pull a/missing": "HUB_NOT_FOUND",
         "reward suggest d.jsonl --write craft.json": "INPUT_OUTPUT_EXISTS",
-        "multi-run -d d.jsonl -m tiny --runs 2000": "INPUT_DATASET_EMPTY",
+        "multi-run -d d.jsonl -m tiny --runs 3 --queue": "INPUT_USAGE",
     }.items():
-        assert main([*line.split(), "--dry-run"]) == 1, line
-        assert f"[{code}]" in (told := capsys.readouterr().err), told
+        ended = main([*line.split(), "--dry-run", "--json"])
+        assert json.loads(capsys.readouterr().out)["error"]["code"] == code, line
+        assert ended == exit_code_of(code), line
     assert tree(folder) == before

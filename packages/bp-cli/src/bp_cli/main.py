@@ -16,7 +16,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args in (["--version"], ["-V"]):
         from bp_cli import __version__
 
-        sys.stdout.write(f"backprop {__version__}\n")
+        try:
+            if sys.stdout is not None:  # closed before we began
+                sys.stdout.write(f"backprop {__version__}\n")
+                sys.stdout.flush()
+        except OSError:  # nobody reads, or the disk is full
+            return 2
         return 0
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads: idle threads sleep, not spin
     from bp_merge.common import run_command

@@ -61,7 +61,9 @@ def _show_plan(sink: Sink, plan: dict[str, Any]) -> None:
     sink.result({"dry_run": True, **plan}, f"would write {plan['output_path']}: {rest}")
 
 
-_OUTPUT = click.option("--output", required=True, type=_FOLDER, help="Folder to write; it must not exist.")
+_OUTPUT = click.option(
+    "--output", "-o", required=True, type=_FOLDER, help="Folder to write; it must not exist."
+)
 _PLAN = click.option(
     "--dry-run", is_flag=True, help="Check the inputs and print the plan of memory and disk."
 )

@@ -15,7 +15,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 SCHEMA_VERSION = 1
@@ -145,11 +146,8 @@ def render_error(error: Any, *, as_json: bool = False, run_id: str = "", secrets
         secrets: literal values that are shown as `***`.
     """
     if as_json:
-        return json.dumps(
-            {"schema_version": SCHEMA_VERSION, "error": hidden(finite(error.to_dict()), secrets)},
-            ensure_ascii=False,
-            default=lambda v: hidden(str(v), secrets),
-        )
+        told = {"schema_version": SCHEMA_VERSION, "error": hidden(finite(error.to_dict()), secrets)}
+        return as_json_text(told, lambda v: hidden(str(v), secrets))
     lines = [f"[{error.code}] {printable(error.message)}"]
     if error.hint:
         lines += ["", f"hint: {printable(error.hint)}"]
@@ -174,6 +172,12 @@ def finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: finite(v) for k, v in value.items()}
     return [finite(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def as_json_text(value: Any, default: Callable[[Any], Any] = str) -> str:
+    """One line of JSON that standard output can carry: where it is no UTF-8, all but ASCII is escaped."""
+    wide = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
+    return json.dumps(value, ensure_ascii=not wide, default=default)
 
 
 _SECRETS = (

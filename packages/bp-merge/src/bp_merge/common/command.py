@@ -9,13 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from .errors import SCHEMA_VERSION, BpError, Exit, finite, hidden, is_coded, printable, render_error
+from .errors import (
+    SCHEMA_VERSION,
+    BpError,
+    Exit,
+    as_json_text,
+    finite,
+    hidden,
+    is_coded,
+    printable,
+    render_error,
+)
 
 
 @dataclasses.dataclass
@@ -32,7 +44,7 @@ class Sink:
         """Print the result of a command, once."""
         if self.mode == "json":
             told = finite({"schema_version": SCHEMA_VERSION, **data})
-            text = json.dumps(told, ensure_ascii=False, default=str)
+            text = as_json_text(told)
         elif self.mode == "quiet":
             text = quiet
         else:
@@ -103,9 +115,17 @@ def run_command(
     def told(error: Any) -> None:
         literal = secrets()
         if as_json:
-            sys.stdout.write(render_error(error, as_json=True, secrets=literal) + "\n")
+            with contextlib.suppress(OSError):  # it may be standard output that fails
+                sys.stdout.write(render_error(error, as_json=True, secrets=literal) + "\n")
+                sys.stdout.flush()
         sys.stderr.write(render_error(error, secrets=literal) + "\n")
 
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed before we began
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):  # a name that is no UTF-8, a terminal that is none: escaped
+            stream.reconfigure(errors="backslashreplace")
     args = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in args
     verbose = "--verbose" in args or "-v" in args or os.environ.get("BACKPROPAGATE_DEBUG") == "1"
@@ -115,8 +135,6 @@ def run_command(
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        import io
-
         shown = io.StringIO()
         error.show(file=shown)
         context = getattr(error, "ctx", None)
@@ -130,8 +148,9 @@ def run_command(
         clear_status()
         sys.stderr.write("interrupted\n")
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of stdout went away: nothing more to say
+    except SystemExit:  # Click's own end where the reader of stdout went away: there is nothing more to say
+        if not isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
+            raise
         return Exit.OK
     except MemoryError:
         lost = BpError("RUNTIME_OUT_OF_MEMORY", "the process ran out of memory")
@@ -143,7 +162,12 @@ def run_command(
             import traceback
 
             sys.stderr.write(hidden(traceback.format_exc(), secrets()))
-        if not is_coded(error):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = error.filename or "what was to be written"
+            error = BpError(
+                "RUNTIME_DISK_FULL", f"no room left on the disk for {what}", "df -h", retryable=True
+            )
+        elif not is_coded(error):
             error = BpError(
                 "RUNTIME_UNEXPECTED",
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
