@@ -72,7 +72,7 @@ def test_suggest_writes_once_and_what_it_wrote_gives_a_signal(capsys, here):
     assert told["proposals"][0]["name"] == "math-science"
     assert tomllib.loads((here / "mine.toml").read_text())["reward"][0]["use"] == "numeric_match"
     code, told = as_json(capsys, "suggest", "train.jsonl", "--write", "mine.toml")
-    assert (code, told["error"]["code"]) == (1, "INPUT_PATH_EXISTS")
+    assert (code, told["error"]["code"]) == (1, "INPUT_OUTPUT_EXISTS")
     assert run(capsys, "suggest", "train.jsonl", "--write", "mine.toml", "--overwrite")[0] == 0
     code, out, _ = run(capsys, "coverage", "mine.toml", "--data", "c.jsonl")
     assert code == 0

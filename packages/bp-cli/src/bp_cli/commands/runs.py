@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import sys
 from pathlib import Path
@@ -288,6 +289,8 @@ def export_runs(output: Path, status: str | None, to: Path | None) -> None:
         return
     from bp_data.whole_files import whole_files
 
+    with contextlib.suppress(OSError):  # told below, where it is still missing
+        to.parent.mkdir(parents=True, exist_ok=True)
     with whole_files(to, overwrite=True) as (file,):
         for line in lines:
             file.write(line.encode() + b"\n")
