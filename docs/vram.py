@@ -46,8 +46,12 @@ trainings on it use them.
 - `--method grpo` (gspo, rloo) counts the answers of a step that are drawn together (`--batch-size` times
   `--gradient-accumulation`, of `--max-completion-length`) with their cache of keys and values, and a second copy of the
   adapter, from which the KL divergence is taken. It has not been held to a measured run.
-- Mixtures of experts and other layers than Llama's kin are refused by name (`INPUT_SHAPES_UNKNOWN`); training measures
-  them with its longest batch before the first step.
+- Of a mixture of experts (Mixtral, Qwen3 MoE, Qwen3.5 MoE) every expert counts in the weights, and those that a token
+  passes in the activations. `all-linear` leaves experts and router alone, and 4 and 8 bits do: experts stay in 16 bits.
+- Layers of linear attention (Qwen3.5) are counted as transformers' own code computes them; with flash-linear-attention
+  installed they keep less. Their activations, and those of experts, are held to the allocator within 10 %.
+- Other layers are refused by name (`INPUT_SHAPES_UNKNOWN`); training measures them with its longest batch before the
+  first step.
 
 ## Disk
 

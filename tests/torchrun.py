@@ -22,11 +22,14 @@ def torchrun(
     environment = {**os.environ, "PYTHONPATH": str(HERE), "HF_HUB_OFFLINE": "1", "GLOO_SOCKET_IFNAME": "lo"}
     if sys.platform != "linux":
         del environment["GLOO_SOCKET_IFNAME"]
-    return subprocess.run(
-        [*launcher, "--master-addr", "127.0.0.1", "--master-port", str(port), *command],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    whole = [*launcher, "--master-addr", "127.0.0.1", "--master-port", str(port), *command]
+    with subprocess.Popen(
+        whole, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as started:
+        try:
+            out, told = started.communicate(timeout=timeout)
+        except BaseException:
+            started.terminate()  # killed, the launcher would leave its processes behind
+            started.communicate()
+            raise
+    return subprocess.CompletedProcess(whole, started.returncode, out, told)

@@ -28,17 +28,24 @@ SEEN = {
 }
 
 
+GEMMA = {
+    **TEXT,
+    "sliding_window": 64,
+    "num_hidden_layers": 6,
+    "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+    "query_pre_attn_scalar": 16,
+}
+
+
+def gemma3_text() -> transformers.PreTrainedModel:
+    """As Gemma 3 below 4B, which sees nothing."""
+    return transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**GEMMA))
+
+
 def gemma3() -> transformers.PreTrainedModel:
     """As Gemma 3 from 4B on."""
     config = transformers.Gemma3Config(
-        text_config={
-            **TEXT,
-            "model_type": "gemma3_text",
-            "sliding_window": 64,
-            "num_hidden_layers": 6,
-            "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
-            "query_pre_attn_scalar": 16,
-        },
+        text_config={**GEMMA, "model_type": "gemma3_text"},
         vision_config={**SEEN, "model_type": "siglip_vision_model"},
         mm_tokens_per_image=4,
         boi_token_index=1020,
@@ -63,8 +70,8 @@ MODELS = {"gemma3": gemma3, "mistral3": mistral3}
 
 
 def build(kind: str, folder: Path) -> Path:
-    """Write a checkpoint in bf16 into `folder`."""
+    """Write a checkpoint in bf16 into `folder`: one of `MODELS`, or `gemma3_text`, the language part of one alone."""
     torch.manual_seed(0)
-    MODELS[kind]().to(torch.bfloat16).save_pretrained(folder)
+    {**MODELS, "gemma3_text": gemma3_text}[kind]().to(torch.bfloat16).save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(resolve_base("tiny").path).save_pretrained(folder)
     return folder

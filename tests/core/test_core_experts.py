@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import transformers
 from bp_core.models.adapters import beside_experts
+from peft import LoraConfig, get_peft_model
 
 
 def test_all_linear_leaves_experts_and_router():
@@ -16,5 +17,15 @@ def test_all_linear_leaves_experts_and_router():
         sparse = transformers.AutoModelForCausalLM.from_config(
             transformers.Qwen3MoeConfig(**sizes, **heads, **experts)
         )
+        mixed = transformers.AutoModelForCausalLM.from_config(
+            transformers.Qwen3MoeConfig(
+                **{**sizes, "num_hidden_layers": 2}, **heads, **experts, mlp_only_layers=[0]
+            )
+        )
     assert beside_experts(dense) == []
-    assert beside_experts(sparse) == [f"self_attn.{n}_proj" for n in "koqv"]
+    for model in (sparse, mixed):
+        assert beside_experts(model) == [f"self_attn.{n}_proj" for n in "koqv"]
+    adapted = get_peft_model(mixed, LoraConfig(target_modules=beside_experts(mixed)))
+    names = {n for n, p in adapted.named_parameters() if p.requires_grad}
+    assert len(names) == 2 * 2 * 4
+    assert not any("mlp" in n for n in names)

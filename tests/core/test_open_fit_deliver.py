@@ -12,14 +12,14 @@ from bp_core.training.fit import fit
 from bp_core.training.open import open_run
 from stones import quiet, stones
 
-GIVEN = {"steps": 3, "batch_size": 4, "gradient_accumulation": 1, "rank": 4, "dropout": 0.1, "preview": 0}
+GIVEN = {"steps": 2, "batch_size": 4, "gradient_accumulation": 1, "rank": 4, "dropout": 0.1, "preview": 0}
 
 
 def digest(result):
     return hashlib.sha256((result.adapter_path / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_runs_that_share_a_loaded_model_are_those_that_loaded_their_own(tmp_path, checkpointing):
     given = {**GIVEN, "gradient_checkpointing": checkpointing}
     alone = [

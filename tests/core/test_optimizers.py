@@ -16,7 +16,7 @@ from stones import quiet, stones
 from trajectories import BASE, StopAt
 from transformers.training_args import OptimizerNames
 
-CHEAP = ("adagrad", "rmsprop", "paged_adamw_8bit", "lion_8bit", "ademamix")
+CHEAP = ("adagrad", "paged_adamw_8bit")  # a state before the first step; states of 8 bits that share a table
 
 
 def test_every_name_of_transformers_is_taken_or_refused():
@@ -71,27 +71,24 @@ def test_a_resumed_run_is_the_one_that_did_not_stop(tmp_path, name):
         pytest.skip(f"{TAKEN[name]} is not installed")
     if name.startswith("paged_ademamix") and not torch.cuda.is_available():
         with pytest.raises(BpError, match="no card"):
-            Trainer("tiny", output=tmp_path, tell=quiet, optim=name).train(stones(16), steps=4)
+            Trainer("tiny", output=tmp_path, tell=quiet, optim=name).train(stones(16), steps=3)
         return
     if TAKEN[name] == "bitsandbytes" and sys.platform == "darwin":
         pytest.skip("bitsandbytes has no CPU optimizers there")
     given = {**BASE, "mode": "full", "optim": name, "learning_rate": 1e-4, "heldout_ratio": 0.0}
     del given["rank"]
-    whole = Trainer("tiny", output=tmp_path / "whole", tell=quiet, **given).train(stones(16), steps=4)
-    plain = Trainer("tiny", output=tmp_path / "plain", tell=quiet, **given, preflight=False)
-    plain = plain.train(stones(16), steps=4)
+    whole = Trainer("tiny", output=tmp_path / "whole", tell=quiet, **given, preflight=False)
+    whole = whole.train(stones(16), steps=3)
     stopper = StopAt(1, tmp_path / "cut")
     cut = Trainer("tiny", output=tmp_path / "cut", tell=quiet, callbacks=[stopper], **given)
-    first = cut.train(stones(16), steps=4)
+    first = cut.train(stones(16), steps=3)
     assert first.steps == 2
     resumed = Trainer("tiny", output=tmp_path / "cut", tell=quiet).resume(first.run_id)
-    ends = [max((run.path / "checkpoints").iterdir()) for run in (whole, resumed, plain)]
+    ends = [max((run.path / "checkpoints").iterdir()) for run in (whole, resumed)]
     weights = [load_file(end / "weights.safetensors") for end in ends]
     for name_, tensor in weights[0].items():
         assert torch.equal(tensor, weights[1][name_]), name_
-        assert torch.equal(tensor, weights[2][name_]), name_
-    states = [load_state(end, "optimizer") for end in ends[:2]]
-    assert equal(*states)
+    assert equal(*(load_state(end, "optimizer") for end in ends))
 
 
 def equal(one, other):

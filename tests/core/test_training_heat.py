@@ -10,7 +10,7 @@ from bp_core.safety.sensors import NvmlSensor
 from fakes.fake_nvml import FakeNvml, card
 from stones import quiet, stones
 
-SETTINGS = {"steps": 6, "save_steps": 2, "eval_steps": 0, "batch_size": 4, "heldout_ratio": 0.0, "preview": 0}
+SETTINGS = {"steps": 5, "save_steps": 2, "eval_steps": 0, "batch_size": 4, "heldout_ratio": 0.0, "preview": 0}
 
 
 class Heating(Callback):
@@ -25,6 +25,12 @@ class Heating(Callback):
             seen = self.nvml.reads
             while self.nvml.reads < seen + 2:
                 time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def cool(tmp_path_factory):
+    """The same run on a card that stays cool."""
+    return Trainer("tiny", output=tmp_path_factory.mktemp("cool"), tell=quiet, **SETTINGS).train(stones())
 
 
 @pytest.fixture
@@ -42,8 +48,7 @@ def events(folder, run_id):
     return [e.code for e in RunStore(folder).events(run_id)]
 
 
-def test_a_hot_card_pauses_the_run_until_it_is_cool(tmp_path, hot):
-    cool = Trainer("tiny", output=tmp_path, tell=quiet, **SETTINGS).train(stones())
+def test_a_hot_card_pauses_the_run_until_it_is_cool(tmp_path, cool, hot):
     told = []
 
     def tell(line):
@@ -62,8 +67,7 @@ def test_a_hot_card_pauses_the_run_until_it_is_cool(tmp_path, hot):
     assert hot.open == 0, "the driver was given back"
 
 
-def test_an_emergency_saves_and_stops_and_the_run_goes_on_later(tmp_path, hot):
-    cool = Trainer("tiny", output=tmp_path, tell=quiet, **SETTINGS).train(stones())
+def test_an_emergency_saves_and_stops_and_the_run_goes_on_later(tmp_path, cool, hot):
     with pytest.raises(BpError) as error:
         Trainer("tiny", output=tmp_path, tell=quiet, callbacks=[Heating(hot, {3: 99})], **SETTINGS).train(
             stones()

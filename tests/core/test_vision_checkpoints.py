@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from stones import quiet, stones
 from trajectories import BASE
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 LANGUAGE = "language_model."
 PARTS = [
@@ -60,6 +60,20 @@ def test_the_language_part_is_tuned_and_the_rest_goes_with_it(tmp_path, checkpoi
     loaded = AutoModelForImageTextToText.from_pretrained(merged.path, dtype=torch.float32)
     assert type(loaded).__name__ == json.loads((base / "config.json").read_text())["architectures"][0]
     assert float((logits(loaded) - mine).abs().max()) < 0.05  # merged weights are bf16
+    gguf = trainer.export("gguf", quantization="f32", output=tmp_path / "gguf", verify=True)
+    assert (gguf.verified, gguf.top1_agreement) == (True, 1.0)
+    assert gguf.kl < 1e-4
+
+
+def test_a_gemma_of_text_alone_is_trained_whole_and_becomes_gguf(tmp_path):
+    base = vision.build("gemma3_text", tmp_path / "base")
+    given = {**BASE, "mode": "full", "heldout_ratio": 0.0}
+    del given["rank"]
+    trainer = Trainer(str(base), output=tmp_path, tell=quiet, **given)
+    result = trainer.train(stones(16), steps=2)
+    loaded = AutoModelForCausalLM.from_pretrained(result.adapter_path, dtype=torch.float32)
+    assert type(loaded).__name__ == "Gemma3ForCausalLM"
+    assert float((logits(loaded) - logits(trainer._last.model)).abs().max()) < 1e-4
     gguf = trainer.export("gguf", quantization="f32", output=tmp_path / "gguf", verify=True)
     assert (gguf.verified, gguf.top1_agreement) == (True, 1.0)
     assert gguf.kl < 1e-4

@@ -212,7 +212,8 @@ CODES: dict[str, Code] = {
         "training on 8-bit float weights was asked for, which cannot be done here", "leave --fp8 out"
     ),
     "DEP_MLX_UNAVAILABLE": Code(
-        "training with MLX was asked for, which this version does not do", "leave --backend mlx out"
+        "training with MLX was asked for, and it is not installed, or mlx-lm has no such model",
+        "pip install 'bp-core[mlx]', or leave --backend mlx out",
     ),
     # training
     "RUNTIME_GPU_OOM": Code(

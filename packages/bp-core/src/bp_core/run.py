@@ -62,6 +62,10 @@ def fitted(opened: Opened, callbacks: Iterable[Callback] = ()) -> Fitted:
         from bp_core.rl.fit import fit_by_rewards  # TRL is loaded where it is needed
 
         return fit_by_rewards(opened, callbacks=callbacks)
+    if opened.settings.model.backend == "mlx":
+        from bp_core.mlx.fit import fit_by_mlx  # so is MLX
+
+        return fit_by_mlx(opened, callbacks=callbacks)
     return fit(opened, callbacks=callbacks)
 
 

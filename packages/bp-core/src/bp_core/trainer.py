@@ -206,7 +206,7 @@ class Trainer:
 
         trained = self._trained()
         return answers(
-            trained.model,
+            self._model(),
             trained.encoder,
             [prompt],
             tools=tools,
@@ -248,7 +248,7 @@ class Trainer:
 
         trained = self._trained()
         if format == "gguf" and options.get("verify"):
-            options.setdefault("reference", logits_of(trained.model))
+            options.setdefault("reference", logits_of(self._model()))
         return export(trained.result.adapter_path, format=format, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
@@ -260,6 +260,15 @@ class Trainer:
     def register_with_ollama(self, name: str, **options: Any) -> Any:
         """Export to GGUF and create an Ollama model of that name."""
         return self.export("gguf", ollama=True, ollama_name=name, **options)
+
+    def _model(self) -> Any:
+        """The trained model; after MLX what it delivered, on the unchanged base."""
+        trained = self._trained()
+        if trained.settings.model.backend == "mlx" and not hasattr(trained.model, "generate"):
+            from bp_core.generation.load import Tuned
+
+            trained.model = Tuned.load(trained.result.adapter_path).model
+        return trained.model
 
     def _trained(self) -> Trained:
         if self._last is None:

@@ -43,6 +43,12 @@ def refuse(
             f"a session trains in one process, not in {launch().world}",
             "start it without a launcher: backprop multi-run",
         )
+    if settings.model.backend == "mlx":
+        raise BpError(
+            "CONFIG_CONFLICT",
+            "a session trains many runs on one loaded model, which MLX does not do here",
+            "train one run: backprop train --backend mlx, or leave --backend mlx out",
+        )
     if settings.method.method in RL_METHODS:
         raise BpError(
             "CONFIG_CONFLICT",

@@ -7,6 +7,8 @@
 - A token's activations in a layer of width h, with q and k the widths of queries and keys, m that of the MLP, a bytes
   each: what the norms keep (fp32), the inputs of layers that learn, q, k, v and the attention's output, three tensors
   of the MLP. Autocast gives each LoRA layer a 16-bit copy of its input; without it they share one.
+- A mixture of experts keeps of each token what its active experts keep, and their outputs. A delta rule keeps its
+  states in fp32, as transformers' own code computes it; kernels of flash-linear-attention keep less.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from bp_core.memory.shapes import Shapes
+from bp_core.memory.shapes import Layer, Shapes
 from bp_core.memory.workload import QUANTISED, Workload
 from bp_core.settings.tables import RL_METHODS
 
@@ -122,7 +124,11 @@ def weight_bytes(shapes: Shapes, load: Workload) -> int:
     linear, everything = shapes.linear_parameters, shapes.parameters + shapes.beside
     if each is None:
         return everything * load.weight_bytes
-    rows = 4 * shapes.layers * sum(out for out, _ in shapes.linears.values()) if each == 1 else 0
+    rows = 0
+    if each == 1:
+        rows = 4 * sum(
+            layer.count * sum(out for out, _ in layer.linears.values()) for layer in shapes.sorts_of_layers
+        )
     return math.ceil(linear * each) + rows + (everything - linear) * load.weight_bytes
 
 
@@ -130,9 +136,11 @@ def trainable_parameters(shapes: Shapes, load: Workload) -> int:
     """Parameters that learn: those of the adapter, or all of the language part."""
     if load.mode == "full":
         return shapes.parameters
-    targets = shapes.targets(load.targets)
-    each = sum(load.rank * (out + into) + (out if load.dora else 0) for out, into in targets.values())
-    return shapes.layers * each
+    return sum(
+        layer.count * (load.rank * (out + into) + (out if load.dora else 0))
+        for layer in shapes.sorts_of_layers
+        for out, into in layer.targets(load.targets).values()
+    )
 
 
 def optimizer_bytes(shapes: Shapes, load: Workload, trainable: int, per_weight: int) -> int:
@@ -140,11 +148,14 @@ def optimizer_bytes(shapes: Shapes, load: Workload, trainable: int, per_weight: 
     if load.optim == "sgd":
         return 0
     if load.optim == "adafactor":
-        pairs = (shapes.linears if load.mode == "full" else shapes.targets(load.targets)).values()
-        if load.mode == "full":
-            sides = shapes.layers * sum(out + into for out, into in pairs) + shapes.vocabulary
-        else:
-            sides = shapes.layers * sum(out + into + 2 * load.rank for out, into in pairs)
+        full, sides = load.mode == "full", shapes.vocabulary if load.mode == "full" else 0
+        for layer in shapes.sorts_of_layers:
+            pairs = (layer.linears if full else layer.targets(load.targets)).values()
+            sides += layer.count * sum(out + into + (0 if full else 2 * load.rank) for out, into in pairs)
+            if (
+                full and layer.sparse and (e := shapes.experts) is not None
+            ):  # two matrices an expert, and the router
+                sides += layer.count * e.count * (3 * e.width + 2 * shapes.hidden + 1)
         return 4 * sides
     name = load.optim.removeprefix("paged_").split("_")[0]
     moments = MOMENTS.get(name, 2)
@@ -153,51 +164,90 @@ def optimizer_bytes(shapes: Shapes, load: Workload, trainable: int, per_weight: 
     return moments * trainable * per_weight
 
 
-def layer_bytes(shapes: Shapes, load: Workload) -> float:
+def layer_bytes(shapes: Shapes, load: Workload, layer: Layer) -> float:
     """Activations that one layer keeps of one token for its backward pass."""
-    h, q, k, m, a = shapes.hidden, shapes.queries, shapes.keys, shapes.intermediate, load.activation_bytes
-    family, targets = shapes.family, shapes.targets(load.targets) if load.mode == "lora" else shapes.linears
-    normed = family.norms * h + (q + k if family.qk_norm else 0)
-    kept = 4.0 * (normed + family.norms + (shapes.heads + shapes.kv_heads if family.qk_norm else 0))
+    h, a, family = shapes.hidden, load.activation_bytes, shapes.family
+    targets = layer.targets(load.targets) if load.mode == "lora" else layer.linears
+    qk_norm = family.qk_norm and not layer.delta
+    normed = family.norms * h + (shapes.queries + shapes.keys if qk_norm else 0)
+    kept = 4.0 * (normed + family.norms + (shapes.heads + shapes.kv_heads if qk_norm else 0))
     if load.mode == "full":
         kept += (
             4 if family.norms == 4 else load.weight_bytes
         ) * normed  # a norm that learns keeps its normed input
-    kept += a * _inputs(shapes, load, tuple(targets))
+    kept += a * _inputs(shapes, load, layer, tuple(targets))
     if load.mode == "lora":
         kept += a * load.rank * len(targets)
         if load.dora:
             kept += a * 2 * sum(out for out, _ in targets.values())
-    kept += a * (2 * q + 2 * k) + 4 * shapes.heads
-    if family.fused:
+    kept += _delta_bytes(shapes, load) if layer.delta else _attention_bytes(shapes, load, tuple(targets))
+    return kept + (_expert_bytes(shapes, load) if layer.sparse else a * 3 * shapes.intermediate)
+
+
+def _attention_bytes(shapes: Shapes, load: Workload, learning: tuple[str, ...]) -> float:
+    """q, k, v and the output of attention, with its row sums."""
+    q, k, a = shapes.queries, shapes.keys, load.activation_bytes
+    kept = a * (2 * q + 2 * k) + 4.0 * shapes.heads
+    if shapes.family.fused:
         kept += a * (q + k)  # v is a view of the one projection, which is kept with it
-    return kept + a * 3 * m
+    if shapes.family.gated:
+        # the gate, and with a layer that learns from it the gated output; queries keep their projection with the gate's
+        kept += a * (q + (q if "o_proj" in learning and not load.half else 0))
+    return kept
 
 
-def _inputs(shapes: Shapes, load: Workload, learning: tuple[str, ...]) -> int:
+def _delta_bytes(shapes: Shapes, load: Workload) -> float:
+    """What the gated delta rule keeps, by chunks of 64 positions."""
+    d, a = shapes.delta, load.activation_bytes
+    assert d is not None
+    keys, values, mixed = (
+        d.heads * d.key_dim,
+        d.values,
+        2 * d.keys + d.values,
+    )  # keys are repeated for their values
+    kept = a * (2 * mixed + values)  # around the convolution, and the gate
+    # fp32: norms of q and k, both normed, with beta and with decay; values, corrected and new; the output
+    kept += 4.0 * (8 * keys + 5 * values)
+    kept += 4.0 * 5 * 64 * d.heads  # pairs of a chunk
+    return kept + 4.0 * 2 * d.heads * d.key_dim * d.head_dim / 64  # the state at each chunk
+
+
+def _expert_bytes(shapes: Shapes, load: Workload) -> float:
+    """What the active experts of a token keep, what the router does, and an MLP beside them."""
+    e, h, a = shapes.experts, shapes.hidden, load.activation_bytes
+    assert e is not None
+    each = 3 * e.width + h
+    if load.mode == "full":
+        each += e.width + h  # weights that learn keep their inputs
+    beside = 3 * e.shared + h if e.shared else 0  # its output too, which a gate multiplies
+    return a * (e.active * each + beside) + 4.0 * e.count + 8.0 * 4 * e.active
+
+
+def _inputs(shapes: Shapes, load: Workload, layer: Layer, learning: tuple[str, ...]) -> int:
     """Width of what the layers that learn keep of their inputs; attention keeps its output, o's input, by itself."""
-    h, m = shapes.hidden, shapes.intermediate
+    h = shapes.hidden
     if load.half and load.mode == "lora":  # PEFT casts to the adapter's fp32, autocast back: a copy each
-        return sum(shapes.linears[name][1] for name in learning)
-    before = {"q_proj", "k_proj", "v_proj", "qkv_proj"} & set(learning)
-    middle = {"gate_proj", "up_proj", "gate_up_proj"} & set(learning)
+        return sum(layer.linears[name][1] for name in learning)
+    ends = ("o_proj", "out_proj", "down_proj")
+    middle = {n for n in learning if "gate" in n or "up_proj" in n}
+    before = {n for n in learning if not n.endswith(ends)} - middle
     shared = (
         not load.half or load.weight_bytes == load.activation_bytes
     )  # else autocast makes a copy for each
-    return h * ((bool(before) + bool(middle)) if shared else len(before) + len(middle)) + m * (
-        "down_proj" in learning
-    )
+    wide = sum(layer.linears[n][1] for n in learning if n.endswith(("out_proj", "down_proj")))
+    return h * ((bool(before) + bool(middle)) if shared else len(before) + len(middle)) + wide
 
 
 def _moments(shapes: Shapes, load: Workload, gradients: float) -> list[_Moment]:
     h, n = shapes.hidden, load.tokens
     full, layers, stream = load.mode == "full", shapes.layers, load.weight_bytes
     before = gradients if load.accumulation > 1 else 0.0  # of the passes before
-    layer = layer_bytes(shapes, load) * n
+    sorts = [(sort.count, layer_bytes(shapes, load, sort) * n) for sort in shapes.sorts_of_layers]
+    layer, everything = max(b for _, b in sorts), sum(count * b for count, b in sorts)
     # ids, positions of labels, targets and pieces are int64; cosines and sines fp32
     always = 8.0 * 4 * n + 8 * load.length * shapes.head_dim
     copies = _autocast_copies(shapes, load)
-    kept = stream * h * n * layers if load.checkpointing else layer * layers + copies
+    kept = stream * h * n * layers if load.checkpointing else everything + copies
     if not full and not load.checkpointing:
         kept -= 4 * (h + 1) * n  # frozen embeddings need no gradient: the first norm keeps nothing
     final = (4 * h + 4 + (stream * h if full else 0)) * n
@@ -230,9 +280,10 @@ def _autocast_copies(shapes: Shapes, load: Workload) -> float:
 
 def _mlp_bytes(shapes: Shapes, load: Workload) -> float:
     """What is alive beside the kept activations while an MLP is passed, where most is: backward, or in its last layer."""
-    h, m, a, n = shapes.hidden, shapes.intermediate, load.activation_bytes, load.tokens
-    full, stream = load.mode == "full", load.weight_bytes
-    learns_down = full or "down_proj" in shapes.targets(load.targets)
+    h, a, n = shapes.hidden, load.activation_bytes, load.tokens
+    e, full, stream = shapes.experts, load.mode == "full", load.weight_bytes
+    m = max(shapes.intermediate, e.active * e.width) if e else shapes.intermediate
+    learns_down = full or any("down_proj" in sort.targets(load.targets) for sort in shapes.sorts_of_layers)
     # gradients of product, gate and up, after the product itself went where it was kept; and the stream's own
     backward = float((2 if learns_down else 3) * m * a + stream * h) * n
     if load.quantization != "none":
@@ -246,7 +297,8 @@ def _mlp_bytes(shapes: Shapes, load: Workload) -> float:
 
 def _unmade(shapes: Shapes, load: Workload) -> float:
     """Gradients that come only after the MLP of the first layer was passed back."""
-    down = shapes.intermediate * shapes.hidden
+    e = shapes.experts
+    down = (e.count * e.width if e else shapes.intermediate) * shapes.hidden
     if load.mode == "full":
         embedding = 0 if shapes.tied else shapes.vocabulary * shapes.hidden
         return load.weight_bytes * (shapes.layer_parameters - down + embedding)

@@ -28,17 +28,22 @@ EVA_BATCHES = 512  # past these EVA has not settled and will not
 def beside_experts(model: nn.Module) -> list[str]:
     """What `all-linear` adapts in a mixture of experts: attention and shared layers; empty for any other model.
 
-    PEFT would adapt experts and router with it, which no exporter here can write.
+    PEFT would adapt experts and router with it, which no exporter here can write; and experts in the place of a layer that
+    has one MLP where others have experts, as both are called alike.
     """
-    if not any(p.ndim == 3 and ".experts." in n for n, p in model.named_parameters()):
+    experts = [n.split(".") for n, p in model.named_parameters() if p.ndim == 3 and ".experts." in n]
+    if not experts:
         return []
+    places = {parts[-3] for parts in experts}  # "mlp"
     head = model.get_output_embeddings()  # type: ignore[operator]
     found = set()
     for name, module in model.named_modules():
         parts = name.split(".")
+        alike = len(parts) > 1 and parts[-2] in places and parts[-1].endswith("_proj")
         if (
             isinstance(module, nn.Linear)
             and module is not head
+            and not alike
             and not {"experts", "gate", "router"} & set(parts)
         ):
             found.add(

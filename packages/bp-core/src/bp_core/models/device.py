@@ -56,6 +56,8 @@ def choose_device(settings: Settings) -> Device:
             "no CUDA card can be used",
             "leave --backend cuda out to train on the CPU, or install a CUDA build of torch",
         )
+    if model.backend == "mlx":
+        return _by_mlx(settings)
     if model.backend == "mps":
         if not torch.backends.mps.is_available():
             raise BpError(
@@ -81,6 +83,18 @@ def choose_device(settings: Settings) -> Device:
     dtype = half if model.dtype == "auto" else getattr(torch, model.dtype)
     card = torch.device("cuda", place.local)
     return _device(settings, card, dtype, torch.cuda.get_device_name(card))
+
+
+def _by_mlx(settings: Settings) -> Device:
+    """Where MLX computes, as torch calls it."""
+    import mlx.core as mx
+
+    gpu = mx.default_device() == mx.gpu
+    usual = torch.bfloat16 if gpu else torch.float32
+    dtype = usual if settings.model.dtype == "auto" else getattr(torch, settings.model.dtype)
+    return Device(
+        torch.device("mps" if gpu else "cpu"), dtype, None, "MLX on the GPU" if gpu else "MLX on the CPU"
+    )
 
 
 def _device(settings: Settings, device: torch.device, dtype: torch.dtype, name: str) -> Device:

@@ -78,9 +78,13 @@ class AdapterWeights:
             {k: v.detach().clone().cpu() for k, v in state.items() if ".lora_A." in k or ".lora_B." in k}
         )
 
+    def held(self, model: nn.Module) -> tuple[dict[str, torch.Tensor], Any]:
+        """State and configuration of the adapter, by PEFT's names."""
+        return _adapter(model)
+
     def save(self, model: nn.Module, folder: Path) -> None:
         """Write a PEFT adapter as PEFT does, without its model card and without asking a hub for anything."""
-        _write(folder, *_adapter(model))
+        _write(folder, *self.held(model))
 
     def load(self, model: nn.Module, folder: Path) -> None:
         """Load what `save` wrote into the active adapter.
@@ -114,7 +118,7 @@ class AdapterWeights:
         Where the start was taken out of the base, W₀ = W − s·B₀A₀, the model is W + s·(BA − B₀A₀): what is written is the
         adapter [B, −B₀], [A; A₀] of the unchanged W, at rank 2r with the scale kept.
         """
-        state, config = _adapter(model)
+        state, config = self.held(model)
         config.base_model_name_or_path = base.ref if base.source == "hub" else str(base.path)
         config.revision = base.revision
         if self.start is not None:

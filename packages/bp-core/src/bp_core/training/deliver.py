@@ -43,7 +43,7 @@ class Trained:
         settings: as resolved and decided.
         result: figures.
         base: the base model.
-        model: PEFT model, or the whole model, with the weights that were delivered.
+        model: PEFT model, the whole model, or what MLX trained, with the weights that were delivered.
         encoder: of its tokenizer.
     """
 

@@ -17,7 +17,7 @@ from bp_core.encoding.templates import refuse_template
 from bp_core.errors import BpError, as_ours
 from bp_core.memory.shortlist import full_id
 from bp_core.memory.source import find_base
-from bp_core.models.backend import refuse_backend
+from bp_core.models.backend import refuse_backend, settled_for
 from bp_core.models.stored_quantization import refuse_missing, refuse_stored
 from bp_core.runs import trackers
 from bp_core.runs.rows import refuse_no_folder
@@ -46,6 +46,7 @@ def refuse_early(
     """
     contradictions(settings)
     refuse_backend(settings)
+    settings = settled_for(settings)
     refuse_template(settings.model.chat_template)
     trackers.check(settings.tracking.trackers)
     refuse_no_folder(settings.tracking.output)

@@ -67,7 +67,7 @@ class ModelSettings:
     )
     backend: str = knob(
         "auto",
-        "Where to compute; auto is the first CUDA card, else the CPU; mps is Apple's GPU through torch.",
+        "Where to compute; auto is the first CUDA card, else the CPU; mps is Apple's GPU through torch, mlx through MLX.",
         group="Model",
         choices=("auto", "cuda", "cpu", "mps", "mlx"),
         env=("BACKPROPAGATE_TRAINING__BACKEND",),
