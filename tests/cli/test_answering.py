@@ -116,6 +116,21 @@ def test_batch_test_writes_csv_and_json(backprop, place):
     assert out.startswith("> Capital of Peru?\n  answer  ")
 
 
+def test_batch_test_scores_each_answer_against_its_row_s_own(backprop, place):
+    few = ("--max-new-tokens", "8", "--with-base", "--rewards", "exact_match", "--json")
+    code, out, _ = backprop("batch-test", "few.jsonl", "--to", "a.csv", *few)
+    told = json.loads(out)
+    assert code == 0
+    assert [r["expected"] for r in told["answers"]] == [f"{FACTS[k]}." for k in list(FACTS)[:6]]
+    for row in told["answers"]:
+        for answer, reward in (("answer", "reward"), ("base_answer", "base_reward")):
+            assert row[reward] == float(row[answer].strip() == row["expected"].strip()), row
+    assert told["mean_reward"] == sum(r["reward"] for r in told["answers"]) / 6 > 0
+    code, _, err = backprop("batch-test", "few.jsonl", "--rewards", "nobody")
+    assert code == 1
+    assert "nobody" in err
+
+
 def test_eval_prints_figures_flips_and_the_report(backprop, place):
     code, out, _ = backprop("eval", place[1], "--vs", "base", "--max-new-tokens", "6")
     assert code == 0

@@ -60,7 +60,7 @@ def test_a_secret_is_kept_told_by_name_and_forgotten(ring, tmp_path):
     assert ring.values == {("backprop", "HF_TOKEN"): VALUE}
     assert VALUE not in json.dumps(secrets.status())
     assert next(s["where"] for s in secrets.status() if s["name"] == "HF_TOKEN") == "keyring"
-    assert secrets.given() == {"HF_TOKEN": VALUE, "BP_SECRETS_GIVEN": "HF_TOKEN:keyring"}
+    assert secrets.given() == {"HF_TOKEN": VALUE, "_BP_SECRETS_GIVEN": "HF_TOKEN:keyring"}
     assert Jobs(places(tmp_path / "out"))._environment()["HF_TOKEN"] == VALUE
     secrets.delete("HF_TOKEN")
     secrets.delete("HF_TOKEN")
@@ -70,7 +70,7 @@ def test_a_secret_is_kept_told_by_name_and_forgotten(ring, tmp_path):
 def test_the_environment_comes_first(ring, monkeypatch):
     secrets.put("HF_TOKEN", VALUE)
     monkeypatch.setenv("HF_TOKEN", "of the shell")
-    assert secrets.given() == {"BP_SECRETS_GIVEN": "HF_TOKEN:environment"}
+    assert secrets.given() == {"_BP_SECRETS_GIVEN": "HF_TOKEN:environment"}
 
 
 @pytest.mark.parametrize(("name", "value"), [("LD_PRELOAD", "x"), ("PATH", "x"), ("HF_TOKEN", "a\nb"), ("HF_TOKEN", " "), ("HF_TOKEN", "x" * 5000)])  # fmt: skip

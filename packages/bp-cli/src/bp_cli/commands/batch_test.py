@@ -17,7 +17,8 @@ SUFFIXES = (".csv", ".json", ".jsonl")
 @click.command(
     "batch-test",
     epilog="\b\nExamples:\n  backprop batch-test prompts.txt --to answers.csv\n"
-    "  backprop batch-test prompts.jsonl --model RUN -n 3 --temperature 0.8 --to answers.json\n",
+    "  backprop batch-test prompts.jsonl --model RUN -n 3 --temperature 0.8 --to answers.json\n"
+    "  backprop batch-test heldout.jsonl --with-base --rewards exact_match --to answers.csv\n",
 )
 @click.argument("prompts", type=click.Path(path_type=Path))
 @click.option("--model", "-m", default="latest", show_default=True, help="Model, as for `generate`.")
@@ -27,6 +28,10 @@ SUFFIXES = (".csv", ".json", ".jsonl")
     help="Write answers to this .csv, .json or .jsonl file.",
 )
 @click.option("--with-base", is_flag=True, help="Also ask the base model, without the adapter.")
+@click.option(
+    "--rewards",
+    help="Score each answer against its row's own: a reward, a preset or a set's TOML file, as `reward list` names them.",
+)
 @options(source=SourceSettings, settings=GenerationSettings)
 @dry_run_option
 @output_option
@@ -39,6 +44,7 @@ def batch_test(
     model: str,
     to: Path | None,
     with_base: bool,
+    rewards: str | None,
     source: SourceSettings,
     settings: GenerationSettings,
     dry_run: bool,
@@ -46,6 +52,7 @@ def batch_test(
 ) -> None:
     """Ask a model every prompt of a file: one a line of text, or JSON lines with the key prompt."""
     from bp_core.generation.prompts import answer_rows, as_text, read_prompts
+    from bp_core.rewards.compose import load_set
 
     from bp_cli.shared import set_up_logs
 
@@ -62,6 +69,7 @@ def batch_test(
     if with_base and found.kind != "adapter":
         raise click.UsageError(f"--with-base is for an adapter, and {model} is none", ctx)
     asked = read_prompts(prompts)
+    judged = load_set(rewards) if rewards else None
     about = {
         "prompts": len(asked),
         "model": found.name,
@@ -88,21 +96,42 @@ def batch_test(
             rows = [{**row, "base_answer": b["answer"]} for row, b in zip(rows, base, strict=True)]
     finally:
         answerer.close()
+    if judged is not None:
+        rows = scored(judged, asked, rows, settings.num)
     if to is not None:
         from bp_data.whole_files import whole_files
 
         with whole_files(to, overwrite=True) as (file,):
             file.write(as_text(rows, to.suffix).encode())
         sink.note(f"wrote {to}")
-    told = {**about, "answers": rows}
+    told: dict[str, Any] = {**about, "answers": rows}
+    if judged is not None:
+        told["mean_reward"] = sum(r["reward"] for r in rows) / len(rows)
     sink.result(
         told, lambda: _text(rows) if to is None else f"{len(rows)} answers in {to}", quiet=str(to or "")
     )
+
+
+def scored(judged: Any, asked: Any, rows: list[dict[str, Any]], num: int) -> list[dict[str, Any]]:
+    """The rows with `expected` and `reward`, and `base_reward` where the base was asked too; `num` rows a prompt."""
+    from bp_core.rewards.sample import Sample
+
+    told = [{**row, "expected": asked[i // num].expected} for i, row in enumerate(rows)]
+    for answer, reward in (("answer", "reward"), ("base_answer", "base_reward")):
+        if told and answer in told[0]:
+            samples = [
+                Sample(r[answer], r["expected"], r["prompt"], asked[i // num].meta)
+                for i, r in enumerate(told)
+            ]
+            scores = judged.score(samples)
+            told = [{**r, reward: s.total} for r, s in zip(told, scores, strict=True)]
+    return told
 
 
 def _text(rows: list[dict[str, Any]]) -> str:
     parts = []
     for row in rows:
         base = f"\n  base    {row['base_answer']}" if "base_answer" in row else ""
-        parts.append(f"> {row['prompt']}{base}\n  answer  {row['answer']}")
+        reward = f"\n  reward  {row['reward']:g}" if "reward" in row else ""
+        parts.append(f"> {row['prompt']}{base}\n  answer  {row['answer']}{reward}")
     return "\n\n".join(parts)

@@ -26,11 +26,15 @@ class Prompt:
         turns: of a conversation, ending before the assistant's.
         tools: JSON-schema declarations that may be called.
         id: of the row it came from.
+        expected: the row's own answer, None where it has none.
+        meta: the row's further columns.
     """
 
     turns: tuple[Turn, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     id: str = ""
+    expected: Any = None
+    meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, given: str | Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> Prompt:
@@ -124,12 +128,13 @@ def _rows(path: Path) -> list[Prompt]:
         for row in read(str(path)):
             if not isinstance(row, Example):
                 raise _unreadable(path, f"line {row.line}: {row.reason}, {row.hint}")
-            turns = row.turns
+            turns, expected = row.turns, row.reference
             while turns and turns[-1].role == "assistant":
+                expected = turns[-1].content if expected is None else expected
                 turns = turns[:-1]
             if not turns:
                 raise _unreadable(path, f"line {row.line} asks nothing")
-            found.append(Prompt(turns, row.tools, row.id))
+            found.append(Prompt(turns, row.tools, row.id, expected, row.meta))
     if not found:
         raise _unreadable(path, "holds no prompt")
     return found

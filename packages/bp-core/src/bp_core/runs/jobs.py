@@ -31,9 +31,8 @@ from bp_core.runs.writer import Run
 from bp_core.settings.knobs import Settings
 from bp_core.support import logs
 
-SECRETS_GIVEN = (
-    "BP_SECRETS_GIVEN"  # NAME:PLACE,… of the secrets that whoever started the job gave it; never a value
-)
+# Between the starter of a job and the job, no setting of anyone: NAME:PLACE,… of secrets given, never a value.
+SECRETS_GIVEN = "_BP_SECRETS_GIVEN"
 LOOK_EVERY = 0.5  # seconds between two looks of a job that waits
 
 Tell = Callable[[str], None]

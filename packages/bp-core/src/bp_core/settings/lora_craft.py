@@ -114,6 +114,8 @@ def _dataset(flat: Mapping[str, Any], settings: dict[str, Any], left: dict[str, 
             settings["data"] += f":{split}"
         elif split is not None and split != "train":
             left["dataset.split"] = "a file has no splits: name the file that holds that part"
+    elif source is not None:
+        left["dataset.source"] = "must be text: a file, or OWNER/NAME of the Hub"
     prompt, answer = told.pop("instruction_field", None), told.pop("response_field", None)
     if isinstance(prompt, str) and isinstance(answer, str):
         settings["map"] = f"{prompt}=prompt,{answer}=completion"

@@ -32,8 +32,15 @@ def training_start(payload: Payload) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise BpError("INPUT_UI_REQUEST", "the body lacks config", "see /api/docs")
     taken = translate(config)
+    if not taken.settings.get("data"):
+        raise BpError(
+            "INPUT_UI_REQUEST",
+            f"the config names no dataset{''.join(f'; {k} {v}' for k, v in taken.left.items())[:500]}",
+            "see /api/docs",
+        )
     flags = train_flags(taken.settings, services().places)
-    run_id = services().jobs.train(flags, run_id=payload.get("session_id"))
+    chosen = _text(payload, "session_id") if payload.get("session_id") is not None else None
+    run_id = services().jobs.train(flags, run_id=chosen)
     return {"status": "started", "session_id": run_id, "left_out": taken.left}
 
 

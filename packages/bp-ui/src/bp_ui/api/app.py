@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 from bp_merge.common import finite, hidden, is_coded
@@ -42,6 +44,15 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
+NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # as JSON writes it, and not the text «\u0000»
+REFUSED: dict[str, Any] = {
+    "code": "INPUT_UI_REQUEST",
+    "hint": "see /api/docs",
+    "retryable": False,
+    "details": {},
+}
+
+
 def status_of(code: str) -> int:
     """The HTTP status of a coded error.
 
@@ -56,6 +67,23 @@ def status_of(code: str) -> int:
 def error_body(error: Any) -> dict[str, Any]:
     """A coded error as the body of an answer, without secrets."""
     return {"error": hidden(finite(error.to_dict()))}
+
+
+def unfit(body: bytes) -> str:
+    r"""Why no handler can take a JSON body, "" where one may; what is no JSON at all they tell themselves.
+
+    >>> unfit(b'{"a": "\\ud800"}'), unfit(b'{"a": "x"}')
+    ('half of a character stands in a text', '')
+    """
+    try:
+        text = json.dumps(json.loads(body), ensure_ascii=False, allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        return "a number is not finite" if "JSON compliant" in str(error) else ""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "half of a character stands in a text"
+    return "a NUL stands in a text" if NUL.search(text) else ""
 
 
 def make_api(places: Places) -> FastAPI:
@@ -93,24 +121,11 @@ def make_api(places: Places) -> FastAPI:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
-        told = {
-            "code": "INPUT_UI_REQUEST",
-            "message": f"{where}: {first['msg']}",
-            "hint": "see /api/docs",
-            "retryable": False,
-            "details": {},
-        }
-        return JSONResponse({"error": told}, 400)
+        return JSONResponse({"error": {**REFUSED, "message": f"{where}: {first['msg']}"}}, 400)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        told = {
-            "code": "INPUT_UI_REQUEST",
-            "message": str(error.detail),
-            "hint": "see /api/docs",
-            "retryable": False,
-            "details": {},
-        }
+        told = {**REFUSED, "message": str(error.detail)}
         return JSONResponse({"error": told}, error.status_code, headers=getattr(error, "headers", None))
 
     @app.exception_handler(Exception)
@@ -126,6 +141,8 @@ def make_api(places: Places) -> FastAPI:
 
     @app.middleware("http")
     async def coded(request: Request, call_next: Any) -> Any:
+        if "json" in request.headers.get("content-type", "") and (why := unfit(await request.body())):
+            return JSONResponse({"error": {**REFUSED, "message": why}}, 400)
         try:
             return await call_next(request)
         except Exception as error:

@@ -28,6 +28,7 @@ class Batch(BaseModel):
     prompts: Model
     format: Literal["csv", "json", "jsonl"] = "csv"
     with_base: bool = False
+    reward: Annotated[str, Field(max_length=128)] = ""
     max_new_tokens: Annotated[int, Field(ge=1, le=100_000)] = 128
     temperature: Annotated[float, Field(ge=0, le=100)] = 0.0
 
@@ -68,6 +69,11 @@ def batch_test(asked: Batch) -> dict[str, Any]:
     """Ask a model every prompt of a file; the answers are a file of the job."""
     flags = (f"--max-new-tokens={asked.max_new_tokens}", f"--temperature={asked.temperature}")
     run_id = services().chats.batch(
-        asked.model, asked.prompts, suffix=f".{asked.format}", with_base=asked.with_base, flags=flags
+        asked.model,
+        asked.prompts,
+        suffix=f".{asked.format}",
+        with_base=asked.with_base,
+        reward=asked.reward,
+        flags=flags,
     )
     return {"run_id": run_id}

@@ -58,6 +58,12 @@ def models() -> dict[str, Any]:
     }
 
 
+@router.get("/models/ollama", tags=["models"])
+def ollama_models() -> dict[str, Any]:
+    """The models that Ollama has; its server is asked."""
+    return {"models": services().models.ollama()}
+
+
 @router.post("/exports", tags=["exports"], status_code=201)
 def export(asked: Export) -> dict[str, Any]:
     """Start an export."""

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, PlainTextResponse
 from pydantic import BaseModel, Field
 
+from bp_ui.service.autopilot import recommend
 from bp_ui.service.forms import command_line, train_flags, train_form
 from bp_ui.service.memory import will_it_fit
 from bp_ui.service.services import services
@@ -82,6 +83,12 @@ def plan_run(asked: Training) -> dict[str, Any]:
 def memory(asked: Training) -> dict[str, Any]:
     """Whether a training fits: bytes by component, verdict, what would make it fit."""
     return will_it_fit(services(), asked.settings)
+
+
+@router.post("/runs/recommend")
+def recommend_run(asked: Training) -> dict[str, Any]:
+    """What the autopilot would train on `data`: model, method, settings, each with its reason, and whether it fits."""
+    return recommend(services(), asked.settings)
 
 
 @router.get("/runs/storage")

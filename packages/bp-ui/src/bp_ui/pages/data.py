@@ -6,6 +6,7 @@ import reflex as rx
 
 from bp_ui.components.live import file_drop
 from bp_ui.components.ui import (
+    anchor,
     badge,
     button,
     card,
@@ -103,6 +104,15 @@ def _looked() -> rx.Component:
     return rx.el.div(
         card(
             Data.name,
+            rx.cond(
+                Data.no_token,
+                rx.el.p(
+                    "No HF_TOKEN is set: private and gated datasets of the Hub cannot be read. ",
+                    anchor("Settings", href="/settings"),
+                    class_name="note warn",
+                ),
+                rx.fragment(),
+            ),
             rx.cond(
                 Data.format != "",
                 rx.fragment(

@@ -69,9 +69,33 @@ def models() -> rx.Component:
                             ),
                         ),
                     ),
+                    _shelf(),
                     class_name="grid",
                 ),
             ),
+        ),
+    )
+
+
+def _shelf() -> rx.Component:
+    row = lambda m: rx.el.tr(*[rx.el.td(m[n]) for n in ("name", "base", "type", "size")])  # noqa: E731
+    return card(
+        "In Ollama",
+        rx.cond(
+            Models.shelf.length() > 0,
+            table(("Name", "On the shelf of", "Type", "Size"), Models.shelf, row),
+            rx.el.p(
+                rx.cond(
+                    Models.asked,
+                    "Ollama has no model yet: an export registers one.",
+                    "What an export has registered, by base. Its server is asked only when you say so.",
+                ),
+                class_name="soft",
+            ),
+        ),
+        rx.el.div(
+            button(rx.cond(Models.asking, "Asking", "Ask Ollama"), Models.ask_ollama, disabled=Models.asking),
+            class_name="row",
         ),
     )
 

@@ -188,6 +188,16 @@ def _batch() -> rx.Component:
             class_name="form",
         ),
         switch("Ask the base model too", Playground.with_base, lambda v: Playground.change("with_base", v)),
+        rx.cond(
+            Playground.reward != "",
+            rx.el.p(
+                "Each answer is scored with ",
+                rx.el.code(Playground.reward),
+                " against its row's own answer.",
+                class_name="soft small",
+            ),
+            rx.fragment(),
+        ),
         rx.el.div(
             button("Ask every prompt", Playground.batch, disabled=Playground.prompts == ""), class_name="row"
         ),

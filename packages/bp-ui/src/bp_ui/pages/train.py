@@ -14,6 +14,7 @@ from bp_ui.components.ui import (
     frame,
     loading,
     notices,
+    table,
     text_input,
 )
 from bp_ui.state.train import LEVELS, Train
@@ -39,6 +40,7 @@ def _form() -> rx.Component:
         card(
             "Settings",
             choices(LEVELS, Train.level, Train.choose_level),
+            rx.cond(Train.level == "Recommended", _advice(), rx.fragment()),
             rx.el.div(rx.foreach(Train.fields, lambda f: control(f, Train.put)), class_name="form"),
             rx.el.datalist(
                 rx.foreach(Train.models, lambda m: rx.el.option(m["told"], value=m["id"])), id="models"
@@ -71,6 +73,30 @@ def _form() -> rx.Component:
         class_name="stack",
         on_submit=Train.show_command,
         reset_on_submit=False,
+    )
+
+
+def _advice() -> rx.Component:
+    row = lambda a: rx.el.tr(  # noqa: E731
+        rx.el.td(a["name"], class_name="brief"), rx.el.td(a["value"]), rx.el.td(a["why"], class_name="soft")
+    )
+    return rx.cond(
+        Train.advising,
+        loading("Reading the rows and weighing models against the card"),
+        rx.cond(
+            Train.advice.length() > 0,
+            rx.el.div(
+                rx.el.p(Train.advice_head),
+                table(("Setting", "Value", "Because"), Train.advice, row, label="The recommended settings"),
+                rx.foreach(Train.advice_more, lambda m: rx.el.p(m, class_name="soft small")),
+                rx.el.div(button("Change these settings", Train.change_advice), class_name="row"),
+                class_name="stack",
+            ),
+            rx.el.p(
+                "Choose a dataset: model, method and settings follow from its rows and your card, each with its reason.",
+                class_name="soft",
+            ),
+        ),
     )
 
 

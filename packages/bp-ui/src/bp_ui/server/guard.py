@@ -22,6 +22,7 @@ from urllib.parse import parse_qs
 
 from bp_ui.server.credential import Credential
 from bp_ui.server.login import page
+from bp_ui.server.patience import HEAD_SECONDS
 from bp_ui.server.policy import HEADERS, Policy
 
 Scope = MutableMapping[str, Any]
@@ -167,9 +168,12 @@ class Guard:
             return await answer(send, 200, page(self.prefix), kind=b"text/html; charset=utf-8")
         if scope["method"] != "POST":
             return await answer(send, 405, "", (b"allow", b"GET, POST"))
-        body = b""
+        body, until = b"", time.monotonic() + HEAD_SECONDS
         while True:
-            message = await receive()
+            try:
+                message = await asyncio.wait_for(receive(), until - time.monotonic())
+            except TimeoutError:
+                return await answer(send, 408, "the login did not come")
             body += message.get("body", b"")
             if len(body) > 4096:
                 return await answer(send, 413, "a login is short")

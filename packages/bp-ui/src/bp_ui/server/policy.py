@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]+)?")
 
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -104,14 +106,20 @@ class Policy:
         return None
 
     def _same(self, origin: str, host: str) -> bool:
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        try:
+            parts = urlsplit(origin)
+        except ValueError:  # a bracket that is not closed
+            return False
+        if parts.scheme not in ("http", "https") or not parts.netloc or any(parts[2:]):
             return False
         return parts.netloc in (host, f"{host}:80", f"{host}:443") or f"{parts.netloc}:443" == host
 
 
 def name_of(host: str) -> str:
-    """The name in a Host header, without the port."""
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]
+    """The name in a Host header, without the port; "" where it is none.
+
+    >>> name_of("localhost:7862"), name_of("[::1]"), name_of("[::1].evil.example"), name_of("localhost:evil")
+    ('localhost', '[::1]', '', '')
+    """
+    found = HOST.fullmatch(host)
+    return found[1] if found else ""

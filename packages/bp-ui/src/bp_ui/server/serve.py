@@ -1,6 +1,7 @@
 """Start the UI: Reflex's backend, the compiled pages, the API and the guard in one process on one port.
 
 - Reflex executes the `rxconfig.py` of the folder it stands in: it stands in a scratch folder of ours while it starts.
+  A server that ends takes its folder with it; what a killed one left, the next removes.
 - State is kept in memory (Reflex's default pickles it to files), telemetry and version checks are off.
 - The routes: /api and /v1 are ours, /_event is Reflex's socket, the rest are compiled pages.
 """
@@ -10,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +36,7 @@ config = rx.Config(app_name="bp_ui", app_module_import="bp_ui.app", cors_allowed
     state_manager_mode="memory", show_built_with_reflex=False, _skip_plugins_checks=True)
 """
 OURS = ("/api", "/v1")
+SCRATCH = "backprop-ui-"
 
 
 def check_built() -> None:
@@ -59,7 +63,8 @@ def check_built() -> None:
 def scratch(prefix: str) -> Iterator[None]:
     """A folder in which Reflex finds our configuration; the process stands in it while the block runs."""
     here = Path.cwd()
-    with tempfile.TemporaryDirectory(prefix="backprop-ui-") as name:
+    remove_stale()
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "web").mkdir()
         (folder / "rxconfig.py").write_text(CONFIG, encoding="utf-8")
@@ -80,6 +85,41 @@ def scratch(prefix: str) -> Iterator[None]:
             yield
         finally:
             os.chdir(here)
+
+
+def remove_stale() -> None:
+    """Remove the scratch folders of servers that were killed."""
+    from bp_core.runs.process import process_alive
+
+    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+        pid = folder.name.removeprefix(SCRATCH).partition("-")[0]
+        with contextlib.suppress(
+            OSError, OverflowError
+        ):  # another's, or one that its server removes just now
+            if pid.isascii() and pid.isdigit() and not process_alive(int(pid), None):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, so that what it holds is let go; `nohup` keeps its meaning."""
+
+    def end(*_: Any) -> None:
+        sys.exit(0)
+
+    def hang_up(*_: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)  # which the server, once it runs, takes as the wish to end
+
+    before = {}
+    for name, handler in (("SIGTERM", end), ("SIGHUP", hang_up)):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def build(settings: UiSettings, credential: Credential | None, places: Places) -> Guard:
@@ -113,7 +153,8 @@ def build(settings: UiSettings, credential: Credential | None, places: Places) -
 
     app.api_transformer = route
     hosts = {*LOOPBACK, settings.host.lower(), *(h.lower() for h in settings.allowed_hosts)}
-    hosts -= {"0.0.0.0", "::"}  # noqa: S104 - no name under which anything is reached
+    hosts |= {f"[{h}]" for h in hosts if ":" in h and not h.startswith("[")}
+    hosts -= {"0.0.0.0", "::", "[::]"}  # noqa: S104 - no name under which anything is reached
     policy = Policy(hosts, max_upload=int(settings.max_upload_gb * 10**9))
     csp = content_security_policy(bundle.script_hashes)
     return Guard(app(), policy, credential, prefix=prefix, csp=csp)
@@ -130,8 +171,10 @@ def run(settings: UiSettings, credential: Credential | None, tell: Callable[[str
     listener = listen(settings.host, settings.port)
     from bp_ui.server.share import tunnel
 
-    with listener, scratch(settings.prefix):
+    with listener, ended_by_signals(), scratch(settings.prefix):
         import uvicorn
+
+        from bp_ui.server.patience import Patience
 
         guard = build(settings, credential, places)
         os.chdir(places.start)
@@ -145,11 +188,13 @@ def run(settings: UiSettings, credential: Credential | None, tell: Callable[[str
                 webbrowser.open(address)
             config = uvicorn.Config(
                 guard,
+                http=Patience,
                 ws="wsproto",
                 server_header=False,
                 log_level="warning",
                 access_log=False,
                 proxy_headers=False,
+                timeout_graceful_shutdown=3,
             )
             uvicorn.Server(config).run(sockets=[listener])
 

@@ -177,12 +177,21 @@ class Chats:
         *,
         suffix: str = ".csv",
         with_base: bool = False,
+        reward: str = "",
         flags: tuple[str, ...] = (),
     ) -> str:
         """Ask a model every prompt of a file, as a job; returns its id. The answers lie in the job's folder.
 
+        Args:
+            model: as `start` takes it.
+            prompts: the file.
+            suffix: of the answers.
+            with_base: ask the base model too.
+            reward: scores each answer against its row's own; a name of the catalogue or of a kept set.
+            flags: of sampling.
+
         Raises:
-            BpError: `INPUT_UI_REQUEST` for another suffix, `INPUT_UI_PATH_FORBIDDEN`, `INPUT_UI_FILE_TYPE`.
+            BpError: `INPUT_UI_NAME` for another reward, `INPUT_UI_REQUEST` for another suffix, `INPUT_UI_PATH_FORBIDDEN`, `INPUT_UI_FILE_TYPE`.
         """
         if suffix not in (".csv", ".json", ".jsonl"):
             raise BpError(
@@ -197,6 +206,8 @@ class Chats:
             f"--model={confined('model', model, self.places)}",
             f"--to={to}",
         ]
+        if reward:
+            arguments.append(f"--rewards={confined('rewards', reward, self.places)}")
         arguments += [*(["--with-base"] if with_base else []), *flags, "--output", str(self.places.output)]
         return self.jobs.command(
             "batch-test", arguments, {"name": file.name, "unit": "prompts"}, run_id=run_id

@@ -36,7 +36,10 @@ class Configs:
         """
         from bp_core.support.files import write_atomic
 
-        text = json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True)
+        try:
+            text = json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False)
+        except ValueError as error:
+            raise BpError("INPUT_UI_REQUEST", f"a value cannot be kept: {error}", "correct it") from None
         if len(text) > LARGEST:
             raise BpError(
                 "INPUT_UI_REQUEST", f"a {self.what} is at most {LARGEST} bytes", "save fewer values"

@@ -113,7 +113,7 @@ class Datasets:
         import bp_data
         from bp_data.sources import expand
 
-        source = path if path.startswith("hf:") else str(self.places.readable(path, data=True))
+        source = self.places.dataset(path)
         detection = bp_data.detect(source)
         rows: list[dict[str, Any]] = []
         for batch in expand(source)[0].batches(bp_data.Limits()):
@@ -188,7 +188,7 @@ class Datasets:
                 f"{action!r} is none of {', '.join(classes)}",
                 "backprop data report --help",
             )
-        source = path if path.startswith("hf:") else str(self.places.readable(path, data=True))
+        source = self.places.dataset(path)
         reading = [f"--map={values['map']}"] if values.get("map") else []
         reading += ["--force"] if values.get("force") in (True, "on") else []
         own = {k: v for k, v in values.items() if k not in ("map", "force")}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bp_ui.errors import BpError
-from bp_ui.service.places import Places, there
+from bp_ui.service.places import REMOTE, Places, there
 
 # what runs code of others, or is the server's own, is for the command line and backprop.toml alone
 NOT_HERE = frozenset(
@@ -36,7 +36,6 @@ FIRST = (
     "heldout_ratio", "seed",
 )  # fmt: skip
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-REMOTE = re.compile(r"[a-z][a-z0-9+]*:(?!\\).*", re.I)
 
 
 def train_groups() -> dict[str, type]:
@@ -179,6 +178,8 @@ def confined(name: str, text: str, places: Places) -> str:
 
         return Sets(places).named(text)
     if name in MODELS:
+        if text.startswith("-") or "\0" in text:  # it may stand where a command expects flags
+            raise BpError("INPUT_UI_NAME", f"{text[:80]!r} is no model", "name a run, a folder or a Hub id")
         if text == "tiny" or (HUB_ID.fullmatch(text) and ".." not in text and not there(places.start / text)):
             return text
         if "/" not in text and "\\" not in text and not there(places.start / text):
@@ -192,12 +193,7 @@ def confined(name: str, text: str, places: Places) -> str:
         if equal and re.fullmatch(r"[0-9.]+", last):
             path, equals, weight = head, equal, last
         if REMOTE.fullmatch(path):
-            if not path.startswith("hf:"):
-                raise BpError(
-                    "INPUT_UI_PATH_FORBIDDEN",
-                    f"{path!r} is no file and no hf: id",
-                    "backprop ui --folder ./data",
-                )
+            places.dataset(path)
             return text
     if name == "chat_template" and "/" not in path and "\\" not in path and not there(places.start / path):
         return text

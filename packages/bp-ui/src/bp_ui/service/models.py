@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bp_ui.service.catalogue import MODELS
+from bp_ui.service.jobs import Jobs
 from bp_ui.service.places import Places
 from bp_ui.service.runs import size_of
 
@@ -16,10 +17,11 @@ class Models:
 
     Args:
         places: the folders of the server.
+        jobs: asks Ollama.
     """
 
-    def __init__(self, places: Places) -> None:
-        self.places = places
+    def __init__(self, places: Places, jobs: Jobs) -> None:
+        self.places, self.jobs = places, jobs
 
     def cached(self) -> list[dict[str, Any]]:
         """Base models in the cache of the Hub: id and bytes."""
@@ -63,6 +65,25 @@ class Models:
                 }
             )
         return found
+
+    def ollama(self) -> list[dict[str, Any]]:
+        """The models that Ollama has, each with the base that it is of; asks its server.
+
+        Raises:
+            BpError: those of `backprop ollama list`.
+        """
+        listed = self.jobs.now(["ollama", "list"], timeout=30)["models"]
+        details = [m.get("details") or {} for m in listed]
+        found = [
+            {
+                "name": m["name"],
+                "base": d.get("parent_model") or str(m["name"]).partition(":")[0],
+                "bytes": m.get("size"),
+                "quantization": d.get("quantization_level") or "",
+            }
+            for m, d in zip(listed, details, strict=True)
+        ]
+        return sorted(found, key=lambda m: m["name"])
 
     def families(self, memory: int | None) -> list[dict[str, Any]]:
         """Well-known base models against the memory of the card.

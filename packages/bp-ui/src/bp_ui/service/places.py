@@ -33,6 +33,8 @@ DATA = (
     ".bz2",
     ".arrow",
 )
+HUB_DATASET = re.compile(r"hf:[\w-][\w.-]*(/[\w-][\w.-]*){0,2}(:[\w./+%-]*){0,2}")
+REMOTE = re.compile(r"[a-z][a-z0-9+]*:(?!\\).*", re.I | re.S)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -114,6 +116,18 @@ class Places:
                 f"name a file of {', '.join(DATA)}",
             )
         return path
+
+    def dataset(self, text: str) -> str:
+        """What a user named as a dataset: a file or folder that may be read, or an id of the Hub.
+
+        Raises:
+            BpError: `INPUT_UI_PATH_FORBIDDEN`, `INPUT_UI_FILE_TYPE`.
+        """
+        if not REMOTE.fullmatch(text):
+            return str(self.readable(text, data=True))
+        if not HUB_DATASET.fullmatch(text) or ".." in text:
+            raise self._refused(text[:200], "is no file and no hf:OWNER/NAME")
+        return text
 
     def writable(self, *parts: str) -> Path:
         """A path in the output folder from safe names.

@@ -25,7 +25,7 @@ class Services:
         self.jobs = Jobs(places)
         self.runs = Runs(places, self.jobs)
         self.datasets = Datasets(places, self.jobs)
-        self.models = Models(places)
+        self.models = Models(places, self.jobs)
         self.chats = Chats(places, self.jobs)
         self.configs = Configs(places)
         self.templates = Configs(places, "system-prompts", "system prompt")

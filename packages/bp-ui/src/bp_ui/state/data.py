@@ -34,6 +34,7 @@ class Data(Told, rx.State):
     turns: list[dict[str, str]] = []
     rejected: list[dict[str, str]] = []
     raw: list[str] = []
+    no_token: bool = False
     job: str = ""
     job_kind: str = ""
     job_status: str = ""
@@ -117,6 +118,7 @@ class Data(Told, rx.State):
                 if "/" in self.path and any(c["id"] == self.path for c in self.catalogue)
                 else self.path
             )
+            self.no_token = path.startswith("hf:") and await work(_no_token)
             told = await work(services().datasets.preview, path, 3, self.mapping or None, self.force)
             self._show(told)
 
@@ -209,6 +211,12 @@ class Data(Told, rx.State):
             "map": "The dataset is rewritten",
         }
         self.notice = done.get(self.job_kind, "Done")
+
+
+def _no_token() -> bool:
+    from bp_ui.service.secrets import status
+
+    return any(s["name"] == "HF_TOKEN" and s["where"] == "not set" for s in status())
 
 
 def figures(result: dict[str, Any]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import reflex as rx
 
 from bp_ui.state.library import adapter_rows
-from bp_ui.state.told import Told, services, work
+from bp_ui.state.told import Told, put, services, work
 from bp_ui.state.words import brief, number
 
 
@@ -49,7 +49,7 @@ class Evaluate(Told, rx.State):
     @rx.event
     def put(self, name: str, value: str):
         """Set one value."""
-        setattr(self, name, value.strip())
+        put(self, name, value.strip())
 
     @rx.event
     async def start(self):

@@ -7,7 +7,7 @@ from typing import Any
 
 import reflex as rx
 
-from bp_ui.state.told import Told, services, work
+from bp_ui.state.told import Told, put, services, work
 from bp_ui.state.words import ago, brief, size
 
 
@@ -52,6 +52,9 @@ class Models(Told, rx.State):
     adapters: list[dict[str, str]] = []
     cached: list[dict[str, str]] = []
     known: list[dict[str, str]] = []
+    shelf: list[dict[str, str]] = []
+    asking: bool = False
+    asked: bool = False
     ready: bool = False
 
     @rx.event
@@ -75,6 +78,39 @@ class Models(Told, rx.State):
                 for m in found.models.families(told["gpu_memory_total"])
             ]
         self.ready = True
+
+    @rx.event(background=True)
+    async def ask_ollama(self):
+        """Read what Ollama has."""
+        async with self:
+            if self.asking:
+                return
+            self.asking = True
+        try:
+            found, error = await work(services().models.ollama), None
+        except Exception as caught:
+            from bp_merge.common import is_coded
+
+            if not is_coded(caught):
+                raise
+            found, error = [], caught
+        finally:
+            async with self:
+                self.asking = False
+        async with self:
+            with self.telling():
+                if error is not None:
+                    raise error
+                self.asked = True
+                self.shelf = [
+                    {
+                        "name": m["name"],
+                        "base": m["base"],
+                        "size": size(m["bytes"]),
+                        "type": m["quantization"],
+                    }
+                    for m in found
+                ]
 
 
 HUB = "to the Hub"
@@ -113,12 +149,12 @@ class Export(Told, rx.State):
     @rx.event
     def put(self, name: str, value: str):
         """Set one value."""
-        setattr(self, name, value)
+        put(self, name, value)
 
     @rx.event
     def switch(self, name: str, value: bool):
         """Set one switch."""
-        setattr(self, name, value)
+        put(self, name, value)
 
     @rx.event
     async def start(self):

@@ -9,7 +9,7 @@ from typing import Any
 import reflex as rx
 
 from bp_ui.state.library import adapter_rows
-from bp_ui.state.told import Told, services, work
+from bp_ui.state.told import Told, put, services, work
 from bp_ui.state.words import brief
 
 # of a knob → of the protocol of chat completions; the first ones are shown at once
@@ -59,6 +59,7 @@ class Playground(Told, rx.State):
             ]
             rewards = await work(catalogue)
             self.rewards = [
+                *(await work(found.rewards.list)),
                 *(p["name"] for p in rewards["presets"]),
                 *(r["name"] for r in rewards["rewards"]),
             ]
@@ -145,7 +146,7 @@ class Playground(Told, rx.State):
     @rx.event
     def change(self, name: str, value: str | bool):
         """Set what is chosen beside the chat."""
-        setattr(self, name, value)
+        put(self, name, value)
 
     @rx.event
     async def take_template(self, name: str):
@@ -168,6 +169,7 @@ class Playground(Told, rx.State):
                 self.prompts,
                 suffix=f".{self.form}",
                 with_base=self.with_base,
+                reward=self.reward,
                 flags=tuple(chosen),
             )
             self.notice = f"{run_id} asks {self.model}"

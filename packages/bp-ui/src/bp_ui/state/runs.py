@@ -6,7 +6,7 @@ import asyncio
 
 import reflex as rx
 
-from bp_ui.state.told import Told, services, work
+from bp_ui.state.told import Told, put, services, work
 from bp_ui.state.words import brief, number, size
 
 MOST = 6  # runs that are compared
@@ -48,7 +48,7 @@ class Runs(Told, rx.State):
     @rx.event
     async def filter(self, name: str, value: str):
         """Show fewer."""
-        setattr(self, name, value)
+        put(self, name, value)
         await self._list()
 
     async def _list(self) -> None:

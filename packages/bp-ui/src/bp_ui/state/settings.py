@@ -6,7 +6,7 @@ from typing import Any
 
 import reflex as rx
 
-from bp_ui.state.told import Told, services, work
+from bp_ui.state.told import Told, put, services, work
 
 
 class Settings(Told, rx.State):
@@ -90,7 +90,7 @@ class Settings(Told, rx.State):
     @rx.event
     def put_prompt(self, name: str, value: str):
         """Name or text of the system prompt to save."""
-        setattr(self, name, value.strip())
+        put(self, name, value.strip())
 
     @rx.event
     async def save_prompt(self):

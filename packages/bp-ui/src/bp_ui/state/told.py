@@ -37,6 +37,17 @@ class Told(rx.State, mixin=True):
             )
 
 
+def put(state: rx.State, name: str, value: Any) -> None:
+    """Set a variable that a control of the page names, and no other attribute.
+
+    Raises:
+        AttributeError: the state declares none of that name.
+    """
+    if name not in type(state).base_vars or name.startswith("_"):
+        raise AttributeError(f"{type(state).__name__} has no variable {name[:80]!r}")
+    setattr(state, name, value)
+
+
 async def work(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Run what touches the disk in a thread, so that no other tab waits for it."""
     return await asyncio.to_thread(function, *args, **kwargs)

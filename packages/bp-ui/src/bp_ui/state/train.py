@@ -25,7 +25,8 @@ WEIGHTY = frozenset(
         "optim",
     }
 )
-RECOMMENDED = ("model", "data", "method", "preset", "steps", "epochs")
+RECOMMENDED = ("data", "model", "method", "steps", "rewards")
+ADVISING = frozenset({"data", "model", "method"})
 
 
 class Train(Told, rx.State):
@@ -43,6 +44,11 @@ class Train(Told, rx.State):
     plan: list[dict[str, str]] = []
     mask: list[dict[str, str]] = []
     learnt: str = ""
+    advised: dict[str, str] = {}
+    advice: list[dict[str, str]] = []
+    advice_head: str = ""
+    advice_more: list[str] = []
+    advising: bool = False
     plan_notes: list[str] = []
     weighing: bool = False
     verdict: str = ""
@@ -78,6 +84,61 @@ class Train(Told, rx.State):
                 self._take(name, await work(found.configs.load, name))
             self._choose()
         self.ready = True
+        return [Train.weigh, Train.recommend]
+
+    def _given(self) -> dict[str, str]:
+        """What the run is given: at Recommended the plan's settings, but for what was set by hand."""
+        if self.level != "Recommended":
+            return dict(self.values)
+        by_hand = self.values.get("steps") or self.values.get("epochs")
+        taken = {k: v for k, v in self.advised.items() if k != "steps" or not by_hand}
+        return {**taken, **self.values}
+
+    @rx.event(background=True, supersedes=True)
+    async def recommend(self):
+        """Ask the autopilot; a later question takes the place of one under way."""
+        async with self:
+            values = {k: self.values.get(k, "") for k in ADVISING}
+            self.advised, self.advice, self.advice_head, self.advice_more = {}, [], "", []
+            self.advising = bool(values["data"]) and self.level == "Recommended"
+            if not self.advising:
+                return
+        told, error = await work(_recommend, values)
+        async with self:
+            self.advising = False
+            with self.telling():
+                if error is not None:
+                    raise error
+                self._advise(told)
+        return Train.weigh
+
+    def _advise(self, told: dict[str, Any]) -> None:
+        self.advised = told["values"]
+        rows, reasons = told["rows"], told["reasons"]
+        self.advice_head = (
+            f"{number(rows['count'])} rows can be used"
+            + (f", {number(rows['rejected'])} cannot" if rows["rejected"] else "")
+            + f". {size(told['total_bytes'])} of {told['vram_gb']:g} GB on {told['device']}: {told['verdict']}."
+        )
+        names = [*self.advised, *(r for r in reasons if r == "task")]
+        self.advice = [
+            {
+                "name": n.replace("_", " ").capitalize(),
+                "value": self.advised.get(n, str(told.get(n, ""))),
+                "why": reasons.get(n, ""),
+            }
+            for n in names
+        ]
+        self.advice_more = [
+            *(f"{model} is passed over: {why}" for model, why in list(told["passed_over"].items())[:4]),
+            *(["Name the rewards: page Rewards composes a set of them."] if told["more"] else []),
+        ]
+
+    @rx.event
+    def change_advice(self):
+        """Take the plan's settings into the form, to change them."""
+        self.values, self.level = self._given(), "Custom"
+        self._choose()
         return Train.weigh
 
     _form: list[dict[str, Any]] = []
@@ -105,6 +166,7 @@ class Train(Told, rx.State):
         """Show fewer or more settings."""
         self.level = level
         self._choose()
+        return [Train.weigh, Train.recommend] if level == "Recommended" and not self.advised else Train.weigh
 
     @rx.event
     def put(self, name: str, value: str):
@@ -113,6 +175,8 @@ class Train(Told, rx.State):
         self.values = {k: v for k, v in values.items() if v != ""}
         self.plan, self.mask = [], []
         self._choose()
+        if name in ADVISING and self.level == "Recommended":
+            return Train.recommend
         if name in WEIGHTY:
             self.verdict, self.memory = "", []
             return Train.weigh
@@ -121,7 +185,7 @@ class Train(Told, rx.State):
     async def weigh(self):
         """Ask whether it fits; a later question takes the place of one under way."""
         async with self:
-            values = dict(self.values)
+            values = self._given()
             if not values.get("model"):
                 return
             self.weighing = True
@@ -157,7 +221,7 @@ class Train(Told, rx.State):
             if self.planning:
                 return
             self.planning, self.plan, self.mask, self.plan_notes = True, [], [], []
-            values = dict(self.values)
+            values = self._given()
         try:
             told, error = await work(_plan, values)
         finally:
@@ -202,7 +266,7 @@ class Train(Told, rx.State):
             from bp_ui.service.forms import command_line, train_flags
 
             found = services()
-            flags = await work(train_flags, self.values, found.places)
+            flags = await work(train_flags, self._given(), found.places)
             self.command = command_line(flags)
             run_id = await work(found.jobs.train, flags, run_id=self.run_id or None)
             self.run_id = ""
@@ -214,7 +278,7 @@ class Train(Told, rx.State):
         with self.telling():
             from bp_ui.service.forms import command_line, train_flags
 
-            self.command = command_line(await work(train_flags, self.values, services().places))
+            self.command = command_line(await work(train_flags, self._given(), services().places))
 
     @rx.event
     def put_config_name(self, value: str):
@@ -226,7 +290,7 @@ class Train(Told, rx.State):
         """Save the values under the name."""
         with self.telling():
             found = services()
-            await work(found.configs.save, self.config_name, self.values)
+            await work(found.configs.save, self.config_name, self._given())
             self.configs = await work(found.configs.list)
             self.notice = f"Saved as {self.config_name}"
 
@@ -237,7 +301,9 @@ class Train(Told, rx.State):
             return
         with self.telling():
             self._take(name, await work(services().configs.load, name))
+            self.level = "Custom" if self.level == "Recommended" else self.level
             self._choose()
+            return Train.weigh
 
     def _take(self, name: str, told: dict[str, Any]) -> None:
         known = {f["name"] for f in self._form}
@@ -245,31 +311,35 @@ class Train(Told, rx.State):
         self.notice = f"These are the values of {name}"
 
 
-def _plan(values: dict[str, str]) -> tuple[dict[str, Any], Exception | None]:
+def _or_error(function: Any, *arguments: Any) -> tuple[dict[str, Any], Any]:
+    """What a function of the services says, or its coded error."""
     from bp_merge.common import is_coded
 
+    try:
+        return function(*arguments), None
+    except Exception as error:
+        if not is_coded(error):
+            raise
+        return {}, error
+
+
+def _plan(values: dict[str, str]) -> tuple[dict[str, Any], Any]:
     from bp_ui.service.forms import train_flags
 
     found = services()
-    try:
-        return found.jobs.now(["train", *train_flags(values, found.places), "--dry-run"]), None
-    except Exception as error:
-        if not is_coded(error):
-            raise
-        return {}, error
+    return _or_error(lambda: found.jobs.now(["train", *train_flags(values, found.places), "--dry-run"]))
 
 
 def _weigh(values: dict[str, str]) -> tuple[dict[str, Any], Any]:
-    from bp_merge.common import is_coded
-
     from bp_ui.service.memory import will_it_fit
 
-    try:
-        return will_it_fit(services(), values), None
-    except Exception as error:
-        if not is_coded(error):
-            raise
-        return {}, error
+    return _or_error(will_it_fit, services(), values)
+
+
+def _recommend(values: dict[str, str]) -> tuple[dict[str, Any], Any]:
+    from bp_ui.service.autopilot import recommend
+
+    return _or_error(recommend, services(), values)
 
 
 def mask_of(said: str) -> tuple[str, list[dict[str, str]]]:
