@@ -240,7 +240,9 @@ def talk(page, server):
     """Ask the trained model beside its base, score the answer, keep it, and ask a file."""
     page.get_by_role("button", name="Let it answer").click()
     page.get_by_label("Show what the base model says").check()
-    page.get_by_label("Reward").select_option("exact_match")
+    page.locator("label", has_text="What the answer to the next message is worth").locator(
+        "select"
+    ).select_option("exact_match")
     page.get_by_label("Expected answer").fill(ROWS[0]["completion"])
     page.get_by_label("Expected answer").blur()
     message = page.get_by_label("Your message")

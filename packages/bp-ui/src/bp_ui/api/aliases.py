@@ -68,8 +68,8 @@ def datasets_list() -> dict[str, Any]:
 @router.post("/datasets/upload")
 async def datasets_upload(request: Request) -> dict[str, Any]:
     """A multipart body with `file`."""
-    name, chunks, _ = await multipart_file(request)
-    return {"success": True, **await services().datasets.upload(name, chunks)}
+    async with multipart_file(request) as (name, chunks, _):
+        return {"success": True, **await services().datasets.upload(name, chunks)}
 
 
 @router.post("/datasets/preview")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from bp_merge.common import finite, hidden, is_coded
@@ -50,6 +51,8 @@ REFUSED: dict[str, Any] = {
     "hint": "see /api/docs",
     "retryable": False,
     "details": {},
+    "type": "invalid_request_error",
+    "param": None,
 }
 
 
@@ -66,7 +69,13 @@ def status_of(code: str) -> int:
 
 def error_body(error: Any) -> dict[str, Any]:
     """A coded error as the body of an answer, without secrets."""
-    return {"error": hidden(finite(error.to_dict()))}
+    return {"error": {**hidden(finite(error.to_dict())), **_kind(status_of(error.code), error.details)}}
+
+
+def _kind(status: int, details: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What clients of the fine-tuning API read of an error beside code and message."""
+    kind = "invalid_request_error" if status < 500 else "api_error"
+    return {"type": kind, "param": (details or {}).get("param")}
 
 
 def unfit(body: bytes) -> str:

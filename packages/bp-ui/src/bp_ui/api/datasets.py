@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
@@ -81,21 +82,25 @@ def start(
     return {"run_id": services().datasets.start(action, asked.path, asked.settings)}
 
 
-async def multipart_file(request: Request) -> tuple[str, AsyncIterator[bytes], dict[str, str]]:
-    """The file and the fields of a multipart body; a large file lies on the disk while it comes.
+@contextlib.asynccontextmanager
+async def multipart_file(
+    request: Request,
+) -> AsyncIterator[tuple[str, AsyncIterator[bytes], dict[str, str]]]:
+    """The name, the bytes and the fields of a multipart body; a large file lies on the disk while the block runs.
 
     Raises:
         BpError: `INPUT_UI_REQUEST` where there is no file.
     """
     from starlette.datastructures import UploadFile
 
-    form = await request.form(max_files=1, max_fields=20)
-    file = form.get("file")
-    if not isinstance(file, UploadFile):
-        raise BpError("INPUT_UI_REQUEST", "the body has no field `file` with a file", "see /api/docs")
+    async with request.form(max_files=1, max_fields=20) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise BpError("INPUT_UI_REQUEST", "the body has no field `file` with a file", "see /api/docs")
 
-    async def chunks() -> AsyncIterator[bytes]:
-        while data := await file.read(1 << 20):
-            yield data
+        async def chunks() -> AsyncIterator[bytes]:
+            while data := await file.read(1 << 20):
+                yield data
 
-    return file.filename or "upload.jsonl", chunks(), {k: v for k, v in form.items() if isinstance(v, str)}
+        fields = {k: v for k, v in form.items() if isinstance(v, str)}
+        yield file.filename or "upload.jsonl", chunks(), fields

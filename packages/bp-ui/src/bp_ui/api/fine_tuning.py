@@ -1,7 +1,8 @@
 """The fine-tuning API that people's scripts speak: /v1/files, /v1/fine_tuning/jobs, /v1/models, over the same services.
 
 - A file is an upload, its id `file-NAME`; a job is a run, its id the run's.
-- Hyper-parameters that the protocol names are taken; the others of ours go in `metadata`.
+- Hyper-parameters that the protocol names are taken; the others of ours go in `metadata`. What cannot be honoured is
+  refused by name. The `suffix` ends the job's id.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ STATUS = {
     "completed": "succeeded", "stopped": "cancelled", "interrupted": "cancelled", "failed": "failed", "crashed": "failed",
 }  # fmt: skip
 PARAMETERS = {"n_epochs": "epochs", "batch_size": "batch_size", "beta": "dpo_beta"}
+MULTIPLIER = "learning_rate_multiplier"
+METHODS = {"supervised": "sft", "reinforcement": "grpo"}  # other names are ours: dpo, orpo, …
 
 
 class NewJob(BaseModel):
@@ -39,6 +42,7 @@ class NewJob(BaseModel):
     hyperparameters: dict[str, Any] | None = None
     method: dict[str, Any] | None = None
     metadata: dict[str, str] | None = None
+    integrations: list[Any] | None = None
 
 
 def _file(file: dict[str, Any]) -> dict[str, Any]:
@@ -68,14 +72,20 @@ def _upload(file_id: str) -> dict[str, Any]:
 @router.post("/files")
 async def create_file(request: Request) -> dict[str, Any]:
     """Upload a file: multipart with `file` and `purpose`."""
-    name, chunks, _ = await multipart_file(request)
-    return _file(await services().datasets.upload(name, chunks))
+    async with multipart_file(request) as (name, chunks, fields):
+        if fields.get("purpose", "fine-tune") != "fine-tune":
+            raise _refused("purpose", f"{fields['purpose'][:40]!r} is none that is served: fine-tune")
+        return _file(await services().datasets.upload(name, chunks))
 
 
 @router.get("/files")
-def list_files() -> dict[str, Any]:
-    """All uploads."""
-    return {"object": "list", "data": [_file(f) for f in _uploads()], "has_more": False}
+def list_files(
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    purpose: str | None = None,
+) -> dict[str, Any]:
+    """Uploads."""
+    return _page([_file(f) for f in _uploads() if purpose in (None, "fine-tune")], limit, after)
 
 
 @router.get("/files/{file_id}")
@@ -95,6 +105,18 @@ def delete_file(file_id: Id) -> dict[str, Any]:
     """Delete one."""
     services().datasets.delete(safe_name(_upload(file_id)["name"]))
     return {"id": file_id, "object": "file", "deleted": True}
+
+
+def _page(data: list[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:
+    """So many items, from behind the one with the id `after`; a client asks on while `has_more`."""
+    if after is not None:
+        place = next((i for i, item in enumerate(data) if item["id"] == after), len(data))
+        data = data[place + 1 :]
+    return {"object": "list", "data": data[:limit], "has_more": len(data) > limit}
+
+
+def _refused(name: str, why: str) -> BpError:
+    return BpError("INPUT_UI_REQUEST", f"{name}: {why}", "see /api/docs", details={"param": name})
 
 
 def _job(run: dict[str, Any]) -> dict[str, Any]:
@@ -143,6 +165,23 @@ def _seconds(value: Any) -> int:
     return int(value or 0)
 
 
+def _method(asked: NewJob) -> tuple[str, dict[str, Any]]:
+    """The type of the method and its hyper-parameters."""
+    method = dict(asked.method or {})
+    kind = method.pop("type", "")
+    if not isinstance(kind, str) or (asked.method and not kind):
+        raise _refused(
+            "method.type", "is missing: supervised, dpo, reinforcement, or a method of backprop train"
+        )
+    inner = method.pop(kind, None) or {}
+    if method or not isinstance(inner, dict):
+        raise _refused("method", f"holds {', '.join(method) or kind}, which {kind} does not take")
+    own = inner.get("hyperparameters") or {}
+    if set(inner) - {"hyperparameters"} or not isinstance(own, dict):
+        raise _refused(f"method.{kind}", "takes hyperparameters alone")
+    return kind, own
+
+
 @router.post("/fine_tuning/jobs")
 def create_job(asked: NewJob) -> dict[str, Any]:
     """Start a training."""
@@ -153,19 +192,32 @@ def create_job(asked: NewJob) -> dict[str, Any]:
     }
     if asked.validation_file:
         values["heldout"] = str(_upload(asked.validation_file)["path"])
-    given = dict(asked.hyperparameters or {})
-    if asked.method:
-        kind = str(asked.method.get("type", "supervised"))
-        values["method"] = {"supervised": "sft"}.get(kind, kind)
-        inner = asked.method.get(kind)
-        given.update((inner.get("hyperparameters") or {}) if isinstance(inner, dict) else {})
-    for theirs, ours in PARAMETERS.items():
-        if theirs in given and given[theirs] != "auto":
-            values[ours] = given[theirs]
-    if isinstance(multiplier := given.get("learning_rate_multiplier"), int | float):
-        values["learning_rate"] = 2e-4 * multiplier
+    if asked.integrations:
+        raise _refused("integrations", "none is taken: a tracker is named in metadata, as report_to")
+    kind, given = _method(asked)
+    if kind:
+        values["method"] = METHODS.get(kind, kind)
+    for name, value in {**(asked.hyperparameters or {}), **given}.items():
+        if name != MULTIPLIER and name not in PARAMETERS:
+            raise _refused(f"hyperparameters.{name}", f"is none of {', '.join((*PARAMETERS, MULTIPLIER))}")
+        if value in ("auto", None):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _refused(f"hyperparameters.{name}", "is no number, and not auto")
+        if name == MULTIPLIER:
+            from bp_core.settings.tables import LEARNING_RATES
+
+            usual = LEARNING_RATES["lora"]
+            values["learning_rate"] = usual.get(str(values.get("method", "sft")), usual["sft"]) * value
+        else:
+            values[PARAMETERS[name]] = value
     values.update(asked.metadata or {})
-    run_id = services().jobs.train(train_flags(values, services().places))
+    if kind == "reinforcement" and not values.get("rewards"):
+        raise _refused("method", "reinforcement needs rewards: their name in metadata, as rewards")
+    jobs, run_id = services().jobs, None
+    if asked.suffix:
+        run_id = f"{jobs.new_id()}-{safe_name(asked.suffix)}"
+    run_id = jobs.train(train_flags(values, services().places), run_id=run_id)
     return {
         **_job({"run_id": run_id, "status": "starting", "created_at": time.time(), "model": asked.model}),
         "training_file": asked.training_file,
@@ -173,13 +225,9 @@ def create_job(asked: NewJob) -> dict[str, Any]:
 
 
 @router.get("/fine_tuning/jobs")
-def list_jobs(limit: Annotated[int, Query(ge=1, le=100)] = 20) -> dict[str, Any]:
+def list_jobs(limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None) -> dict[str, Any]:
     """Trainings, newest first."""
-    return {
-        "object": "list",
-        "data": [_job(r) for r in services().runs.list(kind="train", limit=limit)],
-        "has_more": False,
-    }
+    return _page([_job(r) for r in services().runs.list(kind="train", limit=1000)], limit, after)
 
 
 @router.get("/fine_tuning/jobs/{job_id}")
@@ -189,7 +237,9 @@ def get_job(job_id: Id) -> dict[str, Any]:
 
 
 @router.get("/fine_tuning/jobs/{job_id}/events")
-def job_events(job_id: Id, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
+def job_events(
+    job_id: Id, limit: Annotated[int, Query(ge=1, le=1000)] = 100, after: str | None = None
+) -> dict[str, Any]:
     """Its audit trail, newest first."""
     events = services().runs.get(job_id)["events"]
     data = [
@@ -203,11 +253,13 @@ def job_events(job_id: Id, limit: Annotated[int, Query(ge=1, le=1000)] = 100) ->
         }
         for e in reversed(events)
     ]
-    return {"object": "list", "data": data[:limit], "has_more": len(data) > limit}
+    return _page(data, limit, after)
 
 
 @router.get("/fine_tuning/jobs/{job_id}/checkpoints")
-def job_checkpoints(job_id: Id) -> dict[str, Any]:
+def job_checkpoints(
+    job_id: Id, limit: Annotated[int, Query(ge=1, le=1000)] = 1000, after: str | None = None
+) -> dict[str, Any]:
     """Its checkpoints that are there, newest first."""
     run = services().runs.get(job_id)
     points = services().runs.metrics(run["run_id"]).get("loss", []) if run["events"] else []
@@ -229,7 +281,7 @@ def job_checkpoints(job_id: Id) -> dict[str, Any]:
                 "step_number": step,
             }
         )
-    return {"object": "list", "data": data, "has_more": False}
+    return _page(data, limit, after)
 
 
 @router.post("/fine_tuning/jobs/{job_id}/cancel")
@@ -250,11 +302,23 @@ def resume_job(job_id: Id) -> dict[str, Any]:
     return _job(services().runs.get(services().runs.ask(job_id, "resume")))
 
 
-@router.get("/models")
-def list_models() -> dict[str, Any]:
-    """Tuned models."""
-    data = [
+def _models() -> list[dict[str, Any]]:
+    return [
         {"id": m["run_id"], "object": "model", "created": int(m["created_at"]), "owned_by": "backprop"}
         for m in services().models.adapters()
     ]
-    return {"object": "list", "data": data}
+
+
+@router.get("/models")
+def list_models() -> dict[str, Any]:
+    """Tuned models."""
+    return {"object": "list", "data": _models()}
+
+
+@router.get("/models/{model}")
+def get_model(model: Id) -> dict[str, Any]:
+    """One tuned model."""
+    for found in _models():
+        if found["id"] == model:
+            return found
+    raise BpError("INPUT_UI_NAME", f"there is no tuned model {model[:80]!r}", "GET /v1/models lists them")
