@@ -26,6 +26,10 @@ ANYWHERE = {
         "an option or argument of the command line is unknown, missing or malformed",
         "see what the command takes: --help after it",
     ),
+    "INPUT_PATH_UNUSABLE": Code(
+        "the system refuses a file or folder that was named",
+        "see what stands there, and who may use it: ls -ld PATH",
+    ),
     "RUNTIME_UNEXPECTED": Code(
         "an error that no code stands for", "see where it arose with --verbose, and report it"
     ),

@@ -110,6 +110,11 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     ),
     "data clean": (_CLEANED,),
     "data decontaminate": (_CLEANED,),
+    "data synthesize": (
+        "dry_run:flag rows:int requested:int shown_from:int answers:int cached:int calls:int tokens:int unreadable:int "
+        "rejections:object like_the_dataset:int like_another:int output:text cache:text stopped:text",
+        "dry_run:flag output:text endpoint:text model:text requests:int shown_from:int first:list",
+    ),
     "data map": (_CONVERTED,),
     "data convert": (_CONVERTED,),
     "merge merge": (

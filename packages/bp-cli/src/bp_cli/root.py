@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "push": ("bp_export.cli.main:push_command", "Push an adapter or model to the Hub."),
     "pull": ("bp_export.cli.main:pull_command", "Fetch an adapter from the Hub."),
     "ollama": ("bp_export.cli.main:ollama_group", "List, show, register and remove Ollama models."),
-    "data": ("bp_data.cli:cli", "Report on, validate, map, clean and split datasets."),
+    "data": ("bp_cli.commands.data:data", "Report on, validate, map, clean, split and extend datasets."),
     "validate": ("bp_data.cli:validate", "Check every row of a dataset."),
     "merge": ("bp_merge.cli:cli", "Merge adapters and models, bake, inspect, compare."),
     "runs": ("bp_cli.commands.runs:runs", "List recorded runs."),

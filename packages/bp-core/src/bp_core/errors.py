@@ -51,6 +51,14 @@ CODES: dict[str, Code] = {
         "a file that would be written is there already",
         "name another file: backprop support-bundle RUN --to FILE",
     ),
+    "INPUT_TEACHER_MISSING": Code(
+        "no model was named that could write new rows",
+        "name its address and model: backprop data synthesize DATASET --url URL --model NAME",
+    ),
+    "RUNTIME_TEACHER_BUDGET": Code(
+        "the budget of a synthesis was spent before there was a row",
+        "raise --max-calls or --max-tokens; what was answered is in the cache",
+    ),
     "INPUT_HISTORY_INVALID": Code(
         "a run history of Backpropagate 1.x is not there, or is no such file",
         "name the file in the old output folder: backprop runs import output/run_history.json",

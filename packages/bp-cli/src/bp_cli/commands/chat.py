@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 from bp_core.settings.groups.generation import GenerationSettings, SourceSettings
-from bp_merge.common import BpError, options
+from bp_merge.common import BpError, expanded, options
 
 from bp_cli.options import output_option
 
@@ -90,7 +90,7 @@ class _Conversation:
                 "system prompt set, begun anew" if self.system else "no system prompt, begun anew", err=True
             )
         elif word == "/save" and rest.strip():
-            self._save(Path(rest.strip()).expanduser())
+            self._save(expanded(rest.strip()))
         else:
             click.echo(HELP, err=True)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bp_export.adapter.base import ENTRY_POINTS, resolve_base
 from bp_export.adapter.directory import AdapterInfo
+from bp_merge.common import expanded
 
 from bp_core.errors import BpError
 from bp_core.memory.shortlist import full_id, nearest
@@ -99,7 +100,7 @@ def find_source(
 def _find(name: str, output: Path, tell: Callable[[str], None]) -> Source:
     if name.startswith(("http://", "https://")):
         return Source("endpoint", name, name)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise BpError("INPUT_MODEL_NOT_FOUND", f"there is no file {name}", f"ls {path.parent}")

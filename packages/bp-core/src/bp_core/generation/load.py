@@ -13,7 +13,7 @@ from bp_data.example import Turn
 from bp_export.adapter.base import ResolvedBase, resolve_base
 from bp_export.adapter.directory import AdapterInfo
 from bp_export.adapter.inputs import is_model
-from bp_merge.common import BpError
+from bp_merge.common import BpError, expanded
 
 from bp_core.encoding.encode import Encoder
 from bp_core.generation.answers import answers
@@ -51,7 +51,7 @@ class Tuned:
             BpError: `INPUT_ADAPTER_INVALID`, `INPUT_WRONG_BASE`, `DEP_MODEL_LOAD_FAILED`; `INPUT_VALIDATION_FAILED`
                 where neither the adapter nor the call names a base.
         """
-        folder = Path(path).expanduser()
+        folder = expanded(path)
         adapter = None if is_model(folder) and base is None else AdapterInfo.read(folder)
         found = resolve_base(folder) if adapter is None else _base_of(adapter, base)
         settings = resolve({"model": str(found.path), "backend": backend})

@@ -42,7 +42,7 @@ from bp_core.runs.rows import (
     unwritable,
 )
 from bp_core.runs.table import RunTable
-from bp_core.support.files import dumps, plain, write_json
+from bp_core.support.files import dumps, plain, storable, write_json
 from bp_core.support.redact import redact, redact_text
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class RunStore(RunTable):
         Raises:
             BpError: `INPUT_RUN_NOT_FOUND`, `INPUT_RUN_AMBIGUOUS`, `STATE_RUNS_UNWRITABLE`.
         """
-        name = redact_text(" ".join(name.split()))[:120]
+        name = redact_text(" ".join(storable(name).split()))[:120]
         with self._open(required=run_id) as db:
             found = self._find(db, run_id)["run_id"]
             if not write:

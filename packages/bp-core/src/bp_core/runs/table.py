@@ -34,6 +34,7 @@ from bp_core.runs.rows import (
     is_live,
     status_of,
 )
+from bp_core.support.files import storable
 
 
 class RunTable:
@@ -221,6 +222,7 @@ class RunTable:
                 raise runs_db.coded(error, self.path) from error
 
     def _find(self, db: sqlite3.Connection, run_id: str) -> sqlite3.Row:
+        run_id = storable(run_id)
         if run_id == LATEST:
             newest = db.execute("SELECT * FROM runs ORDER BY created_at DESC, run_id DESC LIMIT 1").fetchone()
             if newest is None:

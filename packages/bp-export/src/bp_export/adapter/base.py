@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bp_merge.common import expanded
+
 from bp_export.adapter.tokenizer_files import TOKENIZER_FILES
 from bp_export.errors import BpError
 
@@ -89,7 +91,7 @@ def resolve_base(
             built-in model with a revision); `INPUT_BASE_INCOMPLETE` where the folder lacks its configuration or a shard.
     """
     text = os.fspath(ref)
-    folder = Path(text).expanduser()
+    folder = expanded(text)
     if folder.is_dir() and ((folder / "config.json").is_file() or _looks_like_path(text)):
         _refuse_revision(text, revision, "a folder")
         return ResolvedBase(_complete(folder.resolve(), weights=weights), text, None, "path")

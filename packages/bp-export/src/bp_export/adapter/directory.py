@@ -33,6 +33,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bp_merge.common import expanded
+
 from bp_export.errors import BpError
 
 FILE = "backprop.json"
@@ -97,7 +99,7 @@ class AdapterInfo:
         Raises:
             BpError: `INPUT_ADAPTER_INVALID` where the directory, PEFT's files or the JSON in them are not sound.
         """
-        folder = Path(path).expanduser()
+        folder = expanded(path)
         if not folder.is_dir():
             raise _invalid(
                 folder,
@@ -122,7 +124,7 @@ class AdapterInfo:
         Raises:
             BpError: `INPUT_ADAPTER_INVALID` where that file is not sound.
         """
-        folder = Path(path).expanduser()
+        folder = expanded(path)
         return cls._recorded(folder, {}) if (folder / FILE).is_file() else None
 
     @classmethod
@@ -269,7 +271,7 @@ def write(
 
 def _is_folder(peft: Mapping[str, Any]) -> bool:
     """Whether PEFT's base is a folder: PEFT ignores a revision beside it, and so must who reads its files."""
-    return Path(str(peft.get("base_model_name_or_path") or "")).expanduser().is_dir()
+    return expanded(str(peft.get("base_model_name_or_path") or "")).is_dir()
 
 
 def config_sha256(base: str | os.PathLike[str]) -> str:

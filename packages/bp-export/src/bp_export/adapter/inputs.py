@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bp_merge.common import expanded
+
 from bp_export.adapter.base import ResolvedBase, has_weights, resolve_base
 from bp_export.adapter.directory import AdapterInfo, text_sha256, weights_shape
 from bp_export.adapter.licences import Licence, licence_of
@@ -120,7 +122,7 @@ def open_inputs(
     paths = [adapter] if isinstance(adapter, (str, os.PathLike)) else list(adapter)
     if not paths:
         raise BpError("INPUT_VALIDATION_FAILED", "no adapter was named", "backprop export ADAPTER")
-    first = Path(paths[0]).expanduser()
+    first = expanded(paths[0])
     if len(paths) == 1 and is_model(first):
         base = resolve_base(first, weights=weights)
         info = AdapterInfo.of_model(base.path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from bp_merge.common import Sink, options, output_options, run_command
+from bp_merge.common import Sink, expanded, options, output_options, run_command
 
 from bp_export.cli.hub import pull_command, push_command
 from bp_export.cli.ollama import ollama_group
@@ -135,19 +135,17 @@ def _verify_file(path: Path, sink: Sink, given: dict[str, Any]) -> None:
     began, base = time.perf_counter(), given.get("base_model")
     lora = is_adapter(path)
     if lora:
-        if base and not Path(base).expanduser().is_file():
+        if base and not expanded(base).is_file():
             raise BpError(
                 "INPUT_VALIDATION_FAILED",
                 f"{path} is an adapter; {base} is no GGUF file",
                 f"backprop export {path} --verify --base-model BASE.gguf",
             )
-        result = verify_lora(path, Path(base).expanduser() if base else None)
+        result = verify_lora(path, expanded(base) if base else None)
     else:
         from bp_export.adapter.base import resolve_base
 
-        folder = (
-            Path(base).expanduser() if base else None
-        )  # an adapter's, whose tokenizer was exported, or a base
+        folder = expanded(base) if base else None  # an adapter's, whose tokenizer was exported, or a base
         if folder is not None and not (folder / "tokenizer.json").is_file():
             folder = resolve_base(str(base), weights=False).path
         result = verify(path, tokenizer_dir=folder)

@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bp_merge.common import expanded
+
 from bp_export.adapter.directory import write_json
 from bp_export.adapter.inputs import AdapterPath, Inputs, open_inputs
 from bp_export.errors import BpError
@@ -289,7 +291,7 @@ def _check_ollama_early(client: Any, s: ExportSettings, inputs: Inputs) -> None:
     from bp_export.ollama.register import existing_base
 
     client.require()
-    if s.format == "ollama-adapter" and not Path(str(s.base_model)).expanduser().is_file():
+    if s.format == "ollama-adapter" and not expanded(str(s.base_model)).is_file():
         existing_base(client, str(s.base_model))
     if s.modelfile is not None:
         read_modelfile(s.modelfile)

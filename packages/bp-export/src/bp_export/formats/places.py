@@ -8,6 +8,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from bp_merge.common import expanded
+
 from bp_export.adapter.inputs import Inputs
 from bp_export.errors import BpError
 from bp_export.formats.settings import ExportSettings
@@ -24,7 +26,7 @@ def output_dir(inputs: Inputs, s: ExportSettings) -> Path:
     if run is not None:
         inner = inputs.root.absolute().relative_to(run)
         beside = run / "exports" / (inner.parent if inner.name == "adapter" else inner)
-    chosen = s.output.expanduser() if s.output is not None else beside / s.format
+    chosen = expanded(s.output) if s.output is not None else beside / s.format
     if chosen.resolve() in (inputs.root.resolve(), inputs.base.path.resolve()):
         raise BpError(
             "INPUT_VALIDATION_FAILED",

@@ -7,6 +7,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from bp_merge.common import expanded
+
 from bp_export.errors import BpError
 
 ARGV_WARNING = (
@@ -34,7 +36,7 @@ def read_token(
         )
     if token_file is None:
         return token or None
-    file = token_file.expanduser()
+    file = expanded(token_file)
     try:
         text = file.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

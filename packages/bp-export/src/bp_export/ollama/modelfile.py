@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bp_merge.common import expanded
+
 from bp_export.errors import BpError
 
 COMMANDS = (
@@ -114,7 +116,7 @@ def read_modelfile(path: Path) -> Modelfile:
         BpError: `INPUT_MODELFILE_INVALID` where it cannot be read or breaks the grammar.
     """
     try:
-        text = path.expanduser().read_text("utf-8")
+        text = expanded(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise _invalid(f"{path} cannot be read: {reason}", f"ls -l {path}") from None

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bp_merge.common import build
+from bp_merge.common import build, expanded
 
 from bp_export.errors import BpError
 from bp_export.ollama.client import Ollama, too_old, version_tuple
@@ -220,7 +220,7 @@ def register(
             f"backprop ollama register {gguf} --base-model NAME  (an Ollama model, or a base GGUF file)",
         )
     keys = header if keys is None else keys
-    base_file = Path(base).expanduser() if base and Path(base).expanduser().is_file() else None
+    base_file = expanded(base) if base and expanded(base).is_file() else None
     beside = write_to.parent if write_to is not None else None
     shown_from = (
         _shown(base_file or gguf, beside) if base_file or not is_adapter else parse_name(str(base)).short

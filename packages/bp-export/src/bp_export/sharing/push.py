@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bp_merge.common import build
+from bp_merge.common import build, expanded
 
 from bp_export.adapter.directory import AdapterInfo
 from bp_export.adapter.inputs import Inputs, is_model, open_inputs
@@ -118,7 +118,7 @@ def push(
         command="backprop push",
     )
     tell = note or (lambda _text: None)
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     kind = kind_of(folder)  # before the Hub's library is loaded
     from huggingface_hub import CommitOperationAdd, HfApi
 

@@ -20,7 +20,7 @@ from .errors import (
     render_error,
 )
 from .flags import options
-from .knobs import Knob, build, knob, knobs, like, read, unknown
+from .knobs import Knob, build, expanded, knob, knobs, like, read, unknown
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -32,6 +32,7 @@ __all__ = [
     "build",
     "clear_status",
     "exit_code_of",
+    "expanded",
     "finite",
     "hidden",
     "is_coded",

@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -167,6 +168,10 @@ def run_command(
             error = BpError(
                 "RUNTIME_DISK_FULL", f"no room left on the disk for {what}", "df -h", retryable=True
             )
+        elif isinstance(error, OSError) and isinstance(error.filename, str):  # a name that the system refuses
+            name = error.filename if len(error.filename) <= 80 else f"{error.filename[:60]}…"
+            hint = f"ls -ld {shlex.quote(name)}"
+            error = BpError("INPUT_PATH_UNUSABLE", f"{name}: {error.strerror or error}", hint)
         elif not is_coded(error):
             error = BpError(
                 "RUNTIME_UNEXPECTED",

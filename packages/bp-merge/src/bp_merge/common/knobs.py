@@ -240,10 +240,15 @@ def _whole_number(value: Any) -> int:
 def _path(value: Any) -> Path:
     if not isinstance(value, str | os.PathLike) or not str(value) or "\0" in str(value):
         raise ValueError(f"must be a path, not {value!r}")
+    return expanded(value)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with `~` as the home that it names; as it stands where this machine knows no such home."""
     try:
-        return Path(value).expanduser()
-    except RuntimeError:  # ~somebody whom this machine does not know
-        return Path(value)
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def _text(value: Any) -> str:

@@ -45,7 +45,9 @@ def judge(
         )
     if not completion.strip():
         return 0.0
-    made = judge_for(JudgeSettings(url, model, rubric, top, cache, max_calls, max_tokens, key_env, timeout))
+    made = judge_for(
+        JudgeSettings(url, model, cache, max_calls, max_tokens, key_env, timeout, rubric=rubric, top=top)
+    )
     return made.score(
         completion, prompt=prompt, reference=None if reference is None else plain_text(reference)
     )
