@@ -38,6 +38,7 @@ LIGHT = {
     "data decontaminate d.jsonl --against e.jsonl -o x.jsonl": "",
     "data map d.jsonl -o m.jsonl": "",
     "data convert d.jsonl -o v.jsonl": "",
+    "data synthesize d.jsonl --url http://127.0.0.1:9/v1 --model m": "would ask m at",
     "merge merge adapter adapter -o mixed": "would write mixed",
     "merge bake base adapter -o baked": "would write baked",
     "merge models base base base --method linear -o mixed": "would write mixed",

@@ -181,6 +181,9 @@ def test_a_failing_teacher_leaves_no_file_but_its_answers(here, capsys):
         code, told, _ = run(capsys, "--url", url, "--model", "m", "-n", "1")
     assert (code, told["error"]["code"]) == (2, "RUNTIME_ENDPOINT_FAILED")
     assert "3 resembled others" in told["error"]["message"]
+    with teacher(lambda k: "Sorry, I cannot.") as (url, seen):
+        code, told, _ = run(capsys, "--url", url, "--model", "n", "-n", "9", "--max-calls", "1")
+    assert (code, told["error"]["code"], len(seen)) == (2, "RUNTIME_TEACHER_BUDGET", 1)
 
 
 @pytest.mark.parametrize(
