@@ -174,3 +174,22 @@ def test_the_function_refuses_as_the_command_does(here):
     with pytest.raises(BpError) as caught:
         set_values(here / "backprop.toml", {"no_such": 1})
     assert caught.value.code == "CONFIG_INVALID_SETTING"
+
+
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [("--show", "show"), ("--set MODEL__NAME=tiny", "set KEY=VALUE"), ("--reset", "unset --all")],
+)
+def test_a_flag_of_another_tool_names_the_command(capsys, there, here):
+    code, _, err = run(capsys, *there.split())
+    assert code == 1
+    assert f"backprop config {here}" in err
+
+
+def test_a_key_may_be_spelt_as_a_variable(capsys):
+    assert run(capsys, "set", "MODEL__NAME=tiny", "BACKPROPAGATE_TRAINING__LEARNING_RATE=1e-3")[0] == 0
+    assert (resolve().model.model, resolve().training.learning_rate) == ("tiny", 1e-3)
+    assert run(capsys, "unset", "MODEL__NAME")[0] == 0
+    code, _, err = run(capsys, "set", "MODEL__NAM=tiny")
+    assert code == 1
+    assert "hint:" in err

@@ -459,6 +459,23 @@ def test_latest_is_the_newest_run_however_it_ended(tmp_path):
     assert caught.value.code == "CONFIG_INVALID_SETTING"
 
 
+def test_the_latest_training_is_no_export_and_of_a_session_the_session(tmp_path):
+    store = RunStore(tmp_path)
+    store.create("export", run_id="only").finish("completed", {})
+    with pytest.raises(BpError) as caught:
+        store.trained("latest")
+    assert caught.value.code == "INPUT_RUN_NOT_FOUND"
+    store.create("train", run_id="one").finish("completed", {})
+    store.create("train", run_id="again", parent="one").finish("failed", {})
+    assert store.trained("latest").run_id == "again"
+    store.create("multi-run", run_id="weeks").finish("completed", {})
+    store.create("train", run_id="weeks-r1", parent="weeks").finish("completed", {})
+    store.create("eval", run_id="judged", parent="weeks").finish("completed", {})
+    assert store.trained("latest").run_id == "weeks"
+    assert store.get("latest").run_id == "judged"
+    assert store.trained("weeks-r1").run_id == "weeks-r1"
+
+
 def test_a_whole_id_is_found_among_many_that_begin_with_it(tmp_path):
     store = RunStore(tmp_path)
     for number in range(1, 20):

@@ -174,9 +174,11 @@ class Trainer:
         return self._last.result  # type: ignore[return-value]
 
     def resume(self, run_id: str) -> RunResult:
-        """Continue a stopped or killed run or session, bit for bit; `run_id` may be a prefix."""
+        """Continue a stopped or killed run or session, bit for bit; `run_id` may be a prefix, or `latest`."""
         output = self.settings.tracking.output
-        if RunStore(output).get(run_id).kind == "multi-run":
+        record = RunStore(output).trained(run_id)
+        run_id = record.run_id
+        if record.kind == "multi-run":
             from bp_core.continual.start import resume_session
 
             self._last = resume_session(output, run_id, callbacks=self.callbacks, tell=self.tell)

@@ -122,7 +122,9 @@ def resume(ctx: click.Context, sink: Sink, run_id: str, output: Path) -> None:
 
 
 def _resume(ctx: click.Context, sink: Sink, store: RunStore, run_id: str) -> None:
-    if store.get(run_id).kind == "multi-run":
+    record = store.trained(run_id)
+    run_id = record.run_id
+    if record.kind == "multi-run":
         from bp_cli.commands.multi_run import resume_session
 
         resume_session(ctx, sink, store.output, run_id)
@@ -139,7 +141,7 @@ def _refuse_changes(store: RunStore, run_id: str, given: Mapping[str, Any]) -> N
     """A resumed run goes on as it began: a setting that is given must be the recorded one."""
     from bp_core.settings.resolve import from_record
 
-    record = store.get(run_id)
+    record = store.trained(run_id)
     old, new = from_record(record.config).to_dict(), from_record(record.config, given).to_dict()
     changed = [
         f"{group}.{name}"

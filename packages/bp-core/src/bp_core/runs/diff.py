@@ -62,7 +62,7 @@ def diff(store: RunStore, a: str, b: str) -> RunDiff:
     Raises:
         BpError: `INPUT_RUN_NOT_FOUND`, `INPUT_RUN_AMBIGUOUS`.
     """
-    one, two = store.get(a), store.get(b)
+    one, two = store.trained(a), store.trained(b)
     left, right = flat(one.config), flat(two.config)
     changed = {k: (left.get(k), right.get(k)) for k in sorted({*left, *right}) if left.get(k) != right.get(k)}
     inputs = []

@@ -130,7 +130,7 @@ def _read(source: str | Path, output: Path) -> dict[str, Any]:
     if path.suffix == ".json" or path.is_file():
         recorded = read_manifest(path)
     else:
-        record = RunStore(output).get(str(source))
+        record = RunStore(output).trained(str(source))
         facts = ("run_id", "kind", "config", "sources", "environment", "dataset", "base_model")
         recorded = {k: getattr(record, k) for k in facts}
     if recorded["kind"] not in ("train", "multi-run"):

@@ -108,6 +108,24 @@ class RunTable:
         with self._open(required=run_id) as db:
             return self._record(self._find(db, run_id))
 
+    def trained(self, run_id: str) -> RunRecord:
+        """As `get`, where a training or a session is meant: `latest` is the newest of them, of a session's runs the session.
+
+        Raises:
+            BpError: as `get`.
+        """
+        if run_id != LATEST:
+            return self.get(run_id)
+        with self._open(required=run_id) as db:
+            newest = db.execute(
+                "SELECT * FROM runs WHERE kind = 'multi-run' OR kind = 'train' AND NOT EXISTS "
+                "(SELECT 1 FROM runs s WHERE s.run_id = runs.parent AND s.kind = 'multi-run') "
+                "ORDER BY created_at DESC, run_id DESC LIMIT 1"
+            ).fetchone()
+            if newest is None:
+                raise self._missing(run_id)
+            return self._record(newest)
+
     def resumable(self, run_id: str, *, kind: str = "train") -> RunRecord:
         """The training, or the session, with this id or prefix, where something is left to do for it.
 
