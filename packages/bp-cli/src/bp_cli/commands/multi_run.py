@@ -142,7 +142,7 @@ def show_plan(sink: Sink, settings: Settings, *, now: Any = None, **more: Any) -
     """What a session with these settings would do, read from the data of its tasks."""
     from bp_core.continual.start import plan_session
 
-    from bp_cli.commands.train import plan_text
+    from bp_cli.run_plan import plan_text
     from bp_cli.text import table
 
     plan = plan_session(settings, tell=sink.note, now=now)
