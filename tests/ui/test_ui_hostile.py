@@ -228,7 +228,8 @@ def test_a_server_that_is_told_to_end_leaves_nothing_and_the_next_clears_up(tmp_
         assert len(list(tmp_path.glob("backprop-ui-*"))) == 1
         with socket.create_connection(("127.0.0.1", server.port)):  # one that says nothing does not hold it
             server.process.send_signal(number)
-            assert server.process.wait(30) == 0
+            assert server.process.wait(60) == 0
+        server.log.close()
         assert list(tmp_path.glob("backprop-ui-*")) == [], number
     server.start().kill()
     left = list(tmp_path.glob("backprop-ui-*"))
