@@ -79,7 +79,16 @@ def test_what_is_carried_is_what_a_run_then_takes(capsys):
     assert set(told["set"]) == {n for n, s in found.sources.items() if s == "backprop.toml"}
     for key in told["left_out"]:
         assert f"not carried: {key}: " in err
-    assert "--epochs 2 --samples 100 --lr 5e-05" in told["left_out"]["pre_training"]
+    rl = found.rl
+    assert (rl.pre_training_epochs, rl.pre_training_samples, rl.pre_training_learning_rate) == (2, 100, 5e-5)
+    assert (rl.kl_beta, rl.clip_low, rl.max_completion_length) == (0.05, 0.2, 512)
+
+
+def test_a_pre_training_that_is_off_says_nothing():
+    off = translate({"pre_training": {"enabled": False, "epochs": 2, "max_samples": 9}})
+    assert (off.settings, off.left) == ({}, {})
+    on = translate({"pre_training": {"enabled": True, "epochs": None}})
+    assert on.settings == {"pre_training_epochs": 1}
 
 
 @pytest.mark.parametrize("key", sorted(f"{f.where}.{f.name}" for f in facts("config")))
@@ -89,7 +98,7 @@ def test_each_key_is_carried_or_told(key):
     taken = translate({group: {name: value}} if group != "dataset" else {group: CONFIG[group]})
     if value is not None and group != "pre_training" and (key, value) != ("reward.type", "preset"):
         assert taken.settings or key in taken.left
-    assert not set(taken.left) - {key, "pre_training"}
+    assert not set(taken.left) - {key}
 
 
 def test_a_dry_run_writes_nothing_and_what_stands_in_the_file_stays(capsys):

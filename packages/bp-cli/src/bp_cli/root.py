@@ -12,6 +12,7 @@ import click
 
 from bp_cli.adapter_names import with_names
 from bp_cli.lazy import LazyGroup
+from bp_cli.recorded import with_record
 from bp_cli.root_flags import given, logs_are_named, root_options, with_root_flags
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -28,6 +29,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "multi-run": ("bp_cli.commands.multi_run:multi_run", "Train many runs, or many tasks, into one adapter."),
     "resume": ("bp_cli.commands.train:resume", "Continue a stopped or killed run."),
     "reward": ("bp_cli.commands.reward:reward", "List, propose, compose and test rewards."),
+    "prompt-template": (
+        "bp_cli.commands.prompt_template:prompt_template",
+        "List, show, save and remove prompt templates.",
+    ),
     "eval": ("bp_cli.commands.eval:eval_command", "Evaluate a model: loss, answers, metrics, gates."),
     "generate": ("bp_cli.commands.generate:generate", "Ask a model one question."),
     "chat": ("bp_cli.commands.chat:chat", "Talk to a model in the terminal."),
@@ -70,12 +75,12 @@ Examples:
 
 
 def _mounted(command: click.Command, path: str) -> click.Command:
-    """A command of any package as it stands under `backprop`: it takes names of runs, and the root's flags."""
+    """A command of any package as it stands under `backprop`: it takes names of runs, is recorded, takes the root's flags."""
     if isinstance(command, click.Group):
         group = copy.copy(command)
         group.commands = {n: _mounted(c, f"{path} {n}") for n, c in command.commands.items()}
         return with_root_flags(group)
-    return with_root_flags(with_names(command, path))
+    return with_root_flags(with_record(with_names(command, path), path))
 
 
 @click.group(

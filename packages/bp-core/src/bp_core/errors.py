@@ -377,6 +377,10 @@ CODES: dict[str, Code] = {
         "a reward, or a file of rewards, is not there or cannot be used",
         "correct the reward or its file as the message says",
     ),
+    "CONFIG_PROMPT_TEMPLATE": Code(
+        "a prompt template is not there, cannot be read, or has no place for what it puts in form",
+        "choose one of backprop prompt-template list, or save it anew",
+    ),
     "CONFIG_JUDGE_MISSING": Code(
         "a judge was asked for without an address, a model or its key",
         "name the judge's address and model, and the variable that holds its key",
@@ -429,9 +433,11 @@ EVENTS: dict[str, str] = {
     "GRADIENT_NOT_FINITE": "the gradient norm became NaN or infinite",
     "GRADIENT_ZERO": "the gradient of a step was exactly zero: nothing was learnt from it",
     "LOSS_SPIKE": "the loss rose far above its recent level",
+    "ROWS_LEFT_OUT": "rows are not in what was written, with their number for each reason",
     "DISK_LOW": "little disk is left",
     "STAGE_SIMULATED": "a stage of the pipeline was walked without a model; its artifact says so",
     "EARLY_STOPPED": "the held-out loss no longer fell",
+    "PRE_TRAINED": "the supervised phase before the rewards is over; the rewards go on with its adapter",
     "REWARD_STALLED": "no answer was worth more than another of its group for many steps: nothing is learnt",
     "QUANTIZED_BASE_GAP": "what an adapter that was trained on a quantised base says on the base in full precision",
     "WEIGHTS_ROUNDED": "a whole model was trained in fp32 and delivered in the number format of its base",

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from bp_export.cli.main import export_command
 from bp_export.cli.shared import PROGRESS
 from bp_merge.common import BpError, Sink
 
-LOOK_EVERY = 0.5  # seconds between two looks for a request to stop
+from bp_cli.recorded import job, listening
 
 
 def _recorded(queue: bool, run_id: str | None, **given: Any) -> Any:
@@ -44,37 +43,24 @@ def _recorded(queue: bool, run_id: str | None, **given: Any) -> Any:
         return command(**given)  # which refuses it
     sink = Sink("json" if given["as_json"] else "quiet" if given["quiet"] else "human")
     output, parent = _run_of(adapters[0])
-    from bp_core.runs.jobs import record_job
     from bp_core.runs.store import RunStore
 
-    with contextlib.ExitStack() as stack:
-        job = record_job(
-            output,
-            "export",
-            card="cpu",
-            tell=sink.note,
-            queue=queue,
-            config={"export": {"adapters": [str(path) for path in adapters], **asked}},
-            sources={f"export.{name}": "given" for name in ("adapters", *asked)},
-            base_model={"ref": _base_of(adapters[0])},
-            parent=parent,
-            run_id=run_id,
-        )
-        try:
-            run = stack.enter_context(job)
-        except BpError as error:
-            if queue or run_id or not error.code.startswith(("STATE_RUNS_", "RUNTIME_DISK_FULL")):
-                raise
-            sink.note(f"this export is not recorded: {error.message}")
+    about = {
+        "config": {"export": {"adapters": [str(path) for path in adapters], **asked}},
+        "sources": {f"export.{name}": "given" for name in ("adapters", *asked)},
+        "base_model": {"ref": _base_of(adapters[0])},
+        "parent": parent,
+        "run_id": run_id,
+        "queue": queue,
+    }
+    with job(sink, output, "export", insist=queue or run_id is not None, **about) as run:
+        if run is None:
             return command(**given)
-        looked = [time.monotonic()]
+        listen = listening(run)
 
         def heard(done: int, total: int) -> None:
             run.progress(done, total)
-            if time.monotonic() - looked[0] >= LOOK_EVERY:
-                looked[0] = time.monotonic()
-                if run.stop_asked():
-                    raise run.cancelled()
+            listen()
 
         context.meta[PROGRESS] = heard
         run.begin(unit="bytes")

@@ -51,7 +51,7 @@ def list_rewards(sink: Sink) -> None:
                     [(*r[:4], _short(r[4], 70)) for r in rows], ("reward", "range", "reads", "effects", "")
                 ),
                 table(sets, ("preset", "rows need", "")),
-                "prompts: " + ", ".join(PROMPTS),
+                "prompts: " + ", ".join(PROMPTS) + "  (backprop prompt-template list)",
             ]
         )
 

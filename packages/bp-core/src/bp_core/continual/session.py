@@ -22,7 +22,6 @@ from bp_core.continual.gates import DRIFT, by_drift, by_evaluation
 from bp_core.continual.held_model import GATE, HeldModel
 from bp_core.continual.ledger import Ledger, Round, adapter_of, member_id
 from bp_core.continual.measure import Measured
-from bp_core.continual.member import open_member, recorded
 from bp_core.continual.merging import MOMENTS, Merging, drift, merging_of
 from bp_core.continual.opened import OpenedSession
 from bp_core.continual.outcome import Outcome
@@ -42,6 +41,7 @@ from bp_core.training.decide import decide, warnings_for
 from bp_core.training.deliver import Trained, deliver
 from bp_core.training.fit import fit
 from bp_core.training.inputs import Inputs
+from bp_core.training.member import open_member, recorded
 
 
 class _Tally(Callback):
@@ -164,7 +164,7 @@ class SessionRunner:
                     run_id,
                     inputs,
                     self.held.base_of(start),
-                    session_id=self.run.run_id,
+                    whole=self.run.run_id,
                     name=name,
                     tell=self.tell,
                 )

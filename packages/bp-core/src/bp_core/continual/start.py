@@ -18,7 +18,6 @@ from typing import Any
 from bp_export.adapter import directory as adapter_dir
 from bp_export.adapter.base import ResolvedBase, resolve_base
 
-from bp_core.continual.member import base_facts
 from bp_core.continual.opened import OpenedSession
 from bp_core.continual.refusals import KIND, Given, count_runs, identity_of, of_record, refuse, unfinished
 from bp_core.continual.session import SessionRunner, inputs_of_run
@@ -36,6 +35,7 @@ from bp_core.support import environment
 from bp_core.training.callbacks import Callback
 from bp_core.training.deliver import Trained
 from bp_core.training.inputs import Inputs, make_encoder, read_inputs, to_stderr
+from bp_core.training.member import base_facts
 
 
 def run_session(

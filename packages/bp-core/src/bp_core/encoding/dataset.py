@@ -76,6 +76,7 @@ def prepare(
     *,
     width: int = 1,
     prompts: bool = False,
+    form: Callable[[Example], Example] | None = None,
     sources: Sequence[Any] | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
@@ -87,6 +88,7 @@ def prepare(
         encode: the method's way from examples to units.
         width: pieces of a unit.
         prompts: whether a unit is a prompt without labels, whose row is kept.
+        form: what is done with each row after the split, None for nothing; rows are kept as it gives them.
         sources: instead of `settings.data.data`: paths, or an iterable of `Example`.
         tell: shown to the user line by line.
 
@@ -143,6 +145,8 @@ def prepare(
             details={"rejections": dict(counts)},
         )
     train_rows, held_rows = _hold_out(settings, examples, account)
+    if form is not None:
+        train_rows, held_rows = ([form(row) for row in rows] for rows in (train_rows, held_rows))
     encoded = list(encode(encoder, train_rows))
     train_units = _encode(encoded, account)
     held_units = _encode(encode(encoder, held_rows), account)

@@ -32,6 +32,7 @@ from bp_merge.common import BpError
 
 from bp_core.rewards.own import Scorer, load_function, scorer
 from bp_core.rewards.presets import ALIASES, PRESETS, Prompt, prompt_from
+from bp_core.rewards.prompt_templates import template_named
 from bp_core.rewards.reward import Reward, get_reward, reward_names
 from bp_core.rewards.sample import Sample, reference_of, text_of
 
@@ -195,13 +196,18 @@ def trl_function(component: Component) -> Callable[..., list[float | None]]:
     return function
 
 
-def template_of(spec: str | Path, name: str | None = None) -> Prompt | None:
+def template_of(spec: str | Path, name: str | None, output: Path) -> Prompt | None:
     """The prompt that rewards are trained with: the one of that name, else that of the set, else none.
 
+    Args:
+        spec: of the rewards.
+        name: of a prompt template, or None.
+        output: the folder of runs, where saved templates are.
+
     Raises:
-        BpError: `CONFIG_REWARD_INVALID`.
+        BpError: `CONFIG_REWARD_INVALID`, `CONFIG_PROMPT_TEMPLATE`.
     """
-    return load_set(spec).prompt if name is None else prompt_from(name)
+    return load_set(spec).prompt if name is None else template_named(name, output)
 
 
 def load_set(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ class Prompt:
     Args:
         system: the system message.
         instruction: how a prompt is put, with `{instruction}` for it.
-        response: the form of an answer, with `{reasoning}` and `{solution}`; for a warm-up on known answers.
+        response: the form of an answer, with `{reasoning}` and `{solution}`; for answers that are taught.
         reasoning: the markers around the working out, opening and closing; () for none.
         solution: those around the final answer.
     """
@@ -34,7 +35,8 @@ class Prompt:
 
     def answer(self, reasoning: str, solution: str) -> str:
         """An answer in the form of the prompt."""
-        return self.response.replace("{reasoning}", reasoning).replace("{solution}", solution)
+        put = {"reasoning": reasoning, "solution": solution}
+        return re.sub(r"\{(reasoning|solution)\}", lambda place: put[place[1]], self.response)
 
 
 PROMPTS: dict[str, Prompt] = {
@@ -188,7 +190,11 @@ def prompt_from(value: Any) -> Prompt | None:
     fields = [f.name for f in dataclasses.fields(Prompt)]
     if isinstance(value, Mapping) and isinstance(value.get("system"), str) and set(value) <= set(fields):
         pairs: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-        if all(len(pairs.get(k, ())) in (0, 2) for k in ("reasoning", "solution")):
+        texts = all(isinstance(pairs.get(k, ""), str) for k in ("instruction", "response"))
+        markers = (pairs.get(k, ()) for k in ("reasoning", "solution"))
+        if texts and all(
+            isinstance(m, tuple) and len(m) in (0, 2) and all(isinstance(t, str) for t in m) for m in markers
+        ):
             return Prompt(**pairs)
     near = difflib.get_close_matches(str(value), PROMPTS, 1)
     told = (

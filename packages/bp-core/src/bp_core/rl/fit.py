@@ -22,6 +22,7 @@ from bp_core.rewards.presets import prompt_from
 from bp_core.rewards.rows import sample_of
 from bp_core.rl.drawing import use_vllm
 from bp_core.rl.judged import asked_of, reward_functions, rewards_of
+from bp_core.rl.pre_training import after_pre_training
 from bp_core.rl.stall import Stall
 from bp_core.rl.trainer import GroupTrainer, LeaveOneOutTrainer
 from bp_core.settings.groups.generation import GenerationSettings
@@ -29,7 +30,6 @@ from bp_core.training.callbacks import Callback
 from bp_core.training.decide import epoch_of
 from bp_core.training.fit import Fitted
 from bp_core.training.loop import arguments, evaluators, train, watched
-from bp_core.training.objectives.prompts import asked
 from bp_core.training.open import Opened
 from bp_core.training.trainable import trainable
 
@@ -47,9 +47,12 @@ def fit_by_rewards(opened: Opened, *, callbacks: Iterable[Callback] = ()) -> Fit
         BpError: `RUNTIME_…` where training cannot go on; `CONFIG_REWARD_INVALID`, `RUNTIME_REWARD_FAILED` and what
             else a reward raises.
     """
+    rewards = rewards_of(opened.run.path, opened.settings.rl)
+    if opened.settings.rl.pre_training_epochs:
+        template = prompt_from(opened.prepared.record.get("prompt_template"))
+        opened = after_pre_training(opened, template, callbacks=callbacks)
     settings, decided, prepared = opened.settings, opened.decided, opened.prepared
     transformers.set_seed(settings.training.seed)
-    rewards = rewards_of(opened.run.path, settings.rl)
     prompts = asked_of(prepared.train, prepared.train_examples)
     model, weights = trainable(opened)
     recompute(model, decided.recompute if decided.gradient_checkpointing else "none")
@@ -116,15 +119,12 @@ def configuration(opened: Opened, rewards: RewardSet) -> Any:
 def _heldout(opened: Opened, model: Any, rewards: RewardSet) -> Callable[[], Mapping[str, float]] | None:
     """Mean reward of greedy answers to held-out prompts, with that of each component; None where none are held out."""
     settings, t = opened.settings, opened.settings.training
-    template = (
-        rewards.prompt if settings.rl.prompt_template is None else prompt_from(settings.rl.prompt_template)
-    )
     rows = drawn(
         [row for row in rows_of(opened.prepared.heldout_examples) if row.turns], t.eval_answers, t.seed
     )
     if not rows:
         return None
-    questions = [Prompt(asked(row.turns, template), row.tools, row.id) for row in rows]
+    questions = [Prompt(row.turns, row.tools, row.id) for row in rows]
     samples = [sample_of(row.example) for row in rows]
     how = GenerationSettings(
         max_new_tokens=settings.rl.max_completion_length, batch_size=opened.decided.batch_size

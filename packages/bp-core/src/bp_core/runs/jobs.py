@@ -18,9 +18,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from bp_merge.common import is_coded
 
 from bp_core.errors import BpError
 from bp_core.runs.cards import cards_of
@@ -33,6 +35,7 @@ from bp_core.support import logs
 
 # Between the starter of a job and the job, no setting of anyone: NAME:PLACE,… of secrets given, never a value.
 SECRETS_GIVEN = "_BP_SECRETS_GIVEN"
+IN_JOB = "_BP_JOB"  # the job whose command this is, which then records none of its own
 LOOK_EVERY = 0.5  # seconds between two looks of a job that waits
 
 Tell = Callable[[str], None]
@@ -97,16 +100,27 @@ def record_training(
     )
 
 
+def tell_left_out(run: Run, reasons: Mapping[str, int]) -> None:
+    """The event of rows that are not in what a job wrote.
+
+    Args:
+        run: the job.
+        reasons: their number by the stable code of the reason.
+    """
+    listed = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+    run.event("ROWS_LEFT_OUT", f"rows were left out: {listed}", reasons=dict(reasons))
+
+
 @contextlib.contextmanager
 def ended(run: Run) -> Iterator[None]:
     """Log to the run's folder, end its row whatever happens, and name the run in a coded error."""
     with run, logs.run_log(run.run_id, run.path):
         try:
             yield
-        except BpError as error:
-            error.details.setdefault("run_id", run.run_id)
-            raise
         except Exception as error:
+            if is_coded(error):
+                cast("BpError", error).details.setdefault("run_id", run.run_id)
+                raise
             if (refused := refusal(error, run.path)) is None:
                 raise
             refused.details["run_id"] = run.run_id

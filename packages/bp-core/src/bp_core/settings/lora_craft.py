@@ -28,6 +28,8 @@ NAMES = {
     "training.max_steps": "steps",
     "grpo.kl_penalty": "kl_beta", "grpo.clip_range": "clip_low",
     "grpo.importance_sampling_level": "importance_level", "reward.preset_name": "rewards",
+    "pre_training.epochs": "pre_training_epochs", "pre_training.max_samples": "pre_training_samples",
+    "pre_training.learning_rate": "pre_training_learning_rate",
 }  # fmt: skip
 # Data sets of several configurations, and the one that is meant there.
 CONFIGURED = {"openai/gsm8k": "openai/gsm8k/main", "gsm8k": "openai/gsm8k/main"}
@@ -63,8 +65,12 @@ def translate(config: Mapping[str, Any]) -> Translated:
     flat = {path: value for path, value in _flat(config) if value is not None}
     if learns and "rewards" in KEYWORDS:
         settings["method"] = "grpo"
+    if flat.pop("pre_training.enabled", False):
+        flat.setdefault("pre_training.epochs", 1)
+    else:  # its other keys say nothing then
+        flat = {path: value for path, value in flat.items() if not path.startswith("pre_training.")}
     for path, value in flat.items():
-        if path.startswith(("dataset.", "pre_training.")) and path not in NAMES:
+        if path.startswith("dataset.") and path not in NAMES:
             continue
         name = NAMES.get(path, path if "." not in path else "")
         if path == "reward.type":
@@ -81,7 +87,6 @@ def translate(config: Mapping[str, Any]) -> Translated:
         else:
             settings[name] = value
     _dataset(flat, settings, left)
-    _pre_training(flat, settings, left)
     return Translated(settings, left)
 
 
@@ -122,18 +127,6 @@ def _dataset(flat: Mapping[str, Any], settings: dict[str, Any], left: dict[str, 
     elif prompt is not None or answer is not None:
         left["dataset.instruction_field"] = "a map names both fields: --map FIELD=prompt,FIELD=completion"
     left.update(dict.fromkeys((f"dataset.{k}" for k in told), "no setting of LoRA Craft that is known here"))
-
-
-def _pre_training(flat: Mapping[str, Any], settings: Mapping[str, Any], left: dict[str, str]) -> None:
-    """The supervised phase before the rewards is a run of its own here; its command is told."""
-    if not flat.get("pre_training.enabled"):
-        return
-    flags = {"epochs": "--epochs", "max_samples": "--samples", "learning_rate": "--lr"}
-    given = [
-        f"{flag} {v}" for key, flag in flags.items() if (v := flat.get(f"pre_training.{key}")) is not None
-    ]
-    command = " ".join(["backprop train --method sft", *given])
-    left["pre_training"] = f"is a run of its own: {command}, then --init-adapter output/RUN/adapter"
 
 
 __all__ = ["Translated", "translate"]

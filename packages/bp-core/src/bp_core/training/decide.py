@@ -268,7 +268,8 @@ def _idle(settings: Settings) -> list[str]:
     """Settings of learning from rewards that do nothing here."""
     method, rl = settings.method.method, settings.rl
     if method not in RL_METHODS:
-        names = [k.name for k in knobs(RlSettings) if settings.given(k.name)]
+        taken = ("prompt_template",) if method == "sft" else ()
+        names = [k.name for k in knobs(RlSettings) if settings.given(k.name) and k.name not in taken]
         return [f"--{n.replace('_', '-')} is of rewards and does nothing with {method}" for n in names]
     idle = [
         "packing",
@@ -284,6 +285,12 @@ def _idle(settings: Settings) -> list[str]:
         for n in idle
         if settings.given(n)
     ]
+    if not rl.pre_training_epochs:
+        told += [
+            f"--{n.replace('_', '-')} does nothing without a pre-training: add --pre-training-epochs 1"
+            for n in ("pre_training_samples", "pre_training_learning_rate")
+            if settings.given(n)
+        ]
     if rl.num_iterations == 1:
         told += [
             f"--{n.replace('_', '-')} does nothing where answers are learnt from once: add --num-iterations 2"

@@ -27,6 +27,7 @@ from bp_core.models.attention import best_attention, refuse_attention
 from bp_core.models.device import Device
 from bp_core.models.load import load_tokenizer, parameter_count, recommended, vocabulary_size
 from bp_core.models.whole import refuse_whole
+from bp_core.rewards.prompt_templates import in_form
 from bp_core.settings.decided import Decided
 from bp_core.settings.knobs import Settings
 from bp_core.settings.resolve import explain
@@ -121,9 +122,14 @@ def read_inputs(
             encoding.encode,
             width=encoding.width,
             prompts=encoding.prompts,
+            form=None
+            if (template := encoding.template) is None
+            else lambda row: in_form(row, template, answers=not encoding.prompts),
             sources=sources,
             tell=tell,
         )
+    if encoding.template is not None:
+        prepared.record["prompt_template"] = dataclasses.asdict(encoding.template)
     settings = with_recommended(settings, recommended(folder))
     settings, room = make_room(settings, folder, device, prepared)
     tell(

@@ -128,6 +128,10 @@ def contradictions(settings: Settings) -> None:
     _contradictory_offload(settings)
     if method.method in RL_METHODS:
         _contradictory_rewards(settings)
+    elif settings.rl.prompt_template is not None:
+        from bp_core.rewards.prompt_templates import template_named
+
+        template_named(settings.rl.prompt_template, settings.tracking.output)
     _contradictory_start(settings)
     _contradictory_quantization(settings)
     _refuse_missing_optimizer(training.optim)
@@ -196,7 +200,7 @@ def _contradictory_rewards(settings: Settings) -> None:
     """Refuse what learning from rewards cannot do.
 
     Raises:
-        BpError: `CONFIG_CONFLICT`; `CONFIG_REWARD_INVALID` for rewards that cannot be read.
+        BpError: `CONFIG_CONFLICT`; `CONFIG_REWARD_INVALID`, `CONFIG_PROMPT_TEMPLATE` for what cannot be read.
     """
     rl, training, method = settings.rl, settings.training, settings.method.method
     data = shlex.quote(settings.data.data[0]) if settings.data.data else "my_data.jsonl"
@@ -215,6 +219,7 @@ def _contradictory_rewards(settings: Settings) -> None:
         (method == "rloo" and (rl.importance_level, rl.grpo_loss) != (None, None), "rloo takes ratios of whole answers and has one loss", "leave --importance-level and --grpo-loss out, or add --method grpo to the command"),
         (method == "gspo" and rl.importance_level == "token", "gspo takes the ratio of a whole answer", "add --method grpo --importance-level token to the command"),
         (bool(rl.kl_beta) and settings.lora.init_lora_weights.startswith(("pissa", "olora", "eva")), f"the KL divergence is from the model at the start, which {settings.lora.init_lora_weights} does not keep", "add --kl-beta 0 to the command, or --init-lora-weights default"),
+        (bool(rl.pre_training_epochs) and settings.lora.init_lora_weights != "default", "the rewards go on with the adapter of the pre-training, whatever its start", "leave --init-lora-weights out, or --pre-training-epochs"),
         (bool(size % rl.group_size), f"a step of {size} answers holds no whole groups of {rl.group_size}", f"add --batch-size {rl.group_size} --gradient-accumulation 1 to the command"),
     )  # fmt: skip
     for wrong, cause, hint in conflicts:
@@ -223,7 +228,7 @@ def _contradictory_rewards(settings: Settings) -> None:
     from bp_core.rewards.compose import load_set, template_of
 
     load_set(rl.rewards, run_code=rl.run_code)
-    template_of(rl.rewards, rl.prompt_template)
+    template_of(rl.rewards, rl.prompt_template, settings.tracking.output)
 
 
 def _contradictory_start(settings: Settings) -> None:

@@ -6,7 +6,7 @@
 - Import cost: standard library only.
 """
 
-from .command import Sink, clear_status, output_options, run_command
+from .command import HEARD, Sink, clear_status, output_options, run_command
 from .errors import (
     SCHEMA_VERSION,
     BpError,
@@ -23,6 +23,7 @@ from .flags import options
 from .knobs import Knob, build, expanded, knob, knobs, like, read, unknown
 
 __all__ = [
+    "HEARD",
     "SCHEMA_VERSION",
     "BpError",
     "Code",

@@ -30,6 +30,8 @@ from .errors import (
     render_error,
 )
 
+HEARD = "bp.heard"  # in a Click context's `meta`: `Sink.heard` of the commands that run in it
+
 
 @dataclasses.dataclass
 class Sink:
@@ -37,12 +39,15 @@ class Sink:
 
     Args:
         mode: `human`, `json` (one object, nothing else on stdout) or `quiet` (only what a script needs).
+        heard: called with the data of the result, and with None at each sign of progress; what it raises ends the work.
     """
 
     mode: str = "human"
+    heard: Callable[[Mapping[str, Any] | None], None] = lambda _: None
 
     def result(self, data: Mapping[str, Any], human: str | Callable[[], str] = "", quiet: str = "") -> None:
         """Print the result of a command, once."""
+        self.heard(data)
         if self.mode == "json":
             told = finite({"schema_version": SCHEMA_VERSION, **data})
             text = as_json_text(told)
@@ -64,6 +69,7 @@ class Sink:
 
     def progress(self, text: str) -> None:
         """Overwrite one status line on a terminal; nothing where stderr is none or output is for programs."""
+        self.heard(None)
         if self.mode == "human" and sys.stderr.isatty() and not os.environ.get("BP_NO_PROGRESS"):
             sys.stderr.write(f"\r\033[K{text}")
             sys.stderr.flush()
@@ -83,7 +89,10 @@ def clear_status() -> None:
 
 
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--json` and `-q/--quiet` to a command, which then receives `sink: Sink`."""
+    """Add `--json` and `-q/--quiet` to a command, which then receives `sink: Sink`.
+
+    What stands under `HEARD` in the context's `meta` hears what the sink is told.
+    """
     import functools
 
     import click
@@ -92,7 +101,9 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--quiet", "-q", is_flag=True, help="Print only what a script needs.")
     @functools.wraps(function)
     def wrapper(*args: Any, as_json: bool, quiet: bool, **kwargs: Any) -> Any:
-        return function(*args, sink=Sink("json" if as_json else "quiet" if quiet else "human"), **kwargs)
+        sink = Sink("json" if as_json else "quiet" if quiet else "human")
+        sink.heard = click.get_current_context().meta.get(HEARD, sink.heard)
+        return function(*args, sink=sink, **kwargs)
 
     return wrapper
 

@@ -1,4 +1,4 @@
-"""Values under a name, as JSON in the output folder: configurations of a training, system prompts, sets of rewards."""
+"""Configurations of a training under a name, as JSON in the output folder."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from typing import Any
 from bp_ui.errors import BpError
 from bp_ui.service.places import Places, safe_name
 
+FOLDER = "configs"
 LARGEST = 64 * 1024
 
 
 class Configs:
-    """Saves, lists and loads one kind of them.
+    """Saves, lists and loads them.
 
     Args:
         places: the folders of the server.
-        folder: in the output folder.
-        what: one of them in words.
     """
 
-    def __init__(self, places: Places, folder: str = "configs", what: str = "configuration") -> None:
-        self.places, self.folder, self.what = places, folder, what
+    def __init__(self, places: Places) -> None:
+        self.places = places
 
     def list(self) -> list[str]:
         """Their names."""
-        return sorted(f.stem for f in (self.places.output / self.folder).glob("*.json"))
+        return sorted(f.stem for f in (self.places.output / FOLDER).glob("*.json"))
 
     def save(self, name: str, values: Mapping[str, Any]) -> str:
         """Save values under a name; what had it before is replaced.
@@ -42,10 +41,10 @@ class Configs:
             raise BpError("INPUT_UI_REQUEST", f"a value cannot be kept: {error}", "correct it") from None
         if len(text) > LARGEST:
             raise BpError(
-                "INPUT_UI_REQUEST", f"a {self.what} is at most {LARGEST} bytes", "save fewer values"
+                "INPUT_UI_REQUEST", f"a configuration is at most {LARGEST} bytes", "save fewer values"
             )
-        (self.places.output / self.folder).mkdir(exist_ok=True, mode=0o700)
-        write_atomic(self.places.writable(self.folder, f"{safe_name(name)}.json"), text + "\n")
+        (self.places.output / FOLDER).mkdir(exist_ok=True, mode=0o700)
+        write_atomic(self.places.writable(FOLDER, f"{safe_name(name)}.json"), text + "\n")
         return name
 
     def load(self, name: str) -> dict[str, Any]:
@@ -54,14 +53,14 @@ class Configs:
         Raises:
             BpError: `INPUT_UI_NAME` where there is none.
         """
-        file = self.places.writable(self.folder, f"{safe_name(name)}.json")
+        file = self.places.writable(FOLDER, f"{safe_name(name)}.json")
         try:
             return dict(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             raise BpError(
-                "INPUT_UI_NAME", f"there is no {self.what} {name!r}", "choose one of the list"
+                "INPUT_UI_NAME", f"there is no configuration {name!r}", "choose one of the list"
             ) from None
 
     def delete(self, name: str) -> None:
         """Delete a name; nothing where there is none."""
-        self.places.writable(self.folder, f"{safe_name(name)}.json").unlink(missing_ok=True)
+        self.places.writable(FOLDER, f"{safe_name(name)}.json").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A command that records no job of its own, recorded: `python -m bp_ui.service.recorded '{"kind": …}' COMMAND …`.
+"""A command, recorded as the job that is asked for and as no other: `python -m bp_ui.service.recorded '{"kind": …}' COMMAND …`.
 
 - A process of its own, like every job: it makes the row, runs the command, keeps its JSON as the result, ends the row.
 - A request to stop ends the command.
@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ LOOK_EVERY = 0.5
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command in a job; returns the exit code."""
-    from bp_core.runs.jobs import record_job
+    from bp_core.runs.jobs import IN_JOB, record_job
 
     about = json.loads(arguments[0])
     command = list(arguments[1:])
@@ -39,7 +40,10 @@ def main(arguments: Sequence[str]) -> int:
             with (
                 (run.path / "out.json").open("wb") as out,
                 subprocess.Popen(
-                    [*COMMAND, *command, "--json"], stdin=subprocess.DEVNULL, stdout=out
+                    [*COMMAND, *command, "--json"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    env={**os.environ, IN_JOB: about["run_id"]},
                 ) as process,
             ):
                 while True:

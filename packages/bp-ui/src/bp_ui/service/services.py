@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bp_core.rewards.prompt_templates import SavedPrompts
+
 from bp_ui.service.chats import Chats
 from bp_ui.service.configs import Configs
 from bp_ui.service.datasets import Datasets
@@ -28,7 +30,7 @@ class Services:
         self.models = Models(places, self.jobs)
         self.chats = Chats(places, self.jobs)
         self.configs = Configs(places)
-        self.templates = Configs(places, "system-prompts", "system prompt")
+        self.templates = SavedPrompts(places.output)
         self.rewards = Sets(places)
         self.system = System(places.output)
 

@@ -153,7 +153,7 @@ class Playground(Told, rx.State):
         """Take a saved system prompt."""
         if name:
             with self.telling():
-                self.system = str((await work(services().templates.load, name))["system"])
+                self.system = (await work(services().templates.load, name)).system
 
     @rx.event
     async def batch(self):

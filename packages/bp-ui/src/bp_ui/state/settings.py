@@ -96,27 +96,24 @@ class Settings(Told, rx.State):
     async def save_prompt(self):
         """Save the system prompt under its name."""
         with self.telling():
-            await work(services().templates.save, self.prompt_name, {"system": self.prompt})
+            await work(_save_prompt, self.prompt_name, self.prompt)
             await self._configs()
-            self.notice = f"Saved as {self.prompt_name}: the Playground offers it"
+            self.notice = f"Saved as {self.prompt_name}: the Playground and --prompt-template take it"
 
     @rx.event
     async def open_prompt(self, name: str):
         """Look at a saved system prompt, or at one that comes with the rewards."""
-        from bp_core.rewards.presets import PROMPTS
+        from bp_core.rewards.prompt_templates import template_named
 
         with self.telling():
             self.prompt_name = name
-            if name in self.prompts:
-                self.prompt = str((await work(services().templates.load, name))["system"])
-            elif name in PROMPTS:
-                self.prompt = PROMPTS[name].system
+            self.prompt = (await work(template_named, name, services().places.output)).system
 
     @rx.event
     async def delete_prompt(self, name: str):
         """Delete a saved system prompt."""
         with self.telling():
-            await work(services().templates.delete, name)
+            await work(services().templates.remove, name)
             await self._configs()
             self.notice = f"{name} is deleted"
 
@@ -127,6 +124,17 @@ class Settings(Told, rx.State):
             await work(services().configs.delete, name)
             await self._configs()
             self.notice = f"{name} is deleted"
+
+
+def _save_prompt(name: str, system: str) -> None:
+    """Save a system prompt; the form that a template of that name has beside it stays."""
+    import dataclasses
+
+    from bp_core.rewards.presets import Prompt
+
+    saved = services().templates
+    before = saved.load(name) if name in saved.list() else Prompt("")
+    saved.save(name, dataclasses.replace(before, system=system))
 
 
 def _origins() -> list[dict[str, str]]:

@@ -28,9 +28,22 @@ class RlSettings:
     )
     prompt_template: str | None = knob(
         None,
-        "System prompt and form of an answer, by name: working-out, think-answer, python-block or json-only. "
+        "System prompt and form of prompts and answers, by name: see `backprop prompt-template list`; for sft too. "
         "Default: that of the rewards, where they have one.",
         group="RL",
+    )
+    pre_training_epochs: Annotated[float, Ge(0), Le(1000)] = knob(
+        0.0,
+        "Passes of supervised training over the rows' own answers before the rewards, in the form of the prompt template; "
+        "0 does without.",
+        group="RL",
+        unit="epochs",
+    )
+    pre_training_samples: Annotated[int, Gt(0), Le(2**40)] | None = knob(
+        None, "First rows that it takes. Default: all that bring an answer.", group="RL", unit="rows"
+    )
+    pre_training_learning_rate: Annotated[float, Gt(0), Le(1)] | None = knob(
+        None, "Its peak learning rate. Default: that of sft.", group="RL"
     )
     group_size: Annotated[int, Ge(2), Le(4096)] = knob(
         8,

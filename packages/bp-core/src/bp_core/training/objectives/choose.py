@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 from bp_core.encoding.dataset import EncodeUnits
 from bp_core.encoding.traces import TraceBand
 from bp_core.rewards.compose import template_of
+from bp_core.rewards.presets import Prompt
+from bp_core.rewards.prompt_templates import template_named
 from bp_core.settings.knobs import Settings
 from bp_core.settings.tables import RL_METHODS
 from bp_core.training.objectives.base import Objective
@@ -27,25 +28,29 @@ class Encoding:
         encode: of examples.
         width: pieces of a unit.
         prompts: whether a unit is a prompt that the model itself answers: it has no labels, and its row is kept.
+        template: the form in which rows are put before that, or None.
     """
 
     encode: EncodeUnits
     width: int = 1
     prompts: bool = False
+    template: Prompt | None = None
 
 
 def encoding_of(settings: Settings) -> Encoding:
     """The way of the method from examples to units.
 
     Raises:
-        BpError: `CONFIG_REWARD_INVALID` where rewards or prompt template cannot be read.
+        BpError: `CONFIG_REWARD_INVALID`, `CONFIG_PROMPT_TEMPLATE` where rewards or prompt template cannot be read.
     """
+    rl, output = settings.rl, settings.tracking.output
     if settings.method.method in RL_METHODS:
-        rl = settings.rl
-        template = template_of(str(rl.rewards), rl.prompt_template)
-        return Encoding(functools.partial(encode_prompts, template=template), prompts=True)
+        template = template_of(str(rl.rewards), rl.prompt_template, output)
+        return Encoding(encode_prompts, prompts=True, template=template)
     objective = objective_of(settings)
-    return Encoding(objective.encode, objective.width)
+    named = rl.prompt_template if objective.name == "sft" else None
+    template = None if named is None else template_named(named, output)
+    return Encoding(objective.encode, objective.width, template=template)
 
 
 def objective_of(settings: Settings) -> Objective:

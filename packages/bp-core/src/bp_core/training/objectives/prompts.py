@@ -1,42 +1,21 @@
 """What learning from rewards reads of a row: the ids of its prompt; the answers are the model's own.
 
 - A conversation is asked up to its last assistant turn, which becomes the expected answer unless the row brings one.
-- The system prompt of the rewards stands before a row that has none of its own.
 - No token is a label: the mask is 0 everywhere.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 
-from bp_data.example import Example, Rejected, Turn
+from bp_data.example import Example, Rejected
 
 from bp_core.encoding.encode import Encoded, Encoder
 from bp_core.encoding.refusals import rejected
 from bp_core.evaluation.rows import EvalRow
-from bp_core.generation.prompts import Prompt
-from bp_core.rewards.presets import Prompt as Template
 
 
-def asked(turns: tuple[Turn, ...], template: Template | None) -> tuple[Turn, ...]:
-    """The turns of a prompt in the form of a template.
-
-    Example:
-        With the system text S and the instruction "Q: {instruction}", a user's "2+2?" becomes system S, user "Q: 2+2?".
-    """
-    if template is None:
-        return turns
-    last = turns[-1]
-    if last.role == "user":
-        put = template.instruction.replace("{instruction}", last.content)
-        turns = (*turns[:-1], dataclasses.replace(last, content=put))
-    return Prompt(turns).asked(template.system)
-
-
-def encode_prompts(
-    encoder: Encoder, examples: Iterable[Example], template: Template | None
-) -> Iterator[tuple[Encoded, ...] | Rejected]:
+def encode_prompts(encoder: Encoder, examples: Iterable[Example]) -> Iterator[tuple[Encoded, ...] | Rejected]:
     """Of each example its prompt, or why it has none; in their order.
 
     Raises:
@@ -48,7 +27,7 @@ def encode_prompts(
             hint = "rewards judge answers to a prompt: give rows with a prompt, and an answer where the rewards read one"
             yield rejected(example, "wrong_kind", hint)
             continue
-        ids = encoder.prompt_ids(asked(row.turns, template), row.tools)
+        ids = encoder.prompt_ids(row.turns, row.tools)
         if len(ids) > encoder.max_length:
             told = f"the prompt has {len(ids)} tokens; at most {encoder.max_length} (--max-seq-length)"
             yield rejected(example, "prompt_too_long", told)

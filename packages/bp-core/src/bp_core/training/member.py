@@ -1,7 +1,8 @@
-"""One run of a session: begun with its data at hand, or taken up where a crash left it.
+"""One run within another: of a session, or before a run by rewards. Begun with its data at hand, or taken up where a crash left it.
 
 - Its row, settings and tokens are those of any run, so that everything that reads runs reads these too.
-- Its id follows from the session's, so that a session that goes on finds it.
+- Its id follows from that of the whole, so that a whole that goes on finds it.
+- The whole holds the card.
 """
 
 from __future__ import annotations
@@ -44,26 +45,28 @@ def open_member(
     inputs: Inputs,
     base: ResolvedBase,
     *,
-    session_id: str,
+    whole: str,
     name: str,
     tell: Callable[[str], None],
+    kind: str = "train",
 ) -> Iterator[Opened]:
-    """Open a run of a session, new or begun before.
+    """Open a run within another, new or begun before.
 
     Args:
         store: of the output folder.
         run_id: of the run.
         inputs: what it trains with, its settings decided.
         base: the base model.
-        session_id: its session.
+        whole: id of what it is part of.
         name: shown to people.
         tell: shows a line to the user.
+        kind: of its row.
     """
     settings, found = inputs.decided.settings, None
     record = recorded(store, run_id)
     if record is None:
         run = store.create(
-            "train",
+            kind,
             config=settings.to_dict(),
             sources=settings.sources,
             environment=environment.collect(settings.tracking.output),
@@ -71,7 +74,7 @@ def open_member(
             base_model=base_facts(base),
             seed=settings.training.seed,
             name=name,
-            parent=session_id,
+            parent=whole,
             run_id=run_id,
         )
         run.progress(0, inputs.decided.steps)
