@@ -7,19 +7,19 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from bp_core.runs.charts import charts, write_plots
 from bp_core.runs.plots import (
     HEIGHT,
     WIDTH,
     Chart,
     Series,
-    charts,
     number,
     png,
     smooth,
     svg,
     ticks,
-    write_plots,
 )
+from bp_core.runs.report import render
 from bp_core.runs.store import RunStore
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,3 +146,52 @@ def test_the_curves_of_a_run(tmp_path):
     assert "held-out loss from 2.5 to 1.5 over 2 points" in text
     assert len(ET.fromstring(text).findall("s:circle", NS)) == 2
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|<script", text)
+
+
+def test_a_run_by_rewards_shows_each_component_with_its_spread(tmp_path):
+    store = RunStore(tmp_path)
+    with store.create(config={"method": {"method": "grpo"}}) as run:
+        for step in range(1, 6):
+            values = {
+                "reward": 2.0 * step,
+                "reward_std": 0.5,
+                "reward_OK": step,
+                "reward_OK_std": 0.25,
+                "reward_short": 1.0,
+            }
+            run.metric(
+                step,
+                loss=0.1,
+                reward_zero_std=0.0,
+                kl=0.01,
+                completion_length=9,
+                completion_length_min=2,
+                completion_length_max=30,
+                clip_ratio=0.3,
+                clip_ratio_low=0.1,
+                clip_ratio_high=0.2,
+                completions_cut=0.5,
+                entropy=2.0,
+                **values,
+            )
+        run.metric(5, heldout_reward=7.0)
+    found = {c.title: c for c in charts(store, run.run_id)}
+    assert list(found) == [
+        "Reward",
+        "Loss",
+        "Reward: OK",
+        "KL divergence from the start",
+        "Length of answers",
+        "Clipped ratios",
+        "Answers without an end, groups without a difference",
+        "Entropy",
+    ]
+    below, above, mean, held = (list(s.points) for s in found["Reward"].series)
+    assert mean == [(step, 2.0 * step) for step in range(1, 6)]
+    assert below == [(step, value - 0.5) for step, value in mean]
+    assert above == [(step, value + 0.5) for step, value in mean]
+    assert held == [(5, 7.0)]
+    assert [s.name for s in found["Length of answers"].series] == ["mean", "shortest", "longest"]
+    page = render(store, run.run_id, tmp_path)
+    assert page.count("<svg") == len(found)
+    assert "mean ± standard deviation" in page

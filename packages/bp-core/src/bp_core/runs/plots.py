@@ -15,11 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path
 from typing import Any, Literal
-
-from bp_core.runs.table import RunTable
-from bp_core.support.files import write_atomic
 
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 860, 380
@@ -315,80 +311,3 @@ def _mix(colour: str, part: float = 0.35) -> str:
 
 
 # ------------------------------------------------------------------------------------------- of a run
-
-
-# Charts of the methods that learn from preferences: title, unit, and (label, metric) of each line.
-PREFERENCE_CHARTS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
-    (
-        "Rewards",
-        "",
-        (
-            ("chosen", "rewards_chosen"),
-            ("rejected", "rewards_rejected"),
-            ("margin, held out", "heldout_rewards_margin"),
-        ),
-    ),
-    (
-        "Preferred as asked",
-        "share",
-        (("training", "rewards_accuracy"), ("held out", "heldout_rewards_accuracy")),
-    ),
-    ("Log-probabilities of answers", "nats", (("chosen", "logps_chosen"), ("rejected", "logps_rejected"))),
-    ("Distance from the reference", "nats", (("K", "kl"),)),
-)
-
-
-def loss_chart(store: RunTable, run_id: str) -> Chart:
-    """Training loss (raw and smoothed) and held-out loss of a run."""
-    loss, heldout = store.metrics(run_id, "loss"), store.metrics(run_id, "heldout_loss")
-    series = []
-    if len(loss) > 30:
-        weight = max(
-            0.0, 1 - 25 / len(loss)
-        )  # over a 25th of the run: more would lag behind the curve it shows
-        series += [
-            Series("", loss, "faint", 0),
-            Series("training loss, smoothed", smooth(loss, weight), "line", 0),
-        ]
-    elif loss:
-        series.append(Series("training loss", loss, "line", 0))
-    if heldout:
-        series.append(Series("held-out loss", heldout, "dots", 1))
-    method = store.get(run_id).config.get("method", {}).get("method", "sft")
-    return Chart("Loss", series, y_label="nats per token" if method == "sft" else f"loss of {method}")
-
-
-def charts(store: RunTable, run_id: str) -> list[Chart]:
-    """The loss curve, and one chart for each other group of metrics that the run recorded."""
-    names = set(store.metric_names(run_id))
-    out = [loss_chart(store, run_id)]
-    for title, unit, parts in PREFERENCE_CHARTS:
-        series = [
-            Series(label, store.metrics(run_id, name), "dots" if name.startswith("heldout_") else "line", i)
-            for i, (label, name) in enumerate(parts)
-            if name in names
-        ]
-        if series:
-            out.append(Chart(title, series, y_label=unit))
-    for title, name, unit, zero in (
-        ("Gradient norm", "grad_norm", "", False),
-        ("Learning rate", "learning_rate", "", True),
-        ("Speed", "tokens_per_second", "tokens/s", True),
-        ("Temperature of the card", "gpu/temperature", "°C", False),
-        ("Memory of the card", "gpu/memory", "GB", True),
-    ):
-        if name in names:
-            out.append(Chart(title, [Series("", store.metrics(run_id, name))], y_label=unit, zero=zero))
-    return out
-
-
-def write_plots(store: RunTable, run_id: str, folder: Path | None = None) -> list[Path]:
-    """Write `loss.svg` and `loss.png` into the run's directory (or `folder`); returns their paths.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    record = store.get(run_id)
-    chart = loss_chart(store, record.run_id)
-    where = folder or record.path
-    return [write_atomic(where / "loss.svg", svg(chart)), write_atomic(where / "loss.png", png(chart))]

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bp_core.runs import plots, remembered
+from bp_core.runs.charts import charts
 from bp_core.runs.rows import Artifact, Event, RunRecord
 from bp_core.runs.table import RunTable
 from bp_core.runs.trackers import flat
@@ -75,7 +76,7 @@ def write_report(store: RunTable, run_id: str, path: Path | None = None) -> Path
 def render(store: RunTable, run_id: str, folder: Path) -> str:
     """The page as text; `folder` is where it will stand, for its links."""
     record = store.get(run_id)
-    drawn = plots.charts(store, record.run_id)
+    drawn = charts(store, record.run_id)
     body = [
         _head(record),
         _tiles(record, {name: value for name, (_, value) in store.latest(record.run_id).items()}),

@@ -21,7 +21,7 @@ from bp_core.encoding.encode import Encoder
 from bp_core.generation.answers import end_ids
 from bp_core.models.gap import Gap, measure_gap
 from bp_core.models.stored_quantization import stored_quantization
-from bp_core.runs.plots import write_plots
+from bp_core.runs.charts import write_plots
 from bp_core.runs.report import write_report
 from bp_core.runs.results import RunResult
 from bp_core.settings.knobs import Settings
