@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from bp_core.errors import BpError
 from bp_core.runs.bundle import LOG_BYTES, support_bundle
 from bp_core.runs.store import RunStore
+from bp_core.support.redact import conceal
 
 # built here, so that no scanner takes this file for a leak
 TOKEN = "hf_" + "Ab3" * 11
@@ -124,3 +126,109 @@ def test_a_full_disk_leaves_no_half_of_it(failed, tmp_path, monkeypatch):
         support_bundle(store, run_id, tmp_path / "b.zip")
     assert caught.value.code == "RUNTIME_DISK_FULL"
     assert not (tmp_path / "b.zip").exists()
+
+
+# secrets of no known shape, in places that no schema names
+PLAIN = "Tr0ub4dor-and-3"
+QUOTED = 'sa"y-fr\\iend-ü-9'
+PRESIGNED = "f" * 24
+
+
+def planted(store, monkeypatch) -> str:
+    """A failed run with them everywhere; its id."""
+    for name, value in {
+        "NPM_TOKEN": PLAIN + "-npm",
+        "DB_PASS": QUOTED,
+        "OPENAI_KEY": PLAIN + "-key",
+        "GH_PAT": PLAIN + "-pat",
+    }.items():
+        monkeypatch.setenv(name, value)
+    conceal(PLAIN + "-judge")
+    nested = json.dumps({"headers": {"api_key": PLAIN, "Authorization": f"Basic {PLAIN}=="}})
+    run = store.create(
+        config={
+            "data": {
+                "data": [
+                    f"https://{PLAIN}@host/x.jsonl",
+                    f"s3://u:{PLAIN}@x@host/y",
+                    f"https://b/x?X-Amz-Signature={PRESIGNED}&n=1",
+                ]
+            },
+            "rl": {"rewards": nested, "extra": [{"deep": {"key_of_judge": {"password": PLAIN}}}]},
+        },
+        dataset={
+            "sources": [{"source": f"https://h/d?key={PRESIGNED}"}],
+            "keys": [f"meta.note: {PLAIN}-npm"],
+            "told": {f"row with {TOKEN}": 2},
+        },
+        base_model={"ref": f"https://oauth2:{TOKEN}@hub/m"},
+        environment={"command": f"HF_TOKEN={TOKEN} backprop train --password {PLAIN}"},
+    )
+    run.event(
+        "STALLED_X", f"the judge at https://{PLAIN}@judge/v1 said: bad key {PLAIN}-judge", by={TOKEN: 1}
+    )
+    run.event("SAMPLE_GENERATED", f"db says {QUOTED}", details=json.dumps({"pw": QUOTED}))
+    (run.path / "tokens").mkdir()
+    row = {
+        "source": f"https://{PLAIN}@h/a.jsonl",
+        "line": 3,
+        "reason": "empty_field",
+        "field": f"meta[{TOKEN}]",
+        "hint": f"not {PLAIN}-key",
+        "excerpt": DATA,
+    }
+    (run.path / "tokens" / "rejected.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (run.path / "rewards.json").write_text(
+        json.dumps(
+            {
+                "reward": [
+                    {
+                        "use": "judge",
+                        "parameters": {"url": f"http://{PLAIN}@j/v1?key={PRESIGNED}", "key_env": "MY_JUDGE"},
+                    }
+                ]
+            }
+        ),
+        encoding="utf-8",
+    )
+    (run.path / "failure_clusters.json").write_text(
+        json.dumps([{"pattern": f"said {PLAIN}-pat", TOKEN: 1}]), encoding="utf-8"
+    )
+    traceback = (
+        'Traceback (most recent call last):\n  File "own.py", line 3, in call\n'
+        f'    requests.get(url, headers={{"api_key": "{PLAIN}"}})\n'
+        f"ValueError: {PLAIN}-npm, {quote(QUOTED, safe='')}, password='{PLAIN}'\n"
+    )
+    lines = [
+        traceback,
+        json.dumps({"event": traceback, "args": nested, "pw": QUOTED}),
+        json.dumps({"event": json.dumps({"event": nested})}),
+    ]
+    (run.path / "run.log").write_text("\n".join(lines), encoding="utf-8")
+    run.finish(
+        "failed", {"error": f"401 from https://{PLAIN}@judge: {PLAIN}-judge", "code": "RUNTIME_JUDGE_FAILED"}
+    )
+    return run.run_id
+
+
+def test_no_secret_leaves_from_where_nobody_looks(tmp_path, monkeypatch):
+    store = RunStore(tmp_path / "out")
+    run_id = planted(store, monkeypatch)
+    files = opened(support_bundle(store, run_id, tmp_path / "b.zip"))
+    assert {"rewards.json", "run.log", "rejections.json", "failure_clusters.json"} <= set(files)
+    spelt = {
+        QUOTED,
+        json.dumps(QUOTED)[1:-1],
+        json.dumps(QUOTED, ensure_ascii=False)[1:-1],
+        quote(QUOTED, safe=""),
+    }
+    for name, text in files.items():
+        for secret in (PLAIN, PRESIGNED, TOKEN, DATA, *spelt):
+            assert secret not in text, (name, secret, text[max(0, text.find(secret) - 80) :][:200])
+        if name.endswith(".json"):
+            json.loads(text)
+    log = files["run.log"]
+    assert "Traceback (most recent call last)" in log
+    assert 'File "own.py", line 3' in log
+    assert json.loads(files["run.json"])["result"]["code"] == "RUNTIME_JUDGE_FAILED"
+    assert "n=1" in files["run.json"]

@@ -1,7 +1,17 @@
 """Secrets are hidden wherever they stand; the words of training are not."""
 
+import json
+from urllib.parse import quote, quote_plus
+
 import pytest
-from bp_core.support.redact import HIDDEN, environment_secrets, is_secret_name, redact, redact_text
+from bp_core.support.redact import (
+    HIDDEN,
+    conceal,
+    environment_secrets,
+    is_secret_name,
+    redact,
+    redact_text,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +46,11 @@ def test_known_shapes(secret, around):
         ("Authorization: Bearer abcdefgh12345", "Authorization: *** ***"),
         ("curl -H 'X: Bearer abcdefgh12345'", "curl -H 'X: Bearer ***'"),
         ("https://me:pa55@hub.example/x", "https://***@hub.example/x"),
+        ("https://only-a-token@hub.example/x", "https://***@hub.example/x"),
+        ("https://me:p@ss@hub.example/x@1", "https://***@hub.example/x@1"),
+        ("https://h/x?n=1&X-Amz-Signature=0f0f&m=2", "https://h/x?n=1&X-Amz-Signature=***&m=2"),
+        ("https://h/x?key=0f0f", "https://h/x?key=***"),
+        (r'{"event": "{\"api_key\": \"abc\"}"}', r'{"event": "{\"api_key\": \"***\"}"}'),
         ("password=hunter2 user=me", "password=*** user=me"),
         ("api_key: 'abc', n=1", "api_key: '***', n=1"),
         ('{"secret": "abc"}', '{"secret": "***"}'),
@@ -59,6 +74,8 @@ def test_named_values(text, shown):
         "step 10 loss 2.31 lr 2e-04",
         "DEP_MODEL_LOAD_FAILED: auth: 401 for Qwen/Qwen2.5-7B-Instruct",
         "https://hub.example:8080/path",
+        "https://hub.example/x?page=2&keys=3",
+        "https://hub.example/model@main and me@example.org",
         "sk-learn and skip; hf_hub; the secretary's keyboard",
         "sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "20261121-073455-a1b2c3",
@@ -126,3 +143,30 @@ def test_secret_names(name):
 )
 def test_harmless_names(name):
     assert not is_secret_name(name)
+
+
+def test_variables_are_taken_wider_than_keys():
+    named = ("NPM_TOKEN", "OPENAI_KEY", "DB_PASS", "PGPASSWORD", "GH_PAT", "SENTRY_DSN", "MY_CREDENTIALS")
+    env = {name: f"s3cret-{name.lower()}-1" for name in named}
+    assert set(environment_secrets(env)) == set(env.values())
+    harmless = {"PAD_TOKEN": "<|endoftext|>", "MAX_TOKENS": "12345678", "SSH_AUTH_SOCK": "/tmp/agent.1"}
+    assert environment_secrets(harmless) == ()
+
+
+def test_a_literal_is_hidden_as_json_and_urls_spell_it():
+    secret = 'a"b\\c d-ü'
+    for form in (
+        secret,
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        quote(secret, safe=""),
+        quote_plus(secret),
+    ):
+        assert redact_text(f"x {form} y", (secret,)) == "x *** y"
+
+
+def test_what_was_concealed_is_hidden_in_keys_too():
+    conceal("no-shape-at-all-7")
+    assert redact({"by no-shape-at-all-7": ["no-shape-at-all-7"]}) == {"by ***": ["***"]}
+    conceal("word")  # hides nothing: it is too short
+    assert redact_text("a word") == "a word"

@@ -2,8 +2,8 @@
 
 - `run.json` (record: settings with their sources, dataset, base model, environment of then, result), `run_events.json`
   (the audit trail), `metrics.json`, `artifacts.json`, `rejections.json` (which lines were left out and why, without their
-  text), `run.log`, `failure_clusters.json` where evaluations of the run left any, `environment.json` (of now),
-  `bundle.json` (what is in it, and what was left out with the reason).
+  text), `run.log`, `rewards.json` of a run by rewards, `failure_clusters.json` where evaluations of the run left any,
+  `environment.json` (of now), `bundle.json` (what is in it, and what was left out with the reason).
 - Every text passes `redact` again, whatever was redacted when it was stored; the home folder shows as `~`.
 - The zip is written whole or not at all.
 """
@@ -121,6 +121,9 @@ def _files(store: RunStore, run_id: str, left_out: dict[str, str]) -> Iterator[t
     if related:
         yield "related_jobs.json", [r.to_dict() for r in related]
     yield "environment.json", collect(store.output)
+    rewards = folder / "rewards.json"
+    if rewards.is_file():
+        yield "rewards.json", _json(rewards, left_out)
     rejected = folder / "tokens" / "rejected.jsonl"
     if rejected.is_file():
         yield "rejections.json", list(_rejections(rejected))

@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 
 from bp_merge.common import BpError
 
+from bp_core.support.redact import conceal
+
 T = TypeVar("T")
 
 
@@ -134,6 +136,7 @@ class Asker:
                     f"the {name}'s key is not set: {a.key_env}",
                     f"set the variable {a.key_env} to the key",
                 )
+            conceal(os.environ[a.key_env])
             headers["Authorization"] = f"Bearer {os.environ[a.key_env]}"
         self.calls += 1
         try:

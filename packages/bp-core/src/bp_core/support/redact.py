@@ -1,7 +1,8 @@
 """Secrets never reach a log line, the run store, a manifest or a report.
 
 - Three nets, because each has holes: the name of the key (`hub_token=…`), the shape of the value (`hf_…`, JWT,
-  PEM, `https://user:pass@host`), and the literal values of secret-looking environment variables of this process.
+  PEM, the user of a URL), and the literal values of secret-looking environment variables of this process, and of those
+  that it was told (`conceal`), also as JSON and URLs spell them.
 - `token` alone names a secret only where it is one: `pad_token`, `eos_token`, `max_tokens` and
   `tokens_per_second` are what a training log is made of and stay readable.
 - What is hidden becomes `***`; a vendor's prefix stays (`hf_***`), so that one sees which kind of secret it was.
@@ -13,8 +14,11 @@ Limit: a secret of no known shape, under a harmless name, that is in no environm
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,19 +72,29 @@ _TOKENS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(wandb_v\d+_)[A-Za-z0-9_]{16,}"), rf"\1{HIDDEN}"),
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), HIDDEN),  # a JSON web token
     (re.compile(r"\b((?:Bearer|Basic|Token)\s+)[A-Za-z0-9._~+/=-]{8,}"), rf"\1{HIDDEN}"),
-    (re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s:@]*:[^/\s@]+@", re.IGNORECASE), rf"\1{HIDDEN}@"),
+    (re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s?#\"'<>]*@", re.IGNORECASE), rf"\1{HIDDEN}@"),
+    (
+        re.compile(
+            r"([?&](?:[a-z0-9_-]*(?:token|signature|credential)|(?:api[_-]?)?key|sig|code)=)(?!\*\*\*)[^&\s\"'#]+",
+            re.IGNORECASE,
+        ),
+        rf"\1{HIDDEN}",
+    ),
 )
 _NAMED: tuple[tuple[re.Pattern[str], str], ...] = (
     # name=value, name: value, "name": "value", --name value
     (
         re.compile(
-            rf"((?:\b|_)(?:{_NAMES}|{_SUFFIXED})[\"']?\s*[=:]\s*[\"']?)(?!\*\*\*)[^\s\"',;&}}]+",
+            rf"((?:\b|_)(?:{_NAMES}|{_SUFFIXED})\\*[\"']?\s*[=:]\s*\\*[\"']?)(?!\*\*\*)[^\s\\\"',;&}}]+",
             re.IGNORECASE,
         ),
         rf"\1{HIDDEN}",
     ),
     # `token` alone is also a word of the trade ("token: 17"): only a long value is a secret
-    (re.compile(r"(\btoken[\"']?\s*[=:]\s*[\"']?)[A-Za-z0-9._~+/-]{12,}", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (
+        re.compile(r"(\btoken\\*[\"']?\s*[=:]\s*\\*[\"']?)[A-Za-z0-9._~+/-]{12,}", re.IGNORECASE),
+        rf"\1{HIDDEN}",
+    ),
     (
         re.compile(
             rf"(--(?:{_NAMES}|{_SUFFIXED}|token|auth)(?:=|\s+)[\"']?)(?![-*])[^\s\"']+",
@@ -101,13 +115,56 @@ def is_secret_name(name: str) -> bool:
 
 
 def environment_secrets(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Values of the environment that are secrets, longest first.
+    """Values of the environment that are secrets, longest first; of this process with what it was told to conceal.
+
+    Names of variables are taken wider than keys of settings: whatever ends in KEY, TOKEN, PASS, …
 
     Left alone whatever the name: values under 8 characters, plain words, paths. They would hide what is no secret.
     """
+    told = _concealed_values if environ is None else ()
     environ = os.environ if environ is None else environ
-    values = {v for k, v in environ.items() if k not in _FOLDERS and is_secret_name(k) and not _common(v)}
-    return tuple(sorted(values, key=len, reverse=True))
+    values = {
+        v
+        for k, v in environ.items()
+        if k not in _FOLDERS and (is_secret_name(k) or _is_secret_variable(k)) and not _common(v)
+    }
+    return tuple(sorted({*values, *told}, key=len, reverse=True))
+
+
+_VARIABLE = re.compile(
+    r"(?:TOKEN|KEY|SECRET|PASS|PASSWORD|PASSWD|PASSPHRASE|PASSCODE|CREDENTIALS?|PAT|AUTH|DSN)S?$",
+    re.IGNORECASE,
+)
+_WORDS_OF_TRAINING = re.compile(
+    r"(?:^|_)(?:PAD|EOS|BOS|UNK|SEP|CLS|MASK|MAX|MIN|NUM|STOP)_?TOKENS?$", re.IGNORECASE
+)
+
+
+def _is_secret_variable(name: str) -> bool:
+    return bool(_VARIABLE.search(name)) and not _WORDS_OF_TRAINING.search(name)
+
+
+_concealed_values: set[str] = set()
+
+
+def conceal(value: str) -> None:
+    """Hide this value from now on wherever this process redacts: a secret whose variable has a name of the user's own."""
+    if not _common(value):
+        _concealed_values.add(value)
+
+
+@functools.lru_cache(maxsize=256)
+def _spelt(secret: str) -> tuple[str, ...]:
+    """A secret as it may stand in a text: plain, in JSON, in a URL; the longest first."""
+    forms = {
+        secret,
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        urllib.parse.quote(secret, safe=""),
+        urllib.parse.quote(secret),
+        urllib.parse.quote_plus(secret),
+    }
+    return tuple(sorted(forms, key=len, reverse=True))
 
 
 def _common(value: str) -> bool:
@@ -134,8 +191,9 @@ def redact_text(text: str, secrets: tuple[str, ...] | None = None) -> str:
     'login with hf_***, eos_token=</s>'
     """
     for secret in environment_secrets() if secrets is None else secrets:
-        if secret in text:
-            text = text.replace(secret, HIDDEN)
+        for form in _spelt(secret):
+            if form in text:
+                text = text.replace(form, HIDDEN)
     for pattern, shown in (*_TOKENS, *_NAMED):
         text = pattern.sub(shown, text)
     return text
@@ -179,7 +237,7 @@ def redact(value: Any, secrets: tuple[str, ...] | None = None, *, needed: bool =
         return redact_text(value, found)
     if isinstance(value, Mapping):
         return {
-            k: _reference(v, found)
+            (redact_text(k, found) if isinstance(k, str) and len(k) >= 16 else k): _reference(v, found)
             if needed and k in _NEEDED and isinstance(v, str | list | tuple)
             else _concealed(v)
             if is_secret_name(str(k))
