@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import statistics
@@ -14,6 +15,8 @@ from bp_core import BpError, Callback, RunStore, StepInfo, Trainer
 from bp_core.rl.judged import asked_of, reward_functions, rewards_of
 from bp_core.rl.stall import Stall
 from bp_core.rl.trainer import named
+from bp_core.settings.decided import Decided
+from bp_core.settings.resolve import resolve
 from bp_core.training.answers_a_step import answers_of, steps_per_epoch
 from bp_core.training.open import open_run
 from bp_core.training.refusals import contradictions
@@ -105,8 +108,8 @@ def bare(folder, method: str, steps: int, **settings: Any) -> dict[str, Any]:
     ("method", "more"),
     [
         ("grpo", {"num_iterations": 2, "batch_size": 4, "gradient_accumulation": 2}),
-        ("gspo", {}),
-        ("rloo", {"num_iterations": 2}),
+        pytest.param("gspo", {}, marks=pytest.mark.slow),
+        pytest.param("rloo", {"num_iterations": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_a_bare_trainer_of_the_same_seed_has_the_same_trajectory(tmp_path, method, more):
@@ -154,6 +157,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path, truth):
     assert weights(learner(tmp_path).resume(found.run_id)) == truth
 
 
+@pytest.mark.slow
 def test_a_stop_waits_for_the_end_of_a_batch_of_answers(tmp_path, truth):
     first = learner(tmp_path, StopAt(4, tmp_path / "runs"), **LONG).train(asked(4), steps=8)
     assert (first.status, first.steps) == ("stopped", 6)  # asked after 4, looked for at the next boundary
@@ -205,6 +209,7 @@ def test_each_component_lengths_and_bounds_are_metrics(tmp_path):
     assert result.best_step is not None
 
 
+@pytest.mark.slow
 def test_a_constant_reward_is_told_with_what_to_change(tmp_path):
     file = tmp_path / "same.toml"
     file.write_text('[[reward]]\nuse = "contains_answer"\n', encoding="utf-8")
@@ -283,7 +288,10 @@ def usual(tmp_path_factory):
     return figures(tmp_path_factory.mktemp("usual"))
 
 
-@pytest.mark.parametrize("name", KNOBS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("prompt_template", "run_code") else pytest.param(n, marks=pytest.mark.slow) for n in KNOBS],
+)
 def test_a_knob_of_rewards_acts(tmp_path, usual, name):
     letters(tmp_path)
     if name == "run_code":
@@ -302,6 +310,68 @@ def test_a_knob_of_rewards_acts(tmp_path, usual, name):
     assert figures(tmp_path, **{name: value}) != usual
 
 
+TRL = {  # knob → the argument of TRL's trainer that it is
+    "group_size": "num_generations",
+    "max_completion_length": "max_completion_length",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "kl_beta": "beta",
+    "clip_low": "epsilon",
+    "clip_high": "epsilon_high",
+    "importance_level": "importance_sampling_level",
+    "grpo_loss": "loss_type",
+    "num_iterations": "num_iterations",
+}
+
+
+def test_each_knob_is_what_trl_is_given(tmp_path):
+    from bp_core.rl.fit import configuration
+
+    trainer = learner(tmp_path)
+    with open_run(trainer.settings, sources=asked(4), tell=quiet) as opened:
+        rewards = rewards_of(opened.run.path, opened.settings.rl)
+        before = configuration(opened, rewards)
+        for name, theirs in TRL.items():
+            value = 2 if name == "num_iterations" else KNOBS[name]
+            changed = Decided.of(opened.settings.replace("given", **{name: value}))
+            other = dataclasses.replace(opened, inputs=dataclasses.replace(opened.inputs, decided=changed))
+            made = configuration(other, rewards)
+            assert getattr(made, theirs) == value != getattr(before, theirs)
+    assert before.report_to == []
+    assert not before.use_vllm
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "why"),
+    [
+        ("0.10.0", "cuda", "version that TRL knows"),
+        ("0.25.0", "cpu", "there is none"),
+        ("0.25.0", "cuda", ""),
+    ],
+)
+def test_vllm_draws_where_it_can(tmp_path, monkeypatch, version, kind, why):
+    import trl
+    from bp_core.models.device import Device
+    from bp_core.rl.drawing import use_vllm
+
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").write_text(f'__version__ = "{version}"\n', encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    device = Device(torch.device(kind), torch.float32, None, kind)
+    try:
+        assert use_vllm(resolve({"rollouts": "auto"}), device) == (not why)
+        assert not use_vllm(resolve({"rollouts": "transformers"}), device)
+        if why:
+            with pytest.raises(BpError, match="DEP_VLLM_MISSING") as error:
+                use_vllm(resolve({"rollouts": "vllm"}), device)
+            assert why in error.value.message
+    finally:
+        sys.modules.pop("vllm", None)
+    for config in (trl.GRPOConfig, trl.RLOOConfig):
+        given = {"use_vllm", "vllm_mode", "vllm_max_model_length"}
+        assert given <= {f.name for f in dataclasses.fields(config)}
+
+
 # ------------------------------------------------------------------------------------------------- refusals
 
 
@@ -310,7 +380,8 @@ def test_a_knob_of_rewards_acts(tmp_path, usual, name):
     [
         ({"rewards": None}, "CONFIG_CONFLICT"),
         ({"rewards": "nope.toml"}, "CONFIG_REWARD_INVALID"),
-        ({"prompt_template": "nope"}, "CONFIG_REWARD_INVALID"),
+        ({"prompt_template": "nope"}, "CONFIG_PROMPT_TEMPLATE"),
+        ({"pre_training_epochs": 1, "init_lora_weights": "gaussian"}, "CONFIG_CONFLICT"),
         ({"mode": "full"}, "CONFIG_CONFLICT"),
         ({"compile": True}, "CONFIG_CONFLICT"),
         ({"group_size": 3, "gradient_accumulation": 1}, "CONFIG_CONFLICT"),
@@ -318,7 +389,7 @@ def test_a_knob_of_rewards_acts(tmp_path, usual, name):
         ({"method": "gspo", "importance_level": "token"}, "CONFIG_CONFLICT"),
         ({"rollouts": "vllm"}, "DEP_VLLM_MISSING"),
         ({"group_size": 32, "batch_size": 32, "gradient_accumulation": 11}, "CONFIG_CONFLICT"),
-        ({"packing": True}, None),
+        pytest.param({"packing": True}, None, marks=pytest.mark.slow),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, settings, code):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from bp_merge.common import BpError
 from trl.import_utils import is_vllm_available
 
@@ -18,7 +20,7 @@ def use_vllm(settings: Settings, device: Device) -> bool:
     wanted, why = settings.rl.rollouts, ""
     if wanted == "transformers":
         return False
-    if not is_vllm_available():
+    if not _known():
         why = "vllm is not installed, or not in a version that TRL knows"
     elif device.device.type != "cuda":
         why = "vllm draws on a card, and there is none"
@@ -29,3 +31,13 @@ def use_vllm(settings: Settings, device: Device) -> bool:
             "DEP_VLLM_MISSING", why, 'pip install "trl[vllm]", or add --rollouts transformers to the command'
         )
     return not why
+
+
+def _known() -> bool:
+    """Whether vLLM is installed in a version that TRL supports; it takes others too, with a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        try:
+            return bool(is_vllm_available())
+        except UserWarning:
+            return False
