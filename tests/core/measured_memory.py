@@ -9,21 +9,29 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from bp_core import tiny
 from bp_core.encoding.encode import Encoded
 from bp_core.encoding.steps import StepPlan
 from bp_core.encoding.tokens import Tokens
 from bp_core.memory.workload import Workload
 from bp_core.models.adapters import add_adapter
+from bp_core.models.load import load_tokenizer
 from bp_core.models.recompute import recompute
 from bp_core.models.weights import AdapterWeights
+from bp_core.rewards.sample import Sample
+from bp_core.rl.judged import Asked
+from bp_core.rl.trainer import GroupTrainer
 from bp_core.settings.resolve import resolve
+from bp_core.settings.tables import RL_METHODS
 from bp_core.training.batch import StepData
 from bp_core.training.forward import LanguageLoss
 from bp_core.training.objectives.choose import objective_of
 from bp_core.training.ranks import Ranks
 from bp_core.training.step import StepTrainer
+from datasets import Dataset
 from settled import settled
 from torch.profiler import ProfilerActivity, profile
+from trl import GRPOConfig
 
 
 class Unwatched:
@@ -85,6 +93,35 @@ def trainer(config: dict[str, Any], load: Workload, folder: Path, device: str = 
     )  # fmt: skip
 
 
+def rl_trainer(config: dict[str, Any], load: Workload, folder: Path) -> GroupTrainer:
+    """Two steps of groups of four answers, as long as they may be but for one in thousands of tokens that ends."""
+    decided = dataclasses.replace(
+        settled(resolve({"model": "tiny", "method": load.method})),
+        rank=load.rank,
+        alpha=float(load.rank),
+        target_modules=load.targets,
+    )
+    model = add_adapter(random_model(config, load), decided)
+    recompute(model, "layers" if load.checkpointing else "none")
+    model.generation_config.eos_token_id = [config["vocab_size"] - 1]
+    draw = np.random.default_rng(0)
+    prompts = {
+        str(i): Asked(tuple(draw.integers(4, config["vocab_size"], load.length).tolist()), Sample(""))
+        for i in range(8)
+    }
+    arguments = GRPOConfig(
+        output_dir=str(folder), per_device_train_batch_size=load.batch, gradient_accumulation_steps=load.accumulation,
+        num_generations=4, max_completion_length=load.completion, beta=0.05, max_steps=2, optim=load.optim, use_cpu=True,
+        bf16=load.half, gradient_checkpointing=False, report_to="none", logging_strategy="no", save_strategy="no",
+        disable_tqdm=True, log_level="error",
+    )  # fmt: skip
+    return GroupTrainer(
+        prompts=prompts, weights=AdapterWeights.of(model), watch=Unwatched(), epochs=0, model=model,
+        reward_funcs=[lambda completions, **_: [float(len(c) % 7) for c in completions]], args=arguments,
+        train_dataset=Dataset.from_dict({"prompt": list(prompts)}), processing_class=load_tokenizer(tiny.path(), resolve({"model": "tiny"})),
+    )  # fmt: skip
+
+
 def held(model: Any) -> int:
     """Bytes of parameters and buffers, each storage once."""
     tensors = [*model.parameters(), *model.buffers()]
@@ -93,7 +130,7 @@ def held(model: Any) -> int:
 
 def measured_peak(config: dict[str, Any], load: Workload, folder: Path) -> int:
     """Bytes: the running sum of the CPU allocator's events over two steps, on top of what the model held before."""
-    made = trainer(config, load, folder)
+    made = (rl_trainer if load.method in RL_METHODS else trainer)(config, load, folder)
     before = held(made.model)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         made.train()
