@@ -174,3 +174,10 @@ def test_a_training_that_is_over_holds_no_weights(tmp_path):
         assert left() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.slow
+def test_by_rewards_it_is_low_by_what_its_page_says(tmp_path):
+    load = dataclasses.replace(BASE, method="grpo", batch=4, length=64, completion=32)
+    ratio = estimate(Shapes.of(QWEN), load).allocated / measured_peak(QWEN, load, tmp_path)
+    assert 0.38 <= ratio <= 0.46
