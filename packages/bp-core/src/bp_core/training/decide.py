@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -303,14 +304,16 @@ def _idle(settings: Settings) -> list[str]:
 def cpu_hours(parameters: int, tokens: float) -> float:
     """Estimated hours of training on this CPU: 6 operations per parameter and token, at half a measured matrix product.
 
+    The fastest product counts: the first ones start threads, and others wait for what else the machine does.
+
     Args:
         parameters: of the whole model.
         tokens: that all steps together see.
     """
     a = torch.randn(512, 512)
-    started, count = time.perf_counter(), 0
-    while time.perf_counter() - started < 0.1:
+    ticks = [time.perf_counter()]
+    while ticks[-1] - ticks[0] < 0.1 or len(ticks) < 10:
         torch.mm(a, a)
-        count += 1
-    rate = count * 2 * 512**3 / (time.perf_counter() - started)
+        ticks.append(time.perf_counter())
+    rate = 2 * 512**3 / min(after - before for before, after in itertools.pairwise(ticks))
     return 6 * parameters * tokens / (0.5 * rate) / 3600
