@@ -114,7 +114,7 @@ def test_the_shared_folder_is_one_text():
         }
         for p in ("bp-merge", "bp-data")
     )
-    assert set(one) == {"__init__.py", "command.py", "errors.py", "flags.py", "knobs.py"}
+    assert set(one) == {"__init__.py", "command.py", "errors.py", "flags.py", "settings.py"}
     assert one == other
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 from bp_core.memory.settings import EstimateSettings
-from bp_merge.common import Sink, options, output_options
-from bp_merge.common.knobs import build
+from bp_merge.common import Sink, build, options, output_options
 
 from bp_cli.text import size, table
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 from bp_core.planning.settings import PlanSettings
-from bp_merge.common import Sink, options, output_options
-from bp_merge.common.knobs import build
+from bp_merge.common import Sink, build, options, output_options
 
 from bp_cli.options import output_option
 from bp_cli.text import table

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from bp_merge.common import BpError, knobs
-from bp_merge.common.knobs import build
+from bp_merge.common import BpError, build, knobs
 
 from bp_core.memory.estimate import Estimate, estimate
 from bp_core.memory.machine import Machine

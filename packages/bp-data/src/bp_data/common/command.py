@@ -8,11 +8,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import io
 import os
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +31,6 @@ from .errors import (
 HEARD = "bp.heard"  # in a Click context's `meta`: `Sink.heard` of the commands that run in it
 
 
-@dataclasses.dataclass
 class Sink:
     """Where a command writes: one JSON object or human text on stdout, notes and progress on stderr.
 
@@ -42,8 +39,10 @@ class Sink:
         heard: called with the data of the result, and with None at each sign of progress; what it raises ends the work.
     """
 
-    mode: str = "human"
-    heard: Callable[[Mapping[str, Any] | None], None] = lambda _: None
+    def __init__(
+        self, mode: str = "human", heard: Callable[[Mapping[str, Any] | None], None] = lambda _: None
+    ) -> None:
+        self.mode, self.heard = mode, heard
 
     def result(self, data: Mapping[str, Any], human: str | Callable[[], str] = "", quiet: str = "") -> None:
         """Print the result of a command, once."""
@@ -161,7 +160,7 @@ def run_command(
         sys.stderr.write("interrupted\n")
         return Exit.INTERRUPTED
     except SystemExit:  # Click's own end where the reader of stdout went away: there is nothing more to say
-        if not isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
+        if type(sys.stdout) is not click.utils.PacifyFlushWrapper:
             raise
         return Exit.OK
     except MemoryError:
@@ -181,7 +180,7 @@ def run_command(
             )
         elif isinstance(error, OSError) and isinstance(error.filename, str):  # a name that the system refuses
             name = error.filename if len(error.filename) <= 80 else f"{error.filename[:60]}…"
-            hint = f"ls -ld {shlex.quote(name)}"
+            hint = f"ls -ld {_quoted(name)}"
             error = BpError("INPUT_PATH_UNUSABLE", f"{name}: {error.strerror or error}", hint)
         elif not is_coded(error):
             error = BpError(
@@ -191,3 +190,9 @@ def run_command(
             )
         told(error)
         return int(getattr(error, "exit_code", Exit.RUNTIME))
+
+
+def _quoted(name: str) -> str:
+    import shlex
+
+    return shlex.quote(name)

@@ -69,7 +69,11 @@ def register_command(
             progress=progress_line(sink),
         )
         if dry_run:
-            data = {"dry_run": True, "path": str(result.path), "steps": list(result.plan.steps)}
+            data = {
+                "dry_run": True,
+                "path": str(result.path),
+                "steps": list(result.plan.steps) if result.plan else [],
+            }
             sink.result(data, "would\n" + "\n".join(f"  - {s}" for s in data["steps"]), quiet=data["path"])
             return
         data = result.ollama or {}

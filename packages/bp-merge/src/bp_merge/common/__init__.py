@@ -1,10 +1,13 @@
 """What every package of the workspace shares: coded errors, knobs, and the command line.
 
-- One idea, one file: `errors`, `knobs`, `flags`, `command`. bp-merge and bp-data know nobody, so each carries this folder
+- One idea, one file: `errors`, `settings`, `flags`, `command`. bp-merge and bp-data know nobody, so each carries this folder
   and a test holds the two byte-identical (hence the relative imports); bp-export, bp-core, bp-cli and bp-ui import
   bp-merge's.
-- Import cost: standard library only.
+- Import cost: standard library only. Knobs and flags are imported when they are first used: `--help` needs neither.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from .command import HEARD, Sink, clear_status, output_options, run_command
 from .errors import (
@@ -19,8 +22,10 @@ from .errors import (
     printable,
     render_error,
 )
-from .flags import options
-from .knobs import Knob, build, expanded, knob, knobs, like, read, unknown
+
+if TYPE_CHECKING:
+    from .flags import options
+    from .settings import Knob, build, expanded, knob, knobs, like, read, unknown
 
 __all__ = [
     "HEARD",
@@ -48,3 +53,11 @@ __all__ = [
     "run_command",
     "unknown",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(".flags" if name == "options" else ".settings", __name__), name)
+    globals()[name] = value
+    return value

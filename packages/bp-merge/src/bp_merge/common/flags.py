@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .knobs import Knob, build, knobs
+from .settings import Knob, build, knobs
 
 
 def options(*classes: type, **built: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
