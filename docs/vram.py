@@ -46,8 +46,8 @@ trainings on it use them.
 - `--method grpo` (gspo, rloo) counts the answers of a step that are drawn together (`--batch-size` times
   `--gradient-accumulation`, of `--max-completion-length`) with their cache of keys and values, and a second copy of the
   adapter, from which the KL divergence is taken.
-  It is the one estimate that is not held to the allocator, and it is low: on small models on the CPU TRL's step held 2.4
-  times the tensors that are counted (135 MiB for 57, four answers of 32 tokens; 174 for 70 with 96).
+  Their loss is TRL's: a tile of logits of 4,096 positions by 32,768 words, whatever the vocabulary; without a card some
+  seven more of its size come and go.
 - Of a mixture of experts (Mixtral, Qwen3 MoE, Qwen3.5 MoE) every expert counts in the weights, and those that a token
   passes in the activations. `all-linear` leaves experts and router alone, and 4 and 8 bits do: experts stay in 16 bits.
 - Layers of linear attention (Qwen3.5) are counted as transformers' own code computes them; with flash-linear-attention

@@ -14,6 +14,9 @@ from bp_core.memory.workload import Workload
 from measured_memory import measured_peak, trainer
 from transformers import AutoConfig, AutoModelForCausalLM
 
+# TRL asks transformers 5 by its old name
+pytestmark = pytest.mark.filterwarnings("ignore:.gradient_checkpointing:FutureWarning")
+
 QWEN = {
     "model_type": "qwen2", "vocab_size": 4000, "hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4,
     "num_attention_heads": 6, "num_key_value_heads": 2, "tie_word_embeddings": False,
@@ -47,6 +50,7 @@ BASE = Workload(
     rank=16, weight_bytes=4, half=False, checkpointing=False, batch=2, length=192, accumulation=1, loss_chunk=64, device="cpu"
 )  # fmt: skip
 HALF = {"weight_bytes": 2, "half": True}
+ANSWERS = {"method": "grpo", "batch": 4, "length": 64, "completion": 32}
 
 CASES = {
     "sft": (QWEN, {}),
@@ -58,8 +62,13 @@ CASES = {
     "full": (QWEN, {"mode": "full"}),
     "full, checkpointing": (QWEN, {"mode": "full", "checkpointing": True}),
     "experts": (QWEN3_MOE, {}),
+    "grpo": (QWEN, ANSWERS),
 }
 MORE = {
+    "grpo, long answers, checkpointing": (QWEN, {**ANSWERS, "completion": 96, "checkpointing": True}),
+    "grpo, bf16": (QWEN, {**ANSWERS, **HALF}),
+    "rloo, accumulated": (QWEN, {**ANSWERS, "method": "rloo", "accumulation": 2}),
+    "grpo, gemma3": (GEMMA, ANSWERS),
     "sft, bf16, checkpointing": (QWEN, {**HALF, "checkpointing": True}),
     "sft, accumulated": (QWEN, {"batch": 1, "accumulation": 2}),
     "orpo": (QWEN, {"method": "orpo"}),
@@ -174,10 +183,3 @@ def test_a_training_that_is_over_holds_no_weights(tmp_path):
         assert left() is None
     finally:
         gc.enable()
-
-
-@pytest.mark.slow
-def test_by_rewards_it_is_low_by_what_its_page_says(tmp_path):
-    load = dataclasses.replace(BASE, method="grpo", batch=4, length=64, completion=32)
-    ratio = estimate(Shapes.of(QWEN), load).allocated / measured_peak(QWEN, load, tmp_path)
-    assert 0.38 <= ratio <= 0.46

@@ -25,7 +25,10 @@ CONTEXT = 0.55e9  # bytes that CUDA itself and its libraries hold on a card
 SLACK = 0.05  # share of what comes and goes that the caching allocator wastes in between
 PROCESS = 0.7e9  # bytes of Python with torch, transformers and PEFT, where main memory is the limit
 MOMENTS = {"lion": 1, "rmsprop": 1, "adagrad": 1, "ademamix": 3}  # numbers kept of a weight; AdamW keeps two
-TRL_CHUNK = 32_768  # positions whose logits exist at a time in TRL's trainers
+TRL_CHUNK, TRL_POSITIONS = (
+    32_768,
+    4096,
+)  # words and positions of a tile of logits in TRL's trainers by rewards
 COMPONENTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "overhead")
 
 
@@ -315,6 +318,8 @@ def _update_bytes(shapes: Shapes, load: Workload) -> float:
 def _loss_bytes(shapes: Shapes, load: Workload) -> tuple[float, float]:
     """(hidden states and their gradient, logits of a chunk and what is made of them) at the loss's own peak."""
     h, v, n, stream = shapes.hidden, shapes.vocabulary, load.tokens, load.weight_bytes
+    if load.method in RL_METHODS:
+        return (stream + 4.0) * h * n, _tile_bytes(shapes, load)
     chunk = min(load.loss_chunk or n, n)
     cast = 2.0 if stream == 2 else 0.0
     if load.method == "sft":
@@ -332,11 +337,28 @@ def _loss_bytes(shapes: Shapes, load: Workload) -> tuple[float, float]:
     return 2.0 * stream * h * n, peak
 
 
+def _tile_bytes(shapes: Shapes, load: Workload) -> float:
+    """A tile of logits as TRL's own loss makes one, whose buffer is as wide for any vocabulary.
+
+    Its kernel for cards scores answers alone and works in the buffer; without a card prompts are scored too, in fp32.
+    """
+    a, card = load.activation_bytes, load.device == "cuda"
+    scored = load.pieces * (load.completion if card else load.length + load.completion - 1)
+    positions, words = min(scored, TRL_POSITIONS), min(shapes.vocabulary, TRL_CHUNK)
+    cast = a * words * shapes.hidden if load.weight_bytes != a else 0
+    held = a * positions * TRL_CHUNK + cast
+    if card:
+        return float(held)
+    # scaled twice, their logarithms and those raised, the gradient, the target as bool and fp32, and their difference
+    wide = 33 if shapes.softcap else 29
+    return float(held + wide * positions * words)
+
+
 def _moments_of_rl(shapes: Shapes, load: Workload, gradients: float) -> list[_Moment]:
     """GRPO and its kin by TRL: all answers of a step are drawn together, with a cache; then they are learnt by passes."""
     a, v = load.activation_bytes, shapes.vocabulary
     drawn = load.pieces * load.accumulation
     cache = 2.0 * a * shapes.keys * shapes.layers * drawn * (load.length + load.completion)
-    learning = _moments(shapes, dataclasses.replace(load, loss_chunk=TRL_CHUNK), gradients)
+    learning = _moments(shapes, load, gradients)
     # the next token's logits in fp32, their softmax, and both sorted for top-p
     return [*learning, _Moment("generation", 0.0, cache, 4.0 * 3 * drawn * v)]
