@@ -73,6 +73,7 @@ SETTINGS = (
     ("backprop eval", "bp_core.settings.groups.evaluation:EvalSettings"),
     ("backprop estimate-vram", "bp_core.memory.settings:EstimateSettings"),
     ("backprop plan", "bp_core.planning.settings:PlanSettings"),
+    ("backprop data synthesize", "bp_core.settings.groups.synthesis:SynthesisSettings"),
     ("every command of bp-data", "bp_data.sources.base:Limits"),
     ("bp-data validate", "bp_data.validation:ValidateSettings"),
     ("bp-data report", "bp_data.report.settings:ReportSettings"),

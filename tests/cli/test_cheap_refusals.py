@@ -43,6 +43,7 @@ NO_JSON = ("chat", "completion", "export-runs", "ui")
 TRAIN = ("train", "-d", "data.jsonl", "-m", "tiny")
 # command line → what is told
 WRONG = {
+    ("prompt-template", "show", "nothing"): "CONFIG_PROMPT_TEMPLATE",
     ("quickstart", "-o", "data.jsonl"): "STATE_RUNS_UNWRITABLE",
     ("train", "-d", "no.jsonl", "-m", "tiny"): "INPUT_DATASET_NOT_FOUND",
     ("train", "-m", "tiny"): "INPUT_DATA_MISSING",

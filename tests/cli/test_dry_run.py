@@ -10,6 +10,8 @@ import click
 import pytest
 from bp_cli.main import main
 from bp_cli.root import cli
+from bp_core.rewards.presets import Prompt
+from bp_core.rewards.prompt_templates import SavedPrompts
 from bp_core.runs.store import RunStore
 from bp_core.settings.resolve import resolve
 from bp_merge.common import exit_code_of
@@ -44,6 +46,8 @@ LIGHT = {
     "merge models base base base --method linear -o mixed": "would write mixed",
     "merge slao adapter --state state": "",
     "reward suggest d.jsonl --write mine.toml": "would be written to mine.toml",
+    "prompt-template save brief --system Short.": "would be saved",
+    "prompt-template remove mine": "would be removed",
     "runs import run_history.json": "1 would be taken into output",
     "runs rename one first": "would be named first",
     "runs delete two": "would delete output/two",
@@ -55,12 +59,12 @@ LIGHT = {
 }
 LINES = {**TRAINING, **LIGHT}
 # what is quick is asked twice, for people and for programs
-ALSO_JSON = ("quickstart", "batch-test", "pull", "ollama", "reward", "runs", "config", "support")
+ALSO_JSON = ("quickstart", "batch-test", "pull", "ollama", "reward", "prompt", "runs", "config", "support")
 # write nothing but what they are asked to print
 READ = {
     *("plan", "estimate-vram", "generate", "ollama list", "ollama ps", "ollama shelf", "ollama show"),
     *("data report", "data validate", "validate", "merge methods", "merge inspect", "merge compare", "reward list"),
-    *("reward show", "reward test", "reward coverage", "runs", "show-run", "diff-runs", "export-runs", "config show"),
+    *("prompt-template list", "prompt-template show", "reward show", "reward test", "reward coverage", "runs", "show-run", "diff-runs", "export-runs", "config show"),
     *("config path", "doctor", "info", "completion"),
 }  # fmt: skip
 # go on with, or serve, what is there: a record of that is all they add
@@ -111,6 +115,7 @@ def here(tmp_path, monkeypatch):
     Path("run_history.json").write_text(
         json.dumps([{"run_id": "old", "started_at": "2026-01-01T00:00:00", "status": "completed"}])
     )
+    SavedPrompts(Path("output")).save("mine", Prompt("Short.", "{instruction}", "{solution}"))
     Path("backprop.toml").write_text("[training]\nlearning_rate = 0.001  # mine\n")
     shutil.copytree(CORPUS, "adapter")
     from bp_core import tiny
@@ -136,6 +141,7 @@ def here(tmp_path, monkeypatch):
         ollama.add("old:latest")
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # read when it was loaded
         monkeypatch.setenv("OLLAMA_HOST", ollama.url)
         yield tmp_path, hub, ollama
 

@@ -10,6 +10,7 @@ from bp_core import BpError, Callback, RunStore, StepInfo, Trainer
 from bp_core.rewards.presets import Prompt
 from bp_core.rewards.prompt_templates import SavedPrompts
 from bp_core.rl.pre_training import taught
+from bp_core.runs.adapters import find_adapter
 from bp_data.example import Example, Turn
 from kill_loop import in_child
 from rewarded import BASE, asked, learner
@@ -72,6 +73,9 @@ def test_it_is_the_supervised_run_and_then_the_run_by_rewards(tmp_path, whole):
 def test_it_is_recorded_beside_its_run(whole):
     output, run_id = whole
     store = RunStore(output)
+    assert (
+        find_adapter("latest", output) == output / run_id / "adapter"
+    )  # and not that of the phase, begun later
     phase = store.get(f"{run_id}-sft")
     assert (phase.kind, phase.parent, phase.status) == ("pre-training", run_id, "completed")
     assert "PRE_TRAINED" in [e.code for e in store.events(run_id)]

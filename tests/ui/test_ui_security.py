@@ -233,10 +233,10 @@ def test_paths_do_not_lead_out(locked, basic, tmp_path):
             ".env",
         ):
             answer = client.post("/api/v1/datasets/preview", json={"path": named})
-            assert answer.status_code in (403, 415), (named, answer.text)
+            assert answer.status_code in (400, 403, 415), (named, answer.text)
             assert "root:" not in answer.text
             started = client.post("/api/v1/runs", json={"settings": {"data": [named], "model": "tiny"}})
-            assert started.status_code in (403, 415), (named, started.text)
+            assert started.status_code in (400, 403, 415), (named, started.text)
         for name in (
             "../x.jsonl",
             "..",

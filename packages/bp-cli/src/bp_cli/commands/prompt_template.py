@@ -79,13 +79,10 @@ def show(sink: Sink, name: str, output: Path) -> None:
     show_default=True,
     help="The form of an answer that is taught; {solution} is its place, {reasoning} that of its reasoning.",
 )
-@click.option(
-    "--reasoning", nargs=2, metavar="OPEN CLOSE", default=(), help="The markers around the working out."
-)
-@click.option(
-    "--solution", nargs=2, metavar="OPEN CLOSE", default=(), help="The markers around the final answer."
-)
+@click.option("--reasoning", nargs=2, metavar="OPEN CLOSE", help="The markers around the working out.")
+@click.option("--solution", nargs=2, metavar="OPEN CLOSE", help="The markers around the final answer.")
 @click.option("--overwrite", is_flag=True, help="Replace a saved template of that name.")
+@click.option("--dry-run", is_flag=True, help="Say what would be saved; write nothing.")
 @output_option
 @output_options
 def save(
@@ -94,29 +91,36 @@ def save(
     system: str,
     instruction: str,
     response: str,
-    reasoning: tuple[str, ...],
-    solution: tuple[str, ...],
+    reasoning: tuple[str, ...] | None,
+    solution: tuple[str, ...] | None,
     overwrite: bool,
+    dry_run: bool,
     output: Path,
 ) -> None:
     """Save a template under a name; the UI offers it too."""
     from bp_core.rewards.presets import Prompt
     from bp_core.rewards.prompt_templates import SavedPrompts
 
-    made = Prompt(system, instruction, response, tuple(reasoning), tuple(solution))
-    path = SavedPrompts(output).save(name, made, overwrite=overwrite)
-    sink.result(
-        {"name": name, "path": path.as_posix()}, f"saved: --prompt-template {name} ({path})", quiet=str(path)
-    )
+    made = Prompt(system, instruction, response, reasoning or (), solution or ())
+    path = SavedPrompts(output).save(name, made, overwrite=overwrite, dry_run=dry_run)
+    said = "would be saved" if dry_run else "saved"
+    told = {"name": name, "path": path.as_posix(), "dry_run": dry_run}
+    sink.result(told, f"{said}: --prompt-template {name} ({path})", quiet=str(path))
 
 
 @prompt_template.command(epilog="\b\nExamples:\n  backprop prompt-template remove brief\n")
 @click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
 @output_option
 @output_options
-def remove(sink: Sink, name: str, output: Path) -> None:
+def remove(sink: Sink, name: str, dry_run: bool, output: Path) -> None:
     """Remove a saved template; runs that were trained with it keep their own copy."""
     from bp_core.rewards.prompt_templates import SavedPrompts
 
-    SavedPrompts(output).remove(name)
-    sink.result({"name": name}, f"removed: {name}", quiet=name)
+    saved = SavedPrompts(output)
+    if dry_run:
+        saved.load(name)
+    else:
+        saved.remove(name)
+    said = "would be removed" if dry_run else "removed"
+    sink.result({"name": name, "dry_run": dry_run}, f"{said}: {name}", quiet=name)

@@ -63,8 +63,8 @@ class SavedPrompts:
             raise _wrong(f"{file} holds nothing", LIST)
         return found
 
-    def save(self, name: str, prompt: Prompt, *, overwrite: bool = True) -> Path:
-        """Keep a template under a name.
+    def save(self, name: str, prompt: Prompt, *, overwrite: bool = True, dry_run: bool = False) -> Path:
+        """Keep a template under a name; with `dry_run` only refuse what would be refused.
 
         Raises:
             BpError: `CONFIG_PROMPT_TEMPLATE` for a name that cannot be one, a template without a place for what it puts
@@ -82,6 +82,8 @@ class SavedPrompts:
             )
         if len(json.dumps(dataclasses.asdict(prompt))) > LARGEST:
             raise _wrong(f"a prompt template is at most {LARGEST} bytes", "keep examples in the data")
+        if dry_run:
+            return file
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             return write_json(file, dataclasses.asdict(prompt))

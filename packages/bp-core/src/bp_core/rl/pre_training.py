@@ -23,6 +23,7 @@ from bp_core.models.load import recommended, vocabulary_size
 from bp_core.rewards.presets import Prompt
 from bp_core.rewards.prompt_templates import answer_in_form
 from bp_core.rewards.text import answers
+from bp_core.runs.rows import PHASE
 from bp_core.runs.store import RunStore
 from bp_core.settings.decided import DECIDABLE
 from bp_core.settings.knobs import Settings, knob_of
@@ -34,8 +35,6 @@ from bp_core.training.inputs import Inputs, make_encoder
 from bp_core.training.member import open_member, recorded
 from bp_core.training.objectives.sft import Sft
 from bp_core.training.open import Opened
-
-KIND = "pre-training"
 
 
 def after_pre_training(
@@ -57,7 +56,7 @@ def after_pre_training(
     record = recorded(store, run_id)
     if record is None or record.status != "completed":
         _work(opened, store, run_id, taught_rows(opened, template), tuple(callbacks))
-    settings = opened.settings.replace(KIND, init_adapter=store.output / run_id / "adapter")
+    settings = opened.settings.replace(PHASE, init_adapter=store.output / run_id / "adapter")
     decided = dataclasses.replace(opened.decided, settings=settings)
     return dataclasses.replace(opened, inputs=dataclasses.replace(opened.inputs, decided=decided))
 
@@ -77,7 +76,7 @@ def _work(
         whole=opened.run.run_id,
         name=f"pre-training of {opened.run.run_id}",
         tell=opened.tell,
-        kind=KIND,
+        kind=PHASE,
     )
     with opening as phase:
         own, asked = phase.run.control, opened.run.control
@@ -144,7 +143,7 @@ def supervised(settings: Settings) -> Settings:
         "pre_training_epochs": 0.0,
     }
     made = settings.replace("default", **{k: v for k, v in phase.items() if v == knob_of(k).default})
-    return made.replace(KIND, **{k: v for k, v in phase.items() if v != knob_of(k).default})
+    return made.replace(PHASE, **{k: v for k, v in phase.items() if v != knob_of(k).default})
 
 
 def taught_rows(opened: Opened, template: Prompt | None) -> list[Example]:

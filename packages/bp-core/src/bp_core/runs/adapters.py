@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bp_core.errors import BpError
-from bp_core.runs.rows import LATEST, LIVE, delivered
+from bp_core.runs.rows import LATEST, LIVE, PHASE, delivered
 from bp_core.runs.store import RunStore
 
 __all__ = ["find_adapter"]
@@ -37,6 +37,8 @@ def find_adapter(name: str | Path | None, output: str | Path) -> Path:
     if text == LATEST:
         sessions = {r.run_id: r for r in store.list(kind="multi-run", status="completed")}
         for found in store.list(status="completed"):
+            if found.kind == PHASE:
+                continue
             if (left := sessions.get(found.parent or "", found).delivered) is not None:
                 return left
         raise BpError(

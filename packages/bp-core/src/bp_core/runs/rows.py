@@ -30,6 +30,7 @@ LIVE = (*BEFORE, "running", "paused")
 ENDS = ("completed", "stopped", "failed", "interrupted")
 STATUSES = (*LIVE, *ENDS)
 LATEST = "latest"  # stands for the id of the newest run
+PHASE = "pre-training"  # kind of the run that taught another its form, and is nothing by itself
 Start = Literal["queued", "preparing", "running"]
 
 # What another process may ask of a live run.

@@ -19,6 +19,7 @@ VARIABLES: dict[str, str] = {
     "HF_TOKEN": "Token of the Hub, where no token file is named; the saved login otherwise.",
     "HF_HOME": "Folder of the Hub's cache and login; ~/.cache/huggingface unless set.",
     "HF_HUB_CACHE": "Folder of the models and data sets fetched from the Hub; hub below HF_HOME unless set.",
+    "TEACHER_MODEL_API_URL": "Address of the model that writes rows, where `data synthesize` is given no `--url`.",
     "HF_HUB_OFFLINE": "1 asks the Hub nothing: only what is cached is found.",
     "HF_ENDPOINT": "Address of the Hub, for a mirror.",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1 keeps the Hub library's bars away; set where stderr is no terminal.",
