@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import statistics
 import sys
 import time
@@ -107,7 +108,7 @@ def by_lm_eval(
 
 
 def gap(local: Any, ids: list[int], one: str, other: str) -> float:
-    """The difference of the two best logits where two answers to a prompt part."""
+    """The difference of the two best logits where two answers to a prompt of those token ids part."""
     a, b = (local.encoder.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (one, other))
     same = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     with torch.no_grad():
@@ -117,15 +118,6 @@ def gap(local: Any, ids: list[int], one: str, other: str) -> float:
 
 def peak() -> float:
     """GB that the process has held at most."""
-    import psutil
-
-    held = psutil.Process().memory_info()
-    return getattr(held, "peak_wset", 0) / 1e9 or _linux_peak()
-
-
-def _linux_peak() -> float:
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 

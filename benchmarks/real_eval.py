@@ -47,21 +47,22 @@ def answers_of(folder: Path, name: str = "eval-rows.jsonl") -> dict[str, str]:
     return {row["id"]: row["prediction"] for row in map(json.loads, lines)}
 
 
-def first_difference(run: str, output: Path, asked: dict[str, str], one: str, other: str, id_: str) -> float:
-    """The gap of the two best logits of the tuned model where two answers part."""
-    import torch
+def first_differences(
+    run: str, output: Path, asked: dict[str, str], differ: dict[str, tuple[str, str]]
+) -> dict[str, float]:
+    """By row the gap of the two best logits of the tuned model where its two answers part."""
+    if not differ:
+        return {}
     from bp_core.assessment.opening import open_source
     from bp_core.assessment.sources import find_source
     from bp_core.generation.prompts import Prompt
+    from generation import gap
 
     local: Any = open_source(find_source(run, output))
-    tokenizer = local.encoder.tokenizer
-    a, b = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (one, other))
-    same = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    ids = local.encoder.prompt_ids(Prompt.of(asked[id_]).turns) + a[:same]
-    with torch.no_grad():
-        best = local.model(input_ids=torch.tensor([ids])).logits[0, -1].float().topk(2).values
-    return float(best[0] - best[1])
+    return {
+        i: gap(local, local.encoder.prompt_ids(Prompt.of(asked[i]).turns), *pair)
+        for i, pair in differ.items()
+    }
 
 
 def main() -> int:
@@ -119,7 +120,7 @@ def main() -> int:
     }
     pairs = {i: (here[i.replace("few", "eval")], text) for i, text in there.items()}
     differ = {i: pair for i, pair in pairs.items() if pair[0] != pair[1]}
-    gaps = {i: first_difference(run, output, asked, *pair, i) for i, pair in differ.items()}
+    gaps = first_differences(run, output, asked, differ)
     metric = compared["comparison"]["eval"]["math_equal"]
     told = {
         "rows": compared["eval_n"],

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from bp_merge.common import Sink, output_options
 
-from bp_cli.options import output_option
+from bp_cli.options import dry_run_option, output_option
 from bp_cli.text import table
 
 
@@ -82,7 +82,7 @@ def show(sink: Sink, name: str, output: Path) -> None:
 @click.option("--reasoning", nargs=2, metavar="OPEN CLOSE", help="The markers around the working out.")
 @click.option("--solution", nargs=2, metavar="OPEN CLOSE", help="The markers around the final answer.")
 @click.option("--overwrite", is_flag=True, help="Replace a saved template of that name.")
-@click.option("--dry-run", is_flag=True, help="Say what would be saved; write nothing.")
+@dry_run_option
 @output_option
 @output_options
 def save(
@@ -110,7 +110,7 @@ def save(
 
 @prompt_template.command(epilog="\b\nExamples:\n  backprop prompt-template remove brief\n")
 @click.argument("name")
-@click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
+@dry_run_option
 @output_option
 @output_options
 def remove(sink: Sink, name: str, dry_run: bool, output: Path) -> None:
